@@ -1,0 +1,283 @@
+"""The experiment file: everything a run depends on, as frozen, validated models."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from raylearn.data.reef import ReefSettings
+from raylearn.errors import ConfigError, nearest
+
+Uncertainty = Literal["least_confidence", "margin", "margin_squared", "entropy"]
+Aggregation = Literal["sum", "max", "mean"]
+Weighting = Literal["none", "inverse_frequency", "inverse_sqrt"]
+Probabilities = Literal["background", "conditional", "independent"]
+Control = Literal["random", "box_count", "full_data"]
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = sorted({str(value) for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"{repeated[0]} stands twice in the list: name it once")
+    return values
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ReefSection(_Section):
+    """The embedded data set: small drawn underwater scenes, in clips of near-duplicate frames."""
+
+    seed: int = Field(ReefSettings.seed, ge=0)
+    num_pool: int = Field(ReefSettings.num_pool, ge=1, description="frames that may be labelled")
+    num_test: int = Field(ReefSettings.num_test, ge=1, description="held-out frames")
+    width: int = Field(ReefSettings.width, ge=32, description="pixels")
+    height: int = Field(ReefSettings.height, ge=32, description="pixels")
+    frames_per_clip: int = Field(ReefSettings.frames_per_clip, ge=1, description="mean number of frames in a clip")
+
+
+class DatasetSection(_Section):
+    """Where images and ground truth come from, and which split is labelled from and which is held out."""
+
+    format: Literal["reef", "yolo", "coco", "voc"]
+    path: Path | None = Field(None, description="the data set's folder (or data.yaml); not for reef")
+    pool: tuple[str, ...] | None = Field(None, description="split names that may be labelled; the format's usual ones")
+    test: tuple[str, ...] | None = Field(None, description="split names held out; the format's usual ones")
+    missing_labels: Literal["refuse", "background", "skip"] = Field(
+        "refuse", description="an image without a label file: an error, an empty frame, or left out"
+    )
+    bad_boxes: Literal["refuse", "drop"] = Field(
+        "refuse", description="a label row that is wrong: an error, or left out and reported"
+    )
+    reef: ReefSection = ReefSection()
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> "DatasetSection":
+        if self.format == "reef" and self.path is not None:
+            raise ValueError("the reef data set is generated: remove dataset.path, or name another dataset.format")
+        if self.format != "reef" and self.path is None:
+            raise ValueError(f"a data set in {self.format} format needs dataset.path")
+        return self
+
+
+class DetectorSection(_Section):
+    """The model, and the settings every prediction of it shares."""
+
+    model: str = Field("yolov5n", description="an Ultralytics detection architecture: yolov5n, yolov8s, yolo11m, ...")
+    image_size: int = Field(640, ge=32, multiple_of=32, description="side of the square images are fitted into, pixels")
+    initial_weights: Path | None = Field(
+        None, description="a checkpoint or state dict every training starts from; null trains from scratch"
+    )
+
+
+class TrainingSection(_Section):
+    """How the detector is trained in each round, always from the same initial weights."""
+
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(16, ge=1)
+    options: dict[str, float | int | bool | str] = Field(
+        default_factory=dict, description="more of Ultralytics' training arguments, such as lr0, mosaic, optimizer"
+    )
+
+    @model_validator(mode="after")
+    def _options_are_known(self) -> "TrainingSection":
+        for name in self.options:
+            if name not in TRAINING_OPTIONS:
+                raise ValueError(f"unknown training option {name!r}: {nearest(name, TRAINING_OPTIONS)}")
+        return self
+
+
+# Those of Ultralytics' arguments that change what is learned, and nothing about files, devices or reporting.
+TRAINING_OPTIONS = frozenset(
+    {
+        "amp",
+        "bgr",
+        "box",
+        "close_mosaic",
+        "cls",
+        "cls_pw",
+        "cos_lr",
+        "cutmix",
+        "degrees",
+        "dfl",
+        "fliplr",
+        "flipud",
+        "hsv_h",
+        "hsv_s",
+        "hsv_v",
+        "lr0",
+        "lrf",
+        "mixup",
+        "momentum",
+        "mosaic",
+        "multi_scale",
+        "nbs",
+        "optimizer",
+        "perspective",
+        "scale",
+        "shear",
+        "translate",
+        "warmup_bias_lr",
+        "warmup_epochs",
+        "warmup_momentum",
+        "weight_decay",
+    }
+)
+
+
+class ScoringSection(_Section):
+    """The pass of the detector over the unlabelled pool."""
+
+    pool_size: int | None = Field(None, ge=1, description="score a random part of this many images; null scores all")
+    confidence: float = Field(0.05, ge=0, le=1, description="detections below it do not count")
+    iou: float = Field(0.7, ge=0, le=1, description="overlap above which NMS drops the weaker box")
+    max_detections: int = Field(100, ge=1, description="most confident boxes kept per image; cuts what sum adds up")
+    batch_size: int = Field(32, ge=1, description="images per call of the model; does not change the result")
+
+
+class EvaluationSection(_Section):
+    """The measurement on the held-out split: COCO mAP."""
+
+    confidence: float = Field(0.001, ge=0, le=1)
+    iou: float = Field(0.7, ge=0, le=1)
+    max_detections: int = Field(300, ge=1)
+
+
+class ArmsSection(_Section):
+    """The grid: every combination of these lists is an arm, and the controls stand beside them."""
+
+    uncertainty: Annotated[tuple[Uncertainty, ...], AfterValidator(_distinct)] = ("entropy",)
+    aggregation: Annotated[tuple[Aggregation, ...], AfterValidator(_distinct)] = ("sum",)
+    weighting: Annotated[tuple[Weighting, ...], AfterValidator(_distinct)] = ("none",)
+    weight_cap: float | None = Field(None, gt=0, description="upper limit of a class weight")
+    probabilities: Annotated[tuple[Probabilities, ...], AfterValidator(_distinct)] = ("background",)
+    query_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_distinct), Field(min_length=1)] = (
+        Field(..., description="images labelled per round")
+    )
+    controls: Annotated[tuple[Control, ...], AfterValidator(_distinct)] = ("random", "full_data")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One cell of the grid. A control has no uncertainty axes, and full_data no query size."""
+
+    strategy: Literal["uncertainty", "random", "box_count", "full_data"]
+    uncertainty: Uncertainty | None = None
+    aggregation: Aggregation | None = None
+    weighting: Weighting | None = None
+    probabilities: Probabilities | None = None
+    query_size: int | None = None
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether its query looks at detections at all."""
+        return self.strategy in ("uncertainty", "box_count")
+
+
+class ResourcesSection(_Section):
+    """What Ray is asked for; changes how fast a result comes, never the result."""
+
+    training_cpus: int = Field(1, ge=1, description="CPUs (and torch threads) of one training")
+    scoring_actors: int | None = Field(
+        None, ge=1, description="detector actors of a scoring pass; null: all GPUs, or 1"
+    )
+    gpus_per_task: float | None = Field(None, ge=0, description="GPUs of a training or actor; null: 1 if Ray has any")
+    max_trials_at_once: int = Field(16, ge=1, description="trials in flight; each waits most of the time")
+
+
+class Experiment(_Section):
+    """One experiment: a question, a data set, a detector, and the arms that are compared."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the run folder's name")]
+    question: str = Field("", description="what the comparison is to answer; the report's first line")
+    dataset: DatasetSection
+    detector: DetectorSection = DetectorSection()
+    training: TrainingSection = TrainingSection()
+    scoring: ScoringSection = ScoringSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    initial_size: int = Field(..., ge=1, description="images of the class-balanced set that round 0 trains on")
+    budget: int = Field(..., ge=1, description="images labelled after it, the same for every query size")
+    arms: ArmsSection
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_distinct), Field(min_length=1)] = (0,)
+    resources: ResourcesSection = ResourcesSection()
+
+    @model_validator(mode="after")
+    def _budget_is_a_whole_number_of_queries(self) -> "Experiment":
+        for size in self.arms.query_size:
+            if self.budget % size:
+                raise ValueError(
+                    f"budget {self.budget} is no multiple of query_size {size}: arms could not be compared at its end"
+                )
+        return self
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Reads an experiment file and applies `key.path=value` overrides, whose values are YAML.
+
+    Raises:
+        ConfigError: no such file, no YAML, an unknown key or a value that does not fit.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must be a mapping of keys such as name, dataset, arms; see `raylearn schema`")
+    for override in overrides:
+        _apply_override(content, override)
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_describe(error)}") from error
+
+
+def dump_experiment(experiment: Experiment) -> str:
+    """The experiment with every default written out, as YAML that `load_experiment` reads back."""
+    return yaml.safe_dump(json.loads(experiment.model_dump_json()), sort_keys=False, allow_unicode=True)
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r} is not of the form key=value, such as training.epochs=20")
+    *parents, last = key.split(".")
+    section = content
+    for name in parents:
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"override {override!r}: {name} is no section")
+    try:
+        section[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is no YAML") from error
+
+
+def _describe(error: ValidationError) -> str:
+    """The first of pydantic's errors in one line: where, what, and the nearest right spelling."""
+    first, *others = error.errors()
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        what = f"unknown key {where!r}: {nearest(str(first['loc'][-1]), _keys_beside(first['loc']))}"
+    elif first["type"] == "missing":
+        what = f"{where} is missing"
+    elif first["type"] == "literal_error" and isinstance(first["input"], str):
+        known = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        what = f"{where}: unknown value {first['input']!r}: {nearest(first['input'], known)}"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        what = f"{where}: {message}" if where else message
+    return what + (f" (and {len(others)} more)" if others else "")
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Experiment
+    for part in location[:-1]:
+        model = model.model_fields[str(part)].annotation
+    return list(model.model_fields)

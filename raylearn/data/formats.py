@@ -1,0 +1,252 @@
+"""Annotated data sets on disk, in YOLO, COCO or Pascal VOC form, read strictly: nothing is dropped in silence."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from raylearn.data.coco_format import read_coco
+from raylearn.data.dataset import Dataset, GroundTruth, Image
+from raylearn.data.images import content_hash, read_bytes, whole_size
+from raylearn.data.records import Frame, Problem, ProblemError, Row, Source
+from raylearn.data.voc_format import read_voc
+from raylearn.data.yolo_format import read_yolo
+from raylearn.errors import DatasetError, ImageError, nearest
+
+__all__ = ["Problem", "find_problems", "read_dataset"]
+
+MAX_OVERSHOOT = 1.001  # pixels: rounding, and the off-by-one between pixel conventions
+
+_READERS: dict[str, Callable[[Path, Sequence[str] | None, Sequence[str] | None, Path | None], Source]] = {
+    "yolo": read_yolo,
+    "coco": read_coco,
+    "voc": read_voc,
+}
+_MISSING_LABELS = ("refuse", "background", "skip")
+_BAD_BOXES = ("refuse", "drop")
+_ADVICE = {
+    "box": "; correct it, or set bad_boxes to drop to leave such boxes out",
+    "labels": "; add it, or set missing_labels to background (the image shows nothing) or skip (leave it out)",
+    "file": "",
+}
+
+
+def read_dataset(
+    path: Path,
+    format: str,
+    *,
+    pool: Sequence[str] | None = None,
+    test: Sequence[str] | None = None,
+    missing_labels: str = "refuse",
+    bad_boxes: str = "refuse",
+    root: Path | None = None,
+) -> Dataset:
+    """Reads an annotated data set.
+
+    Sizes come from the image headers; a size that the annotations state and that differs is noted. A box that reaches
+    at most one pixel out of its image is clipped, one that reaches further is bad. Of boxes that are equal in class and
+    corners one is kept, with a note, as Ultralytics would train on one. Image ids are paths below the data set's
+    folder, and no file outside of that folder is read, by whatever link, `../` or absolute path.
+
+    yolo: `path` is a data.yaml, or a folder with a data.yaml or exactly one *.yaml. All that Ultralytics accepts in it,
+        except that relative paths start at the yaml's folder and `download:` is never run. A split is a key of the
+        yaml; by default the pool is train, and test is test if the yaml has one, else val. Label files are found by
+        Ultralytics' rule (images -> labels, .txt), so a.jpg and a.png share one: both get its boxes, and a note says
+        so. Rows of 7, 9, ... columns are polygons and become their box.
+    coco: `path` is a folder. Split S is S/_annotations.coco.json, or annotations/instances_S*.json, or
+        annotations/S.json; or a name that ends in .json is a file below the folder. Images are looked for beside the
+        json, in S, images/S, images and the folder. By default the pool is train, and test is test if that has
+        annotations, else val or valid. `path` may be a json file: then it is the pool, and `test` names another beside
+        it. Classes are the categories in the order of their ids. An image without annotations is an empty frame, so
+        there are no missing labels here. Crowd regions are left out, with a note.
+    voc: `path` is a folder with JPEGImages, Annotations and ImageSets/Main. A split is a list in ImageSets/Main; by
+        default the pool is trainval (or train) and test is test, or train and val where there is no list of test.
+        Classes are the lines of labels.txt or classes.txt, or else all names in the two splits, sorted. Corners are
+        1-based and inclusive: xmin and ymin are shifted by -1. Difficult objects count as any other.
+
+    Args:
+        pool, test: names of splits; None for the format's default.
+        missing_labels: for an image without a label file: "refuse", "background" (an empty frame) or "skip".
+        bad_boxes: for a box that cannot be right: "refuse", or "drop" (each with a note).
+        root: reads files below this folder too, for a data set whose yaml or links lead out of its own folder.
+
+    Raises:
+        DatasetError: the first problem, with file and line, how many more there are, and what can be done.
+    """
+    reading = _read(path, format, pool, test, _Policies(missing_labels, bad_boxes), root)
+    if reading.problems:
+        first, more = reading.problems[0], len(reading.problems) - 1
+        others = f" ({more} more {'problem' if more == 1 else 'problems'}: `raylearn check` lists all)" if more else ""
+        raise DatasetError(f"{first}{_ADVICE[first.kind]}{others}")
+    return reading.dataset()
+
+
+def find_problems(
+    path: Path,
+    format: str,
+    *,
+    pool: Sequence[str] | None = None,
+    test: Sequence[str] | None = None,
+    missing_labels: str = "refuse",
+    bad_boxes: str = "refuse",
+    root: Path | None = None,
+) -> list[Problem]:
+    """All that `read_dataset` with the same arguments would refuse, in the order of its files.
+
+    Raises:
+        DatasetError: an argument that has no meaning, such as an unknown format.
+    """
+    try:
+        reading = _read(path, format, pool, test, _Policies(missing_labels, bad_boxes), root)
+    except ProblemError as error:
+        return [error.problem]
+    if not reading.problems:
+        try:
+            reading.dataset()
+        except DatasetError as error:
+            return [Problem(str(path), 0, str(error))]
+    return reading.problems
+
+
+@dataclass(frozen=True)
+class _Policies:
+    missing_labels: str
+    bad_boxes: str
+
+    def __post_init__(self) -> None:
+        for name, known in (("missing_labels", _MISSING_LABELS), ("bad_boxes", _BAD_BOXES)):
+            if getattr(self, name) not in known:
+                raise DatasetError(f"{name} {getattr(self, name)!r} is unknown: {nearest(getattr(self, name), known)}")
+
+
+@dataclass
+class _Reading:
+    source: Source
+    policies: _Policies
+    images: dict[Literal["pool", "test"], list[Image]] = field(default_factory=lambda: {"pool": [], "test": []})
+    truth: dict[str, GroundTruth] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    without_labels: dict[str, list[str]] = field(default_factory=lambda: {"pool": [], "test": []})
+
+    def report(self, problem: Problem) -> None:
+        if problem.kind == "box" and self.policies.bad_boxes == "drop":
+            self.notes.append(f"{problem}; left out")
+        else:
+            self.problems.append(problem)
+
+    def dataset(self) -> Dataset:
+        return Dataset(
+            name=self.source.name,
+            class_names=self.source.class_names,
+            pool=tuple(self.images["pool"]),
+            test=tuple(self.images["test"]),
+            truth=self.truth,
+            notes=tuple(self.notes),
+        )
+
+
+def _read(
+    path: Path,
+    format: str,
+    pool: Sequence[str] | None,
+    test: Sequence[str] | None,
+    policies: _Policies,
+    root: Path | None,
+) -> _Reading:
+    if format not in _READERS:
+        raise DatasetError(f"format {format!r} is unknown: {nearest(format, _READERS)}")
+    source = _READERS[format](Path(path), pool, test, root)
+    reading = _Reading(source, policies, notes=list(source.notes))
+    for problem in source.problems:
+        reading.report(problem)
+    for frame in source.frames:
+        _read_frame(frame, reading)
+    _report_repeats(reading)
+    done = "read as empty frames" if policies.missing_labels == "background" else "left out"
+    for split, images in reading.without_labels.items():
+        if images:
+            reading.notes.append(f"{len(images)} {split} images without a label file {done}, the first {images[0]!r}")
+    return reading
+
+
+def _read_frame(frame: Frame, reading: _Reading) -> None:
+    if frame.rows is None:
+        if reading.policies.missing_labels == "refuse":
+            what = f"has no label file {frame.label_file}"
+            reading.report(Problem(str(frame.path), 0, what, "labels"))
+        else:
+            reading.without_labels[frame.split].append(frame.image_id)
+        if reading.policies.missing_labels == "skip":
+            return
+    try:
+        data = read_bytes(str(frame.path))
+        width, height = whole_size(data)
+    except ImageError as error:
+        reading.report(Problem(str(frame.path), 0, f"{error}; repair the file or remove it"))
+        return
+    if frame.stated_size and frame.stated_size != (width, height):
+        stated = "x".join(map(str, frame.stated_size))
+        reading.notes.append(
+            f"{frame.label_file}: made for {stated}, but {frame.image_id!r} is {width}x{height} upright"
+        )
+    try:
+        rows = list(frame.rows(width, height)) if frame.rows else []
+    except ProblemError as error:
+        reading.report(error.problem)
+        return
+    image = Image(frame.image_id, str(frame.path), width, height, content_hash(data))
+    reading.images[frame.split].append(image)
+    reading.truth.setdefault(frame.image_id, _ground_truth(frame, rows, image, reading))
+
+
+def _ground_truth(frame: Frame, rows: Iterable[Row], image: Image, reading: _Reading) -> GroundTruth:
+    kept: dict[tuple[int, float, float, float, float], None] = {}
+    for row in sorted(rows, key=lambda row: row.line):
+        corners, fault = _clipped(row, image)
+        name = f"{row.name}: " if row.name else ""
+        if fault:
+            reading.report(Problem(str(frame.label_file), row.line, name + fault, "box"))
+        elif (row.class_id, *corners) in kept:
+            repeat = Problem(str(frame.label_file), row.line, f"{name}the same box and class again; one is kept")
+            reading.notes.append(str(repeat))
+        else:
+            kept[(row.class_id, *corners)] = None
+    table = np.array(list(kept), dtype=np.float64).reshape(-1, 5)
+    return GroundTruth(table[:, 1:].astype(np.float32), table[:, 0].astype(np.int64))
+
+
+def _clipped(row: Row, image: Image) -> tuple[tuple[float, float, float, float], str]:
+    """The corners of a row's box within its image, and what is wrong with it, or ""."""
+    if row.fault or row.box is None:
+        return (0, 0, 0, 0), row.fault
+    x1, y1, x2, y2 = (float(corner) for corner in row.box)
+    overshoot = max(-x1, -y1, x2 - image.width, y2 - image.height)
+    corners = max(x1, 0.0), max(y1, 0.0), min(x2, float(image.width)), min(y2, float(image.height))
+    size = f"box {x1:g}, {y1:g}, {x2:g}, {y2:g} in an image of {image.width}x{image.height}"
+    if overshoot > MAX_OVERSHOOT:
+        return corners, f"{size} reaches {overshoot:.1f} pixels out of it"
+    if corners[2] <= corners[0] or corners[3] <= corners[1]:
+        return corners, f"{size} has zero area"
+    return corners, ""
+
+
+def _report_repeats(reading: _Reading) -> None:
+    """Problems of images that stand twice in a split, or in both."""
+    times = Counter(image.image_id for images in reading.images.values() for image in images)
+    by_content = {image.content_hash: image for image in reading.images["pool"]}
+    reported = set()
+    for images in reading.images.values():
+        for image in images:
+            if times[image.image_id] > 1 and image.image_id not in reported:
+                reported.add(image.image_id)
+                what = "stands twice in the data set: give each image one split"
+                reading.report(Problem(image.uri, 0, what))
+    for image in reading.images["test"]:
+        twin = by_content.get(image.content_hash)
+        if twin is not None and twin.image_id != image.image_id:
+            what = f"test image with the same bytes as pool image {twin.image_id!r}: remove one of them"
+            reading.report(Problem(image.uri, 0, what))

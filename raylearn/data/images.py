@@ -1,0 +1,196 @@
+"""Image bytes: where they are, how large the picture is, what its pixels are."""
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+from urllib.parse import unquote
+
+import numpy as np
+
+from raylearn.errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+MAX_PIXELS = 100_000_000
+
+# Only these: Pillow's other readers (EPS, PDF, fonts) have no business with a training image.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF")
+_ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def read_bytes(uri: str) -> bytes:
+    """The bytes of one image.
+
+    Args:
+        uri: a local path, taken as it is; or an address with a scheme (file, s3, gs and what else pyarrow opens), whose
+            path may be percent-encoded and whose options stand behind a question mark.
+
+    Raises:
+        ImageError: nothing there, or it cannot be read. The cause is the file system's own error.
+    """
+    try:
+        scheme, separator, rest = uri.partition("://")
+        if not separator or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+            return _read_local(uri)
+        path, _, options = rest.partition("?")
+        bucket, _, key = path.partition("/")
+        if scheme == "file":
+            return _read_local("/" + unquote(key))
+        file_system, root = _file_system(f"{scheme}://{bucket}" + (f"?{options}" if options else ""))
+        with file_system.open_input_stream(f"{root}/{unquote(key)}") as stream:
+            return bytes(stream.read())
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds too
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        shown = re.sub(r"//[^/@]*@", "//***@", uri)  # s3://key:secret@bucket
+        raise ImageError(f"image {shown!r} cannot be read: {reason}") from error
+
+
+def _read_local(path: str) -> bytes:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe would wait
+        return file.read()
+
+
+@lru_cache(maxsize=64)
+def _file_system(address: str) -> tuple[Any, str]:
+    # Kept: to open S3 anew asks the network for the bucket's region, once for every image.
+    from pyarrow.fs import FileSystem
+
+    file_system, root = FileSystem.from_uri(address)
+    return file_system, root
+
+
+def content_hash(data: bytes) -> str:
+    """SHA-256 of the bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of the upright image, from its header alone.
+
+    Raises:
+        ImageError: no image of a known format, or one of more than `MAX_PIXELS` pixels.
+    """
+    return _header(data)[1]
+
+
+def whole_size(data: bytes) -> tuple[int, int]:
+    """The upright size of an image whose end is there too; pixels are decoded only where its last bytes do not prove it.
+
+    A JPEG or PNG that ends with its end marker is whole; of any other file `decode` decides.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    size = upright_size(data)
+    if not _ends_with_marker(data):
+        decode(data)
+    return size
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Pixels of an image, upright, as Ultralytics' own loader sees them.
+
+    The first frame of an animation or page of a TIFF. Alpha is dropped, not blended; a palette is looked up; CMYK is
+    converted; grey becomes three equal channels; of 16 bits the high byte is kept.
+
+    Returns:
+        (height, width, 3) uint8 RGB, contiguous.
+
+    Raises:
+        ImageError: no image, one too large, or one that is cut off.
+    """
+    header, (width, height) = _header(data)
+    if data.startswith((_JPEG_START, _PNG_START)) and not _ends_with_marker(data):
+        _load(header, data)  # before 5.0 OpenCV fills the missing part of a cut file with grey and says nothing
+    pixels = _pillow_pixels(header, data) if _is_for_pillow(header) else _opencv_pixels(data)
+    if pixels.shape != (height, width, 3) or pixels.dtype != np.uint8:
+        raise ImageError(f"image is {width}x{height} by its header, but its pixels are {pixels.dtype} {pixels.shape}")
+    return pixels
+
+
+def _header(data: bytes) -> tuple["ImageFile", tuple[int, int]]:
+    from PIL import Image
+
+    try:
+        header = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"image is too large to open: {error}") from error
+    except Exception as error:  # Pillow's readers raise almost anything on broken bytes
+        _refuse(data, error)
+    width, height = header.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"image of {width}x{height} is too large to open: more than {MAX_PIXELS} pixels")
+    try:
+        tags = _tags(header, data)
+        if header.format == "TIFF":  # by version of Pillow, its size is turned already
+            width, height = int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT])
+        turned = tags.get(_ORIENTATION) in (5, 6, 7, 8)
+    except Exception as error:  # as above
+        _refuse(data, error)
+    return header, (height, width) if turned else (width, height)
+
+
+def _tags(header: "ImageFile", data: bytes) -> Mapping[int, Any]:
+    # Not getexif(): it decodes every PNG in search of a late EXIF chunk, and obeys XMP, which OpenCV does not.
+    from PIL.Image import Exif
+
+    if header.format == "TIFF":
+        return cast(Mapping[int, Any], getattr(header, "tag_v2"))  # noqa: B009, only a TIFF has it
+    if header.format == "PNG" and "exif" not in header.info and b"eXIf" in data:
+        header.load()
+    exif = Exif()
+    exif.load(header.info.get("exif", b""))
+    return exif
+
+
+def _ends_with_marker(data: bytes) -> bool:
+    # Zeros behind the marker are padding of a block device or a camera.
+    if data.startswith(_JPEG_START):
+        return data.endswith(_JPEG_END) or data.rstrip(b"\0").endswith(_JPEG_END)
+    return data.startswith(_PNG_START) and data.endswith(_PNG_END)
+
+
+def _is_for_pillow(header: "ImageFile") -> bool:
+    # OpenCV does not turn AVIF upright, and multiplies the colours of a TIFF by its alpha.
+    return header.format == "AVIF" or (header.format == "TIFF" and header.mode == "RGBA")
+
+
+def _load(header: "ImageFile", data: bytes) -> None:
+    try:
+        header.load()
+    except Exception as error:  # as in _header
+        _refuse(data, error)
+
+
+def _pillow_pixels(header: "ImageFile", data: bytes) -> np.ndarray:
+    from PIL import ImageOps
+
+    _load(header, data)
+    return np.ascontiguousarray(ImageOps.exif_transpose(header).convert("RGB"))
+
+
+def _opencv_pixels(data: bytes) -> np.ndarray:
+    import cv2
+
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        _refuse(data, error)
+    if pixels is None:
+        raise ImageError(f"image cannot be decoded: its {len(data)} bytes are cut off or broken")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+
+
+def _refuse(data: bytes, error: Exception) -> NoReturn:
+    if not data:
+        raise ImageError("image has 0 bytes") from error
+    if "cannot identify" in str(error):
+        raise ImageError(f"not an image of a known format, it begins with {data[:16]!r}") from error
+    raise ImageError(f"image is cut off or broken: {error}") from error

@@ -1,0 +1,298 @@
+"""YOLO data sets: a data.yaml, images, and one text file of normalised boxes per image.
+
+Read here and not by Ultralytics, which runs a yaml's `download:`, unpickles `.cache` files, drops an image for one bad
+row and takes a missing label file for an empty image.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+from raylearn.data.records import (
+    IMAGE_SUFFIXES,
+    Folder,
+    Frame,
+    Problem,
+    ProblemError,
+    Row,
+    Source,
+    image_files,
+    label_file_fault,
+    quoted,
+    read_text,
+    shown,
+)
+from raylearn.errors import nearest
+
+_MAX_CLASSES = 100_000
+_MARGIN = 0.01  # Ultralytics' tolerance for a normalised number
+
+
+def read_yolo(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None, root: Path | None) -> Source:
+    """Reads a data.yaml and lists its images; see `formats.read_dataset`.
+
+    Raises:
+        ProblemError: the yaml cannot be used, or names what is not there.
+    """
+    yaml_file = _yaml_file(path)
+    data = _load(yaml_file)
+    folder = Folder(yaml_file.parent, root)
+    source = Source(name=folder.path.name, class_names=_class_names(data, yaml_file))
+    base = _base(data, yaml_file, folder)
+    keypoints = _num_keypoint_columns(data, yaml_file)
+    splits: tuple[tuple[Literal["pool", "test"], Sequence[str]], ...] = (
+        ("pool", pool or ["train"]),
+        ("test", test or (["test"] if data.get("test") else ["val"])),
+    )
+    for split, keys in splits:
+        images: dict[str, Path] = {}
+        for key in keys:
+            for image in _split_images(data, key, yaml_file, base, folder, source.problems):
+                images.setdefault(os.path.realpath(image), image)
+        for image in images.values():
+            rows, label_file = _labels(image, folder, len(source.class_names), keypoints)
+            source.frames.append(Frame(split, folder.image_id(image), image, label_file, rows))
+    source.notes += _shared_label_files(source.frames)
+    return source
+
+
+def _yaml_file(path: Path) -> Path:
+    if not path.is_dir():
+        if path.suffix.lower() not in (".yaml", ".yml"):
+            raise ProblemError(path, "no such folder or data.yaml")
+        return path
+    if (path / "data.yaml").is_file():
+        return path / "data.yaml"
+    candidates = sorted(path.glob("*.yaml")) or sorted(path.glob("*.yml"))
+    if len(candidates) != 1:
+        names = ", ".join(shown(file.name) for file in candidates[:5]) or "none"
+        raise ProblemError(path, f"a YOLO data set needs a data.yaml, or exactly one *.yaml; found: {names}")
+    return candidates[0]
+
+
+def _load(file: Path) -> dict[str, Any]:
+    text = read_text(file)
+    try:
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise ProblemError(file, f"not valid YAML: {quoted(error.problem)}", line) from error
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        # what PyYAML's constructors raise on "!!int ''", "!!timestamp x" and the like
+        raise ProblemError(file, f"not valid YAML: {quoted(str(error))}") from error
+    if not isinstance(data, dict):
+        raise ProblemError(file, "must be a mapping with train:, val: and names:")
+    if "val" not in data and "validation" in data:  # as Ultralytics
+        data["val"] = data["validation"]
+    return data
+
+
+def _class_names(data: Mapping[str, Any], file: Path) -> tuple[str, ...]:
+    names, stated = data.get("names"), data.get("nc")
+    num_classes = None if stated is None else _whole_number(stated)
+    if stated is not None and (num_classes is None or not 0 < num_classes <= _MAX_CLASSES):
+        raise ProblemError(file, f"nc: {quoted(stated)} must be a number of classes")
+    if names is None:
+        if num_classes is None:
+            raise ProblemError(file, "names no classes: add names:")
+        return tuple(f"class_{i}" for i in range(num_classes))
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names:
+        raise ProblemError(file, "names: must be a list, or a mapping from class id to name")
+    by_id = {_whole_number(key): name for key, name in names.items()}
+    if len(by_id) != len(names) or by_id.keys() != set(range(len(names))):
+        raise ProblemError(file, f"names: must number its {len(names)} classes from 0 to {len(names) - 1}")
+    if num_classes is not None and num_classes != len(names):
+        raise ProblemError(file, f"nc: {num_classes}, but names: has {len(names)}")
+    for class_id, name in by_id.items():
+        if not isinstance(name, str | int | float) or not quoted(name).strip("' "):
+            raise ProblemError(file, f"names: class {class_id} is {quoted(name)}, not a name")
+    return tuple(str(by_id[class_id]) for class_id in range(len(names)))
+
+
+def _whole_number(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+        return int(number) if number.is_integer() else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _num_keypoint_columns(data: Mapping[str, Any], file: Path) -> int:
+    shape = data.get("kpt_shape")
+    if shape is None:
+        return 0
+    if isinstance(shape, list) and len(shape) == 2:
+        points, dimensions = (_whole_number(value) for value in shape)
+        if points and dimensions in (2, 3) and points > 0:
+            return points * dimensions
+    raise ProblemError(file, f"kpt_shape: {quoted(shape)} must be [number of keypoints, 2 or 3]")
+
+
+def _base(data: Mapping[str, Any], file: Path, folder: Folder) -> Path:
+    stated = data.get("path") or ""
+    if not isinstance(stated, str):
+        raise ProblemError(file, f"path: {quoted(stated)} must be a folder")
+    base = folder.path / stated
+    if not folder.holds(base):
+        raise ProblemError(file, f"path: {quoted(stated)} {folder.outside()}")
+    if not os.path.isdir(base):
+        raise ProblemError(file, f"path: {quoted(stated)} is no folder here; without path: this file's own is taken")
+    return base
+
+
+def _split_images(
+    data: Mapping[str, Any], key: str, file: Path, base: Path, folder: Folder, problems: list[Problem]
+) -> list[Path]:
+    entries = data.get(key)
+    if entries is None or entries == "":
+        raise ProblemError(file, f"has no split {quoted(key)}: {nearest(key, _split_keys(data))}")
+    entries = entries if isinstance(entries, list) else [entries]
+    images: list[Path] = []
+    for entry in entries:
+        if not isinstance(entry, str) or not entry:
+            raise ProblemError(
+                file, f"{key}: {quoted(entry)} must be a folder of images, or a text file that lists them"
+            )
+        place = _place(entry, base, folder)
+        if place is None:
+            raise ProblemError(file, f"{key}: {quoted(entry)} {folder.outside()}")
+        if os.path.isdir(place):
+            images += image_files(place, folder, problems)
+        elif os.path.isfile(place):
+            images += _listed_images(place, base, folder, problems)
+        else:
+            raise ProblemError(file, f"{key}: {quoted(entry)} is no folder and no file (download: is never run)")
+    return images
+
+
+def _split_keys(data: Mapping[str, Any]) -> list[str]:
+    return [key for key in ("train", "val", "test") if data.get(key)] or ["train", "val", "test"]
+
+
+def _place(entry: str, base: Path, folder: Folder) -> Path | None:
+    # Roboflow writes ../train/images for what lies beside data.yaml; Ultralytics strips the ../ too.
+    choices = [base / entry] + ([base / entry[3:]] if entry.startswith("../") else [])
+    inside = [choice for choice in choices if folder.holds(choice)]
+    return next((choice for choice in inside if os.path.exists(choice)), inside[0] if inside else None)
+
+
+def _listed_images(file: Path, base: Path, folder: Folder, problems: list[Problem]) -> list[Path]:
+    images = []
+    for number, line in enumerate(read_text(file).split("\n"), 1):  # not splitlines(): a name may hold U+2028
+        name = line.rstrip("\r")
+        if not name.strip():
+            continue
+        beside, below = file.parent / name, base / name
+        image = beside if name.startswith("./") or os.path.exists(beside) else below
+        if os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
+            fault = "not the name of an image"
+        else:
+            fault = folder.image_fault(image)
+        if fault:
+            problems.append(Problem(str(file), number, f"{quoted(name)}: {fault}"))
+        else:
+            images.append(image)
+    return images
+
+
+def _labels(
+    image: Path, folder: Folder, num_classes: int, keypoints: int
+) -> tuple[partial[Iterator[Row]] | None, Path]:
+    """The rows of an image, None without a label file, and where that file is or should be."""
+    label_file = next((choice for choice in _label_files(image, folder) if os.path.lexists(choice)), None)
+    if label_file is None:
+        return None, next(_label_files(image, folder))
+    fault = label_file_fault(label_file, folder)
+    return partial(_rows, label_file, fault, num_classes, keypoints), label_file
+
+
+def _label_files(image: Path, folder: Folder) -> Iterator[Path]:
+    """Where the label file of an image may be, by its name, and then by what its links lead to, as Ultralytics has it."""
+    for follow in (os.path.normpath, os.path.realpath):
+        path = Path(follow(image))
+        for place in (folder.path, folder.root):
+            if path.is_relative_to(place):
+                yield _label_file(place, path.relative_to(place))
+    yield _label_file(folder.root, folder.below_root(image))
+
+
+def _label_file(place: Path, image: Path) -> Path:
+    """Ultralytics' rule, blind to folders above `place`: the last `images` becomes `labels`, the ending .txt."""
+    *folders, name = image.parts
+    if "images" in folders:
+        folders[len(folders) - 1 - folders[::-1].index("images")] = "labels"
+    return place.joinpath(*folders, os.path.splitext(name)[0] + ".txt")
+
+
+def _shared_label_files(frames: Sequence[Frame]) -> list[str]:
+    sharing: dict[Path, list[str]] = defaultdict(list)
+    for frame in frames:
+        sharing[frame.label_file].append(frame.image_id)
+    return [
+        f"{shown(str(file))}: the label file of {' and '.join(map(quoted, images))}, as their names differ in the "
+        "ending only; both were given its boxes"
+        for file, images in sharing.items()
+        if len(set(images)) > 1
+    ]
+
+
+def _rows(label_file: Path, fault: str, num_classes: int, keypoints: int, width: int, height: int) -> Iterator[Row]:
+    from supervision.dataset.formats.yolo import yolo_annotations_to_detections  # 1 s of imports
+
+    if fault:
+        raise ProblemError(label_file, fault)
+    lines: list[tuple[int, str]] = []
+    for number, line in enumerate(read_text(label_file).splitlines(), 1):
+        tokens = line.split()
+        if keypoints and len(tokens) == 5 + keypoints:
+            tokens = tokens[:5]
+        if not tokens:
+            continue
+        parsed = _numbers(tokens, num_classes)
+        if isinstance(parsed, str):
+            yield Row(number, fault=parsed)
+        else:
+            lines.append((number, " ".join([f"{parsed[0]:.0f}", *map(repr, parsed[1:])])))
+    detections = yolo_annotations_to_detections([line for _, line in lines], (width, height), with_masks=False)
+    for (number, line), box in zip(lines, np.asarray(detections.xyxy), strict=True):
+        yield Row(number, class_id=int(line.split(" ")[0]), box=box)
+
+
+def _numbers(tokens: Sequence[str], num_classes: int) -> list[float] | str:
+    """The numbers of a row, or what is wrong with it."""
+    if len(tokens) != 5 and (len(tokens) < 7 or len(tokens) % 2 == 0):
+        return f"{len(tokens)} columns: a box has 5, a polygon 7, 9, 11, ..."
+    numbers = []
+    for token in tokens:
+        try:
+            numbers.append(float(token.replace("_", "?")))  # Python reads 1_0 as 10
+        except ValueError:
+            return f"{quoted(token)} is not a number"
+    if not np.isfinite(numbers).all():
+        return f"{quoted(tokens[int(np.argmin(np.isfinite(numbers)))])} is not a finite number"
+    if not numbers[0].is_integer() or not 0 <= numbers[0] < num_classes:
+        return f"class id {quoted(tokens[0])} is not one of 0..{num_classes - 1}"
+    for token, number in zip(tokens[1:], numbers[1:], strict=True):
+        if not -_MARGIN <= number <= 1 + _MARGIN:
+            return f"{quoted(token)} is outside of 0..1: coordinates are fractions of the image's width and height"
+    if len(tokens) == 5 and min(numbers[3:]) <= 0:
+        return f"box of zero area: width {numbers[3]:g}, height {numbers[4]:g}"
+    return numbers

@@ -1,0 +1,109 @@
+"""What raylearn asks of a detector: train, load, and give every detection's class scores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from raylearn.data.dataset import GroundTruth, Image
+from raylearn.errors import DivergedError
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The kept boxes of one image.
+
+    Args:
+        boxes: (n, 4) float32 xyxy in pixels of the original, upright image; n may be 0.
+        class_scores: (n, K) float32 in [0, 1], exactly what the head gave for each kept box.
+
+    Raises:
+        ValueError: shapes that do not fit, or a score outside [0, 1].
+        DivergedError: a number that is not finite.
+    """
+
+    boxes: np.ndarray
+    class_scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        boxes, scores = self.boxes, self.class_scores
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.ndim != 2 or len(boxes) != len(scores):
+            raise ValueError(f"boxes (n, 4) and class scores (n, K) wanted, got {boxes.shape} and {scores.shape}")
+        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+            raise DivergedError("the detector gave a box or a score that is not a finite number: its training diverged")
+        if scores.size and (scores.min() < 0 or scores.max() > 1):
+            raise ValueError(f"class scores must be in [0, 1], got {scores.min():.3g} to {scores.max():.3g}")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def confidences(self) -> np.ndarray:
+        """(n,) the highest class score of each detection."""
+        confidences: np.ndarray = self.class_scores.max(axis=1, initial=0.0)
+        return confidences
+
+    @property
+    def class_ids(self) -> np.ndarray:
+        """(n,) the predicted class: that of the highest score."""
+        class_ids: np.ndarray = self.class_scores.argmax(axis=1)
+        return class_ids
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Labelled images as a detector's training wants them."""
+
+    class_names: tuple[str, ...]
+    images: Sequence[Image]
+    truth: Mapping[str, GroundTruth]
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """What decides the detections of a trained model; recorded beside everything that is computed from them.
+
+    Args:
+        image_size: side in pixels of the square that images are letterboxed into.
+        confidence: detections whose highest class score is lower are dropped.
+        iou: overlap above which non-maximum suppression drops the weaker of two boxes of one class.
+        max_detections: the most confident that are kept per image; cuts what `sum` adds up.
+    """
+
+    image_size: int
+    confidence: float
+    iou: float
+    max_detections: int
+
+
+class Detector(Protocol):
+    """A detector that gives class scores for every box it keeps."""
+
+    def fit(
+        self, train: TrainingSet, *, initial_weights: Path | None, seed: int, checkpoint: Path
+    ) -> dict[str, object]:
+        """Trains from `initial_weights` (or from scratch) and writes `checkpoint`.
+
+        Returns:
+            What a person would want to know of the training, such as the tensors matched from the initial weights.
+
+        Raises:
+            CheckpointError: initial weights of which nothing fits.
+            DivergedError: the loss became NaN.
+        """
+        ...
+
+    def load(self, checkpoint: Path) -> None:
+        """Makes `predict` use the model of `checkpoint`."""
+        ...
+
+    def predict(self, squares: np.ndarray, sizes: np.ndarray) -> list[Detections]:
+        """Detections of each image.
+
+        Args:
+            squares: (n, image_size, image_size, 3) uint8 RGB, letterboxed; made on CPUs, beside the model.
+            sizes: (n, 2) int, width and height of the upright originals, whose pixels the boxes are in.
+        """
+        ...

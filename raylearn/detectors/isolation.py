@@ -1,0 +1,27 @@
+"""Imports Ultralytics so that it runs no foreign code, installs nothing, calls nobody and writes nowhere public."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+_SWITCHES = {
+    "ULTRALYTICS_SAFE_LOAD": "1",  # otherwise a crafted .pt runs code when it is opened
+    "YOLO_AUTOINSTALL": "0",  # otherwise a text file named .jpg makes it call pip
+    "YOLO_OFFLINE": "1",
+    "YOLO_VERBOSE": "0",
+}
+# Each of these would report a training somewhere; `raytune` would even do so into the Tune session of a trial.
+_TRACKERS = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb")
+
+
+def isolate_ultralytics() -> None:
+    """Sets the environment that Ultralytics reads once, at its import, then switches its trackers off."""
+    os.environ.update(_SWITCHES)
+    folder = tempfile.mkdtemp(prefix="raylearn-ultralytics-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["YOLO_CONFIG_DIR"] = folder
+
+    from ultralytics import settings
+
+    settings.update({"sync": False, **{name: False for name in _TRACKERS if name in settings}})

@@ -1,0 +1,202 @@
+"""YOLOv5 and the other Ultralytics detectors whose head gives a score for every class.
+
+Ultralytics is AGPL-3.0. This module is imported only where a detector is used.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from raylearn.detectors.base import Detections, DetectorSettings, TrainingSet
+from raylearn.detectors.isolation import isolate_ultralytics
+from raylearn.errors import CheckpointError, DetectorError
+
+isolate_ultralytics()
+
+from ultralytics.nn.modules.head import Detect, v10Detect  # noqa: E402
+from ultralytics.nn.tasks import DetectionModel, load_checkpoint  # noqa: E402
+from ultralytics.utils.nms import non_max_suppression  # noqa: E402
+from ultralytics.utils.ops import scale_boxes  # noqa: E402
+
+_NO_TIME_LIMIT = 1e9  # lifted: past its limit NMS leaves the rest of the batch without detections
+_FORMAT = "raylearn-yolo-1"
+
+
+class YoloDetector:
+    """The Ultralytics family behind the Detector protocol.
+
+    Args:
+        model: an Ultralytics architecture by name, such as yolov5n, yolov8s or yolo11m.
+        settings: what decides the detections of a trained model.
+        training: Ultralytics' training arguments; `epochs` and `batch` among them.
+        device: "cpu" or "cuda:0".
+        num_threads: torch threads on the CPU; None leaves torch's own choice.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        settings: DetectorSettings,
+        training: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+        num_threads: int | None = None,
+    ) -> None:
+        self.model_name = model
+        self.settings = settings
+        self._training = dict(training or {})
+        self._device = torch.device(device)
+        self._num_threads = num_threads
+        self._model: Any = None
+
+    def fit(
+        self, train: TrainingSet, *, initial_weights: Path | None, seed: int, checkpoint: Path
+    ) -> dict[str, object]:
+        """Trains with Ultralytics' own trainer; see Detector.fit."""
+        from raylearn.detectors.yolo_training import train_model
+
+        # Seeded here because the random head of a fresh model is drawn before the trainer seeds itself.
+        torch.manual_seed(seed)
+        model = build_model(self.model_name, len(train.class_names))
+        report: dict[str, object] = {}
+        if initial_weights is not None:
+            matched, total = load_matching(model, read_weights(initial_weights), initial_weights)
+            report = {"tensors_matched": matched, "tensors_total": total}
+        arguments = {**self._training, "imgsz": self.settings.image_size, "seed": seed, "device": str(self._device)}
+        trained = train_model(model, train, arguments, self._limit_threads)
+        torch.save(
+            {
+                "format": _FORMAT,
+                "model": self.model_name,
+                "class_names": list(train.class_names),
+                "state_dict": trained.state_dict(),
+            },
+            checkpoint,
+        )
+        return report
+
+    def load(self, checkpoint: Path) -> None:
+        """Makes `predict` use this checkpoint; its own architecture and classes count.
+
+        Raises:
+            CheckpointError: the file is torn, or no checkpoint of raylearn's.
+        """
+        content = _load_tensors(checkpoint)
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise CheckpointError(f"{checkpoint} is no raylearn checkpoint")
+        model = build_model(content["model"], len(content["class_names"]))
+        model.load_state_dict(content["state_dict"])
+        self._use(model)
+
+    def predict(self, squares: np.ndarray, sizes: np.ndarray) -> list[Detections]:
+        """Detections of each image; see Detector.predict."""
+        if self._model is None:
+            raise RuntimeError("load a checkpoint before predict")
+        batch = torch.from_numpy(squares).to(self._device).permute(0, 3, 1, 2).float() / 255
+        with torch.inference_mode():
+            raw = self._model(batch)[0]
+            kept, indices = non_max_suppression(
+                raw,
+                conf_thres=self.settings.confidence,
+                iou_thres=self.settings.iou,
+                max_det=self.settings.max_detections,
+                nc=raw.shape[1] - 4,
+                max_time_img=_NO_TIME_LIMIT,
+                return_idxs=True,
+            )
+        return [
+            Detections(
+                boxes=scale_boxes(squares.shape[1:3], rows[:, :4].clone(), (height, width)).cpu().numpy(),
+                class_scores=scores[4:, index.view(-1).long()].T.contiguous().cpu().numpy(),
+            )
+            for (width, height), rows, scores, index in zip(sizes.tolist(), kept, raw, indices, strict=True)
+        ]
+
+    def _use(self, model: Any) -> None:
+        self._limit_threads()
+        self._model = model.to(self._device).eval().fuse(verbose=False)
+
+    def _limit_threads(self) -> None:
+        """Undoes Ultralytics, which takes all cores but one whenever it selects the CPU."""
+        if self._num_threads is not None and self._device.type == "cpu":
+            torch.set_num_threads(self._num_threads)
+
+
+def build_model(name: str, num_classes: int) -> Any:
+    """An untrained model of this architecture that gives (batch, 4 + num_classes, anchors).
+
+    Raises:
+        DetectorError: Ultralytics does not know the name, or its head gives no class scores.
+    """
+    try:
+        model = DetectionModel(f"{name}.yaml", nc=num_classes, verbose=False)
+    except Exception as error:  # Ultralytics raises whatever its parser stumbled over
+        raise DetectorError(
+            f"detector.model {name!r} is no detector that can be used here ({_first_line(error)}): "
+            "name an Ultralytics detection architecture such as yolov5n, yolov8s or yolo11m"
+        ) from error
+    head = model.model[-1]
+    if type(head) not in (Detect, v10Detect):
+        raise DetectorError(
+            f"detector.model {name!r} ends in {type(head).__name__}, which gives no class scores that survive its "
+            "post-processing: use a model with a Detect head, such as yolov5n, yolov8s or yolo11m"
+        )
+    # A dual head (YOLOv10, YOLO26) has class scores in its one-to-many branch; the other answers with six columns.
+    head.end2end = False
+    if head.end2end:
+        raise DetectorError(f"detector.model {name!r} has an NMS-free head without class scores: use yolov5n, say")
+    return model
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name from a raylearn checkpoint, a plain state dict, or an Ultralytics .pt.
+
+    Raises:
+        CheckpointError: the file is missing, torn, or holds no tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"initial weights {path} are not there: give a .pt file, or null to train from scratch")
+    content = _load_tensors(path)
+    if isinstance(content, dict) and content.get("format") == _FORMAT:
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise CheckpointError(f"{path} holds no state dict: give a raylearn or Ultralytics .pt, or name -> tensor")
+    return content
+
+
+def load_matching(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -> tuple[int, int]:
+    """Copies the tensors whose name and shape fit.
+
+    Returns:
+        How many fitted, and how many the model has.
+
+    Raises:
+        CheckpointError: none fitted.
+    """
+    own = model.state_dict()
+    fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
+    if not fitting:
+        raise CheckpointError(
+            f"none of the {len(weights)} tensors of {source} fits the model, which has {len(own)}: "
+            "give weights of the same architecture and size"
+        )
+    own.update({name: w.to(own[name].dtype) for name, w in fitting.items()})
+    model.load_state_dict(own)
+    return len(fitting), len(own)
+
+
+def _load_tensors(path: Path) -> Any:
+    """The content of a .pt file without running any code in it."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # not plain tensors: either a whole Ultralytics model, or no checkpoint
+        try:
+            return load_checkpoint(path)[0].float().state_dict()
+        except Exception as error:
+            raise CheckpointError(f"{path} cannot be opened as a checkpoint: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,106 @@
+"""One training by Ultralytics' own trainer, on a private copy of the labelled set."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from ultralytics.models.yolo.detect import DetectionTrainer
+
+from raylearn.data.dataset import GroundTruth, Image
+from raylearn.detectors.base import TrainingSet
+from raylearn.errors import DivergedError, RaylearnError
+
+
+def train_model(
+    model: Any, train: TrainingSet, arguments: Mapping[str, Any], limit_threads: Callable[[], None]
+) -> torch.nn.Module:
+    """Trains `model` and returns the moving average of its weights, which is what Ultralytics saves.
+
+    Raises:
+        DivergedError: the loss or a weight is not finite.
+        RaylearnError: the batch did not fit into memory.
+    """
+    with tempfile.TemporaryDirectory(prefix="raylearn-training-") as name:
+        folder = Path(name)
+        trainer = _Trainer(
+            model,
+            {**arguments, **_FIXED, "data": str(write_data_yaml(train, folder)), "project": name, "name": "run"},
+            limit_threads,
+        )
+        try:
+            trainer.train()
+        except RuntimeError as error:
+            if "NaN" in str(error):
+                raise DivergedError(f"the training diverged: {error}") from error
+            raise
+    if trainer.batch_size != arguments["batch"]:
+        # Ultralytics halves the batch by itself, which would make results depend on the machine.
+        raise RaylearnError(f"batch_size {arguments['batch']} does not fit into memory: lower training.batch_size")
+    trained: torch.nn.Module = trainer.ema.ema
+    if not all(torch.isfinite(tensor).all() for tensor in trained.state_dict().values()):
+        raise DivergedError("the training diverged: a weight is not finite; lower training.options.lr0")
+    trained.criterion = None
+    return trained
+
+
+# Validation, plots and checkpoints during training cost time and are not used: the held-out split is measured after it.
+_FIXED = {
+    "val": False,
+    "plots": False,
+    "save": False,
+    "verbose": False,
+    "exist_ok": True,
+    "patience": 0,
+    "cache": "ram",
+    "workers": 0,
+    "pretrained": False,
+    "deterministic": True,
+}
+
+
+class _Trainer(DetectionTrainer):  # type: ignore[misc]
+    """Ultralytics' trainer, given its model, without what an active-learning round has no use for."""
+
+    def __init__(self, model: Any, overrides: dict[str, Any], limit_threads: Callable[[], None]) -> None:
+        super().__init__(overrides={**overrides, "model": "yolov5n.yaml", "task": "detect", "mode": "train"})
+        self.model = model
+        self._limit_threads = limit_threads
+        self.add_callback("on_train_start", lambda _: limit_threads())
+
+    def get_dataset(self) -> dict[str, Any]:
+        # The file is our own: read plainly, so that nothing is looked up, downloaded or executed on the way.
+        data = yaml.safe_load(Path(self.args.data).read_text())
+        return {**data, "path": Path(data["path"]), "nc": len(data["names"]), "channels": 3}
+
+    def validate(self) -> tuple[dict[str, float], float]:
+        return {}, 0.0
+
+    def save_model(self) -> bool:
+        return False
+
+    def final_eval(self) -> None:
+        pass
+
+
+def write_data_yaml(train: TrainingSet, folder: Path) -> Path:
+    """Writes the labelled set in YOLO layout: links to the images, label files of its own."""
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    for index, image in enumerate(sorted(train.images, key=lambda image: image.image_id)):
+        (folder / "images" / f"{index:07d}{Path(image.uri).suffix.lower()}").symlink_to(Path(image.uri).resolve())
+        (folder / "labels" / f"{index:07d}.txt").write_text(_label_rows(image, train.truth[image.image_id]))
+    path = folder / "data.yaml"
+    images = str(folder / "images")
+    names = dict(enumerate(train.class_names))
+    path.write_text(yaml.safe_dump({"path": str(folder), "train": images, "val": images, "names": names}))
+    return path
+
+
+def _label_rows(image: Image, truth: GroundTruth) -> str:
+    size = (image.width, image.height, image.width, image.height)
+    left, top, right, bottom = (truth.boxes / size).clip(0, 1).T
+    rows = zip(truth.class_ids, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top, strict=True)
+    return "".join(f"{int(c)} {x:.9f} {y:.9f} {w:.9f} {h:.9f}\n" for c, x, y, w, h in rows)

@@ -1,0 +1,63 @@
+"""Every error a user can meet, and the exit code each one ends in."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RaylearnError(Exception):
+    """The work failed: exit code 1."""
+
+    exit_code = 1
+
+
+class InputError(RaylearnError):
+    """What was asked is wrong: exit code 2. The message says what, where and what to do."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """An experiment file or an override that cannot be run."""
+
+
+class DatasetError(InputError):
+    """A data set that cannot be read as it was asked to be."""
+
+
+class ImageError(InputError):
+    """Bytes that are no image, or one too large to open."""
+
+
+class DetectorError(InputError):
+    """A model that is unknown, or that gives no class scores."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint or weights file that does not fit."""
+
+
+class QueryError(InputError):
+    """A query that cannot be answered from this pool."""
+
+
+class RunFolderError(InputError):
+    """An output folder that another run holds, or that belongs to another experiment."""
+
+
+class ClusterError(InputError):
+    """Resources were asked for that Ray does not have."""
+
+
+class DivergedError(RaylearnError):
+    """A training or a model that gave NaN."""
+
+
+class RunFailedError(RaylearnError):
+    """One or more trials of a sweep failed."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The end of an error message: the choice spelled most like `word`, or all of them."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -1,0 +1,160 @@
+"""COCO mAP of a checkpoint on the held-out split."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raylearn.data.dataset import GroundTruth, Image
+from raylearn.detectors import build_detector
+from raylearn.detectors.base import Detections, DetectorSettings
+from raylearn.errors import RaylearnError
+from raylearn.learning.jobs import WorkResources
+from raylearn.learning.store import artifact_key
+from raylearn.learning.training import CHECKPOINT_FILE
+from raylearn.scoring.cluster import torch_device
+from raylearn.scoring.pipeline import read_images
+
+_BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean average precision in [0, 1].
+
+    Args:
+        map50_95: mean over classes and over the overlaps .50, .55, ..., .95.
+        map50: mean over classes at the overlap .50.
+        class_ap: average precision over the same overlaps per class; None for a class without test boxes.
+    """
+
+    map50_95: float
+    map50: float
+    class_ap: tuple[float | None, ...]
+
+
+def mean_average_precision(
+    detections: Sequence[Detections], truth: Sequence[GroundTruth], class_names: Sequence[str], max_detections: int
+) -> Evaluation:
+    """COCO mAP by faster-coco-eval, each detection counted for its predicted class.
+
+    Args:
+        detections: per image.
+        truth: per image, in the same order.
+        class_names: of which only the number counts.
+        max_detections: per image, the most confident.
+
+    Raises:
+        RaylearnError: no image has a box, so there is nothing to measure.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    if not sum(map(len, truth)):
+        raise RaylearnError("the held-out split has no boxes, so mAP is not defined: name another dataset.test")
+    ground_truth = COCO(_coco_ground_truth(truth, class_names))
+    rows = _coco_detections(detections)
+    if not rows:
+        present = np.bincount(np.concatenate([image.class_ids for image in truth]), minlength=len(class_names)) > 0
+        return Evaluation(0.0, 0.0, tuple(0.0 if there else None for there in present))
+    measured = COCOeval_faster(ground_truth, ground_truth.loadRes(rows), "bbox", print_function=lambda *_: None)
+    measured.params.maxDets = [1, 10, max_detections]
+    measured.evaluate()
+    measured.accumulate()
+    # (overlaps, recalls, classes) for all object sizes and the largest number of detections; -1 where undefined
+    precision = measured.eval["precision"][:, :, :, 0, -1]
+    class_ap = [_defined_mean(precision[:, :, k]) for k in range(len(class_names))]
+    return Evaluation(_defined_mean(precision) or 0.0, _defined_mean(precision[0]) or 0.0, tuple(class_ap))
+
+
+def _defined_mean(precision: np.ndarray) -> float | None:
+    defined = precision[precision > -1]
+    return float(defined.mean()) if defined.size else None
+
+
+def _coco_ground_truth(truth: Sequence[GroundTruth], class_names: Sequence[str]) -> dict[str, Any]:
+    annotations = [
+        {
+            "id": 0,
+            "image_id": index,
+            "category_id": int(class_id),
+            "bbox": _xywh(box),
+            "area": float((box[2] - box[0]) * (box[3] - box[1])),
+            "iscrowd": 0,
+        }
+        for index, image in enumerate(truth)
+        for box, class_id in zip(image.boxes, image.class_ids, strict=True)
+    ]
+    for number, annotation in enumerate(annotations, start=1):
+        annotation["id"] = number
+    return {
+        "info": {},
+        "images": [{"id": index} for index in range(len(truth))],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(class_names)],
+        "annotations": annotations,
+    }
+
+
+def _coco_detections(detections: Sequence[Detections]) -> list[dict[str, Any]]:
+    return [
+        {"image_id": index, "category_id": int(class_id), "bbox": _xywh(box), "score": float(confidence)}
+        for index, found in enumerate(detections)
+        for box, class_id, confidence in zip(found.boxes, found.class_ids, found.confidences, strict=True)
+    ]
+
+
+def _xywh(box: np.ndarray) -> list[float]:
+    left, top, right, bottom = map(float, box)
+    return [left, top, right - left, bottom - top]
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """Measures a trained model.
+
+    Args:
+        training_key: decides the checkpoint.
+        training_folder: where the checkpoint is.
+        model: the detector's name.
+        settings: what decides the detections.
+        class_names: of the data set.
+        images: the held-out split.
+        truth: its ground truth.
+        fingerprint: of the data set; stands for images and truth in the key.
+    """
+
+    training_key: str
+    training_folder: Path
+    model: str
+    settings: DetectorSettings
+    class_names: tuple[str, ...]
+    images: tuple[Image, ...]
+    truth: Mapping[str, GroundTruth]
+    fingerprint: str
+
+    kind = "evaluation"
+
+    @cached_property
+    def key(self) -> str:
+        return artifact_key(
+            kind=self.kind, training=self.training_key, settings=asdict(self.settings), dataset=self.fingerprint
+        )
+
+    def run(self, folder: Path, resources: WorkResources) -> dict[str, Any]:  # noqa: ARG002  its result is its facts
+        device = torch_device(resources.gpus)
+        detector = build_detector(self.model, self.settings, device=device, num_threads=resources.cpus)
+        detector.load(self.training_folder / CHECKPOINT_FILE)
+        found: list[Detections] = []
+        for start in range(0, len(self.images), _BATCH_SIZE):
+            images = self.images[start : start + _BATCH_SIZE]
+            ids = np.array([image.image_id for image in images], dtype=object)
+            uris = np.array([image.uri for image in images], dtype=object)
+            batch = read_images({"image_id": ids, "uri": uris}, self.settings.image_size)
+            unreadable = [error for error in batch["error"] if error]
+            if unreadable:
+                raise RaylearnError(f"a held-out image cannot be read: {unreadable[0]}")
+            found += detector.predict(batch["square"], batch["size"])
+        truth = [self.truth[image.image_id] for image in self.images]
+        return asdict(mean_average_precision(found, truth, self.class_names, self.settings.max_detections))

@@ -1,0 +1,58 @@
+"""One scoring pass, as a job."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from raylearn.detectors.base import DetectorSettings
+from raylearn.learning.jobs import WorkResources
+from raylearn.learning.store import artifact_key
+from raylearn.learning.training import CHECKPOINT_FILE
+from raylearn.scoring.manifest import Manifest
+from raylearn.scoring.pipeline import ScoringPlan, score_manifest
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """Scores a manifest with a trained model.
+
+    Args:
+        training_key: decides the checkpoint.
+        training_folder: where the checkpoint is.
+        model: the detector's name.
+        num_classes: of the data set.
+        settings: what decides the detections.
+        manifest: what to score.
+        batch_size: images per call of the model; no influence on the result.
+    """
+
+    training_key: str
+    training_folder: Path
+    model: str
+    num_classes: int
+    settings: DetectorSettings
+    manifest: Manifest
+    batch_size: int
+
+    kind = "ledger"
+
+    @cached_property
+    def key(self) -> str:
+        return artifact_key(
+            kind=self.kind, training=self.training_key, settings=asdict(self.settings), manifest=self.manifest.hash
+        )
+
+    def run(self, folder: Path, resources: WorkResources) -> Mapping[str, Any]:
+        plan = ScoringPlan(
+            model=self.model,
+            checkpoint=self.training_folder / CHECKPOINT_FILE,
+            num_classes=self.num_classes,
+            settings=self.settings,
+            batch_size=self.batch_size,
+            num_actors=resources.scoring_actors,
+            cpus_per_actor=0 if resources.gpus else 1,
+            gpus_per_actor=resources.gpus,
+        )
+        return score_manifest(self.manifest, plan, {"training": self.training_key}, folder)

@@ -1,0 +1,61 @@
+"""The query of one arm: from a ledger, or from chance, to images in order."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from raylearn.config import Arm
+from raylearn.errors import QueryError
+from raylearn.learning.cycle import Query
+from raylearn.query.aggregation import aggregate
+from raylearn.query.sampling import box_counts, draw_random, random_generator, top_n
+from raylearn.query.uncertainty import uncertainty
+from raylearn.query.weighting import class_weights, detection_weights
+from raylearn.scoring.ledger import Ledger
+
+
+def image_scores(arm: Arm, ledger: Ledger, class_counts: np.ndarray, weight_cap: float | None = None) -> np.ndarray:
+    """The number each image of the ledger is ranked by.
+
+    Args:
+        arm: of strategy uncertainty or box_count.
+        ledger: of a scoring pass.
+        class_counts: (K,) boxes per class in the currently labelled images.
+        weight_cap: upper limit of a class weight.
+
+    Returns:
+        (N,) float64, in the ledger's order; higher is asked for first.
+    """
+    if arm.strategy == "box_count":
+        return box_counts(ledger.offsets)
+    if not (arm.uncertainty and arm.aggregation and arm.weighting and arm.probabilities):
+        raise ValueError(f"strategy {arm.strategy!r} does not rank by scores")
+    per_detection = uncertainty(ledger.class_scores, arm.uncertainty, arm.probabilities)
+    weights = class_weights(class_counts, arm.weighting, weight_cap)
+    return aggregate(per_detection * detection_weights(ledger.class_scores, weights), ledger.offsets, arm.aggregation)
+
+
+def query_by_scores(image_ids: np.ndarray, scores: np.ndarray, size: int, seed: int) -> Query:
+    """The images of the highest scores."""
+    chosen = top_n(image_ids, scores, size, seed)
+    return Query(tuple(str(image_ids[i]) for i in chosen), tuple(float(scores[i]) for i in chosen))
+
+
+def query_at_random(image_ids: Sequence[str], size: int, seed: int, round_index: int) -> Query:
+    """Images drawn by chance: the control."""
+    chosen = draw_random(image_ids, size, random_generator(seed, "random query", round_index))
+    return Query(tuple(image_ids[i] for i in chosen), (0.0,) * size)
+
+
+def scored_subset(image_ids: Sequence[str], pool_size: int | None, seed: int, round_index: int) -> list[str]:
+    """The unlabelled images that are scored this round: all, or a random part that every arm of a seed shares.
+
+    Raises:
+        QueryError: the part would be empty.
+    """
+    if not image_ids:
+        raise QueryError("no unlabelled image is left to score: lower budget")
+    if pool_size is None or pool_size >= len(image_ids):
+        return list(image_ids)
+    rng = random_generator(seed, "scored subset", round_index)
+    return [image_ids[i] for i in draw_random(image_ids, pool_size, rng)]

@@ -1,0 +1,87 @@
+"""One training of the detector, as a job."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from raylearn.detectors import build_detector
+from raylearn.detectors.base import DetectorSettings, TrainingSet
+from raylearn.learning.jobs import WorkResources
+from raylearn.learning.store import artifact_key
+from raylearn.scoring.cluster import torch_device
+
+CHECKPOINT_FILE = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """A weights file, and the hash of what is in it; a copy elsewhere counts as the same."""
+
+    path: Path
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "InitialWeights":
+        with path.open("rb") as file:
+            return cls(path.resolve(), hashlib.file_digest(file, "sha256").hexdigest())
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Trains `model` on a labelled set.
+
+    Args:
+        model: the detector's name.
+        image_size: side of the square it is trained on, pixels.
+        arguments: training arguments by the names of the detector's own library.
+        initial_weights: what it starts from; None starts from scratch.
+        seed: of the random head, the batches and the augmentation.
+        train: the labelled set.
+    """
+
+    model: str
+    image_size: int
+    arguments: Mapping[str, Any]
+    initial_weights: InitialWeights | None
+    seed: int
+    train: TrainingSet
+
+    kind = "training"
+
+    @cached_property
+    def key(self) -> str:
+        return artifact_key(
+            kind=self.kind,
+            model=self.model,
+            image_size=self.image_size,
+            arguments=dict(self.arguments),
+            initial_weights=self.initial_weights.sha256 if self.initial_weights else None,
+            seed=self.seed,
+            class_names=self.train.class_names,
+            labelled=sorted(
+                (
+                    image.image_id,
+                    image.content_hash,
+                    self.train.truth[image.image_id].boxes.tolist(),
+                    self.train.truth[image.image_id].class_ids.tolist(),
+                )
+                for image in self.train.images
+            ),
+            versions={name: version(name) for name in ("torch", "ultralytics")},
+        )
+
+    def run(self, folder: Path, resources: WorkResources) -> dict[str, Any]:
+        device = torch_device(resources.gpus)
+        settings = DetectorSettings(self.image_size, confidence=0, iou=1, max_detections=1)  # of no use in training
+        detector = build_detector(self.model, settings, self.arguments, device, num_threads=resources.cpus)
+        report = detector.fit(
+            self.train,
+            initial_weights=self.initial_weights.path if self.initial_weights else None,
+            seed=self.seed,
+            checkpoint=folder / CHECKPOINT_FILE,
+        )
+        return {**report, "device": device, "num_images": len(self.train.images)}

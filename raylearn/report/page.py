@@ -1,0 +1,229 @@
+"""The page of a run: one html file that needs nothing else, for a browser, a telephone or paper."""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from raylearn.errors import RunFolderError
+from raylearn.report import figures
+from raylearn.report.summary import (
+    Arm,
+    Summary,
+    answers,
+    caution,
+    finite,
+    one_line,
+    read_rounds,
+    spread_text,
+    summarise,
+)
+
+INPUTS = ("results.parquet", "queries.parquet", "experiment.yaml", "run.json")
+TOP_OF_QUERY = 5
+RUN_KEYS = ("name", "question", "command", "started", "finished", "seconds", "raylearn", "machine", "address")
+DATASET_KEYS = ("name", "fingerprint", "num_pool", "num_test")
+TRAINING_KEYS = ("wanted", "done", "reused")
+HIDDEN = "***"
+_SECRET = (
+    r"(?:secret(?:[_-]?key)?|token|passw(?:or)?d|passphrase|credentials?|signature"
+    r"|(?:api|access|private)[_-]?key(?:[_-]?id)?)"
+)
+_SECRET_NAME = re.compile(rf"{_SECRET}$", re.IGNORECASE)
+_SECRET_PAIR = re.compile(rf"({_SECRET}['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|[^\s&,;]+)", re.IGNORECASE)
+_SECRET_FLAG = re.compile(rf"(--?(?:[\w-]*-)?{_SECRET}\s+)\S+", re.IGNORECASE)
+_USER_IN_ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE)
+
+
+Queries = Mapping[tuple[str, int], list[tuple[str, float | None]]]
+"""Trial and round -> the first images of that query and their scores."""
+
+
+def write_report(run_folder: Path) -> Path:
+    """Writes report.html from what a run left in its folder.
+
+    Args:
+        run_folder: holds results.parquet, queries.parquet, experiment.yaml and run.json.
+
+    Returns:
+        The page. It is replaced whole: whoever reads it meanwhile sees the old one or the new one.
+
+    Raises:
+        RunFolderError: one of the four is missing or cannot be read.
+    """
+    for name in INPUTS:
+        if not (run_folder / name).is_file():
+            raise RunFolderError(f"no {name} in {run_folder}: run '{_command(run_folder)}' first")
+    page = render(
+        summarise(read_rounds(run_folder / "results.parquet")),
+        _read_queries(run_folder / "queries.parquet"),
+        _read_experiment(run_folder / "experiment.yaml"),
+        _read_run(run_folder / "run.json"),
+    )
+    path = run_folder / "report.html"
+    aside = run_folder / f"report.html.{os.getpid()}.tmp"
+    try:
+        # a name may hold half a surrogate pair, which no encoding can write
+        aside.write_text(page, encoding="utf-8", errors="replace")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def render(summary: Summary, queries: Queries, experiment: Any, run: Mapping[str, Any]) -> str:
+    """The page as text; the same input gives the same text."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"spread": spread_text, "seconds": seconds_text, "number": number_text}
+    dataset = _mapping(run.get("dataset"))
+    styles = figures.arm_styles(summary.arms)
+    ends = [value for arm in summary.learning if arm.last.map50_95 for value in arm.last.map50_95.values]
+    random_ends = {arm.key.query_size: arm.last.map50_95 for arm in summary.learning if arm.is_random}
+    return environment.get_template("page.html.jinja").render(
+        title=run.get("name") or _mapping(experiment).get("name") or "raylearn run",
+        question=run.get("question") or _mapping(experiment).get("question"),
+        answers=answers(summary),
+        caution=caution(summary),
+        summary=summary,
+        few_arms=len(summary.arms) <= figures.FEW_ARMS,
+        any_query_size=len(summary.query_sizes) > 1,
+        panels=[Markup(figures.panel_svg(summary, panel, f"p{i}")) for i, panel in enumerate(figures.PANELS)],
+        swatches={arm.key: Markup(figures.swatch_svg(style)) for arm in summary.arms for style in [styles[arm.key]]},
+        strips={
+            arm.key: Markup(
+                figures.strip_svg(arm.last.map50_95, min(ends), max(ends), random_ends.get(arm.key.query_size))
+            )
+            for arm in summary.learning
+            if ends
+        },
+        class_names=_class_names(dataset, summary.num_classes),
+        share_of=class_shares,
+        queries=[(arm, arm.trials[0], _queries_of(arm.trials[0], queries)) for arm in summary.learning],
+        top_of_query=TOP_OF_QUERY,
+        settings=yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True, width=100),
+        run=_filled(RUN_KEYS, run),
+        dataset=_filled(DATASET_KEYS, dataset),
+        trainings=_filled(TRAINING_KEYS, run.get("trainings")),
+        versions=sorted((str(name), str(version)) for name, version in _mapping(run.get("versions")).items()),
+        notes=_sequence(dataset.get("notes")),
+        failed=[_filled(("trial", "cause"), failure) for failure in _sequence(run.get("failed"))],
+    )
+
+
+def class_shares(arm: Arm) -> list[tuple[int, float]]:
+    """Percent of the labelled boxes that each class has in the last round, with a step 0 to 9 to shade it by."""
+    counts = arm.last.class_counts
+    total = sum(counts) or 1.0
+    return [(min(9, int(10 * count / total)), 100 * count / total) for count in counts]
+
+
+def without_secrets(value: Any) -> Any:
+    """What may be shown of a setting or a record: passwords, keys and tokens are replaced, in names and addresses."""
+    if isinstance(value, Mapping):
+        return {
+            key: HIDDEN if item and _SECRET_NAME.search(str(key)) else without_secrets(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [without_secrets(item) for item in value]
+    if isinstance(value, str):
+        text = _USER_IN_ADDRESS.sub(rf"\1{HIDDEN}@", value)
+        return _SECRET_FLAG.sub(rf"\1{HIDDEN}", _SECRET_PAIR.sub(rf"\1{HIDDEN}", text))
+    return value
+
+
+def seconds_text(seconds: Any) -> str:
+    """`42 s`, `3 min 05 s`, `2 h 07 min`; a dash for what is no number."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
+        return "\u2013"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def number_text(value: float) -> str:
+    """A count, or a mean of counts: with one decimal only where it has one."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _command(run_folder: Path) -> str:
+    experiment = run_folder / "experiment.yaml"
+    file = shlex.quote(str(experiment)) if experiment.is_file() else "EXPERIMENT.yaml"
+    return f"raylearn run {file} --out {shlex.quote(str(run_folder))}"
+
+
+def _read_run(path: Path) -> Mapping[str, Any]:
+    try:
+        run = without_secrets(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(run, dict):
+        raise _unreadable(path, "it holds no mapping")
+    return _mapping(run)
+
+
+def _read_experiment(path: Path) -> Any:
+    try:
+        return without_secrets(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_queries(path: Path) -> Queries:
+    columns = ["trial", "round", "rank", "image_id", "score"]
+    try:
+        rows = pq.read_table(path, columns=columns, filters=[("rank", "<=", TOP_OF_QUERY)]).to_pylist()
+        tops: dict[tuple[str, int], list[tuple[str, float | None]]] = {}
+        for row in sorted(rows, key=lambda row: int(row["rank"])):
+            top = tops.setdefault((str(row["trial"]), int(row["round"])), [])
+            # ranks may start at 0 or at 1
+            if len(top) < TOP_OF_QUERY:
+                top.append((str(row["image_id"]), finite(row["score"])))
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    return tops
+
+
+def _queries_of(trial: str, queries: Queries) -> list[tuple[int, list[tuple[str, float | None]]]]:
+    return sorted((index, images) for (name, index), images in queries.items() if name == trial)
+
+
+def _class_names(dataset: Mapping[str, Any], num_classes: int) -> list[str]:
+    names = [str(name) for name in _sequence(dataset.get("class_names"))]
+    return [names[i] if i < len(names) else f"class {i}" for i in range(num_classes)]
+
+
+def _unreadable(path: Path, cause: object) -> RunFolderError:
+    return RunFolderError(f"{path} cannot be read ({one_line(cause)}): run '{_command(path.parent)}' again")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _filled(keys: Iterable[str], value: Any) -> dict[str, Any]:
+    """The mapping with every key: a run that was cut short, or of an older version, lacks some."""
+    return {**dict.fromkeys(keys), **_mapping(value)}
+
+
+def _sequence(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,383 @@
+"""The numbers of a report: from the rows of results.parquet to arms, their curves and one plain answer."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raylearn.errors import RunFolderError
+
+CONTROL_LABELS = {"random": "random", "box_count": "box_count", "full_data": "all data (upper bound)"}
+REQUIRED_COLUMNS = ("trial", "strategy", "seed", "round", "num_images", "num_boxes", "map50_95", "map50")
+
+
+@dataclass(frozen=True)
+class ArmKey:
+    """What makes an arm, as results.parquet names it."""
+
+    strategy: str
+    uncertainty: str | None = None
+    aggregation: str | None = None
+    weighting: str | None = None
+    probabilities: str | None = None
+    query_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """One row of results.parquet; a mAP or class AP that is null or NaN there is None here."""
+
+    trial: str
+    arm: ArmKey
+    seed: int
+    round: int
+    num_images: int
+    num_boxes: int
+    map50_95: float | None
+    map50: float | None
+    class_ap: tuple[float | None, ...] = ()
+    class_counts: tuple[int, ...] = ()
+    reused: bool = False
+    train_seconds: float | None = None
+    score_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values that differ only by their seed; at least one, all finite."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def sd(self) -> float | None:
+        """The sample standard deviation (n - 1); None for one value, which has none."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One round of an arm, over the seeds that reached it."""
+
+    round: int
+    num_seeds: int
+    num_reused: int
+    num_images: float
+    num_boxes: float
+    map50_95: Spread | None
+    map50: Spread | None
+    class_ap: tuple[float | None, ...]
+    class_counts: tuple[float, ...]
+    train_seconds: Spread | None
+    score_seconds: Spread | None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm over its seeds.
+
+    Args:
+        trials: their names, by seed.
+        curve: one point per round, in order; at least one.
+        area: under mAP50-95 over images, divided by the images spanned, so that it is a mean mAP.
+        lead: the last round's mAP50-95 minus random's in that round, seed by seed.
+    """
+
+    key: ArmKey
+    label: str
+    seeds: tuple[int, ...]
+    trials: tuple[str, ...]
+    curve: tuple[Point, ...]
+    area: Spread | None
+    lead: Spread | None
+
+    @property
+    def last(self) -> Point:
+        return self.curve[-1]
+
+    @property
+    def is_random(self) -> bool:
+        return self.key.strategy == "random"
+
+    @property
+    def is_full_data(self) -> bool:
+        return self.key.strategy == "full_data"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All arms of a run: by query size, then the highest last mAP50-95 first; training on all data stands last."""
+
+    arms: tuple[Arm, ...]
+
+    @cached_property
+    def learning(self) -> tuple[Arm, ...]:
+        """The arms that have a curve: all but training on all data."""
+        return tuple(arm for arm in self.arms if not arm.is_full_data)
+
+    @cached_property
+    def query_sizes(self) -> tuple[int | None, ...]:
+        return tuple(dict.fromkeys(arm.key.query_size for arm in self.learning))
+
+    def learning_with(self, query_size: int | None) -> tuple[Arm, ...]:
+        """The arms that can be ranked against each other: those that pay for as many images each round."""
+        return tuple(arm for arm in self.learning if arm.key.query_size == query_size)
+
+    @property
+    def num_seeds(self) -> int:
+        return len({seed for arm in self.arms for seed in arm.seeds})
+
+    @property
+    def num_rounds(self) -> int:
+        return max((len(arm.curve) for arm in self.arms), default=0)
+
+    @property
+    def num_classes(self) -> int:
+        return max((len(point.class_counts) for arm in self.arms for point in arm.curve), default=0)
+
+
+def read_rounds(path: Path) -> list[Round]:
+    """Reads results.parquet.
+
+    Raises:
+        RunFolderError: a file that is no parquet, a column that is missing or of another type, a row that is twice.
+    """
+    try:
+        table = pq.read_table(path)
+        missing = sorted(set(REQUIRED_COLUMNS) - set(table.column_names))
+        if missing:
+            raise RunFolderError(f"{path} has no column {missing[0]!r}: it was not written by 'raylearn run'")
+        rounds = [_round(row) for row in table.to_pylist()]
+    except (OSError, ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
+        raise RunFolderError(f"{path} cannot be read ({one_line(error)}): run 'raylearn run' again") from error
+    seen: set[tuple[str, int]] = set()
+    for row in rounds:
+        if (row.trial, row.round) in seen:
+            raise RunFolderError(f"{path} has round {row.round} of trial {row.trial!r} twice: run 'raylearn run' again")
+        seen.add((row.trial, row.round))
+    return rounds
+
+
+def summarise(rounds: Iterable[Round]) -> Summary:
+    """Groups rows into arms; the order of the rows has no influence."""
+    by_arm: dict[ArmKey, list[Round]] = {}
+    for row in sorted(rounds, key=lambda row: (row.seed, row.trial, row.round)):
+        by_arm.setdefault(row.arm, []).append(row)
+    labels = arm_labels(by_arm)
+    arms = [_arm(key, labels[key], by_arm) for key in by_arm]
+    return Summary(tuple(sorted(arms, key=_rank)))
+
+
+def arm_labels(keys: Iterable[ArmKey]) -> dict[ArmKey, str]:
+    """A short name for every arm; query size and probabilities are named only where the arms differ in them."""
+    keys = list(keys)
+    several_sizes = len({key.query_size for key in keys} - {None}) > 1
+    several_probabilities = len({key.probabilities for key in keys} - {None}) > 1
+    labels = {}
+    for key in keys:
+        parts = [CONTROL_LABELS.get(key.strategy)]
+        if parts == [None]:
+            parts = [key.uncertainty or key.strategy, key.aggregation]
+            parts += [key.weighting] if key.weighting != "none" else []
+        parts += [key.probabilities] if several_probabilities else []
+        parts += [f"query of {key.query_size}"] if several_sizes and key.query_size is not None else []
+        labels[key] = " · ".join(part for part in parts if part)
+    return labels
+
+
+def area_under_curve(num_images: Sequence[float], values: Sequence[float | None]) -> float | None:
+    """Area by trapezoids, divided by the images spanned.
+
+    Args:
+        num_images: of each round, rising.
+        values: mAP of each round, as many.
+
+    Returns:
+        A mean mAP in [0, 1]; None with fewer than two rounds, a value missing, or images that do not rise.
+    """
+    known = [value for value in values if value is not None]
+    if len(known) < 2 or len(known) < len(values) or not np.all(np.diff(num_images) > 0):
+        return None
+    return float(np.trapezoid(known, num_images) / (num_images[-1] - num_images[0]))
+
+
+def answers(summary: Summary) -> list[str]:
+    """What the run found, one sentence for each query size, since arms of unequal budgets cannot be ranked."""
+    if not summary.arms:
+        return ["No round has finished yet."]
+    bounds = [
+        f"Training on all {arm.last.num_images:g} images gives mAP50-95 {spread_text(arm.last.map50_95)}."
+        for arm in summary.arms
+        if arm.is_full_data and arm.last.map50_95
+    ]
+    return [_answer(summary, size) for size in summary.query_sizes] + bounds or ["No mAP50-95 was measured."]
+
+
+def caution(summary: Summary) -> str:
+    """How far the answer can be trusted; tests of significance are not made here."""
+    if not summary.learning:
+        return "There are no arms to compare."
+    compared = max(len(summary.learning_with(size)) for size in summary.query_sizes)
+    luck = f" The highest of {compared} arms is also in part the luckiest." if compared > 4 else ""
+    if summary.num_seeds == 1:
+        return f"1 seed: the spread is unknown, so no difference is evidence.{luck}"
+    return f"{summary.num_seeds} seeds; differences smaller than the spread are not evidence.{luck}"
+
+
+def spread_text(spread: Spread | None, of_seeds: int = 1, sign: str = "") -> str:
+    """`0.412 ± 0.010`, with no line break in it, or a dash; where some seeds have no value, says how many have."""
+    if spread is None:
+        return "\u2013"
+    text = f"{spread.mean:{sign}.3f}".replace("-", "\u2212")
+    text += "" if spread.sd is None else f"\u00a0±\u00a0{spread.sd:.3f}"
+    return text if len(spread.values) >= of_seeds else f"{text} ({len(spread.values)} of {of_seeds})"
+
+
+def one_line(error: object) -> str:
+    """The first line of a message, cut to what fits on a screen."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def finite(value: Any) -> float | None:
+    """A number, or None for null, NaN and infinity."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _round(row: Mapping[str, Any]) -> Round:
+    size = row.get("query_size")
+    return Round(
+        trial=str(row["trial"]),
+        arm=ArmKey(
+            strategy=str(row["strategy"]),
+            uncertainty=_text(row.get("uncertainty")),
+            aggregation=_text(row.get("aggregation")),
+            weighting=_text(row.get("weighting")),
+            probabilities=_text(row.get("probabilities")),
+            query_size=None if size is None else int(size),
+        ),
+        seed=int(row["seed"]),
+        round=int(row["round"]),
+        num_images=int(row["num_images"]),
+        num_boxes=int(row["num_boxes"]),
+        map50_95=finite(row["map50_95"]),
+        map50=finite(row["map50"]),
+        class_ap=tuple(finite(value) for value in row.get("class_ap") or ()),
+        class_counts=tuple(int(count) for count in row.get("class_counts") or ()),
+        reused=bool(row.get("reused")),
+        train_seconds=finite(row.get("train_seconds")),
+        score_seconds=finite(row.get("score_seconds")),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _spread(values: Iterable[float | None]) -> Spread | None:
+    known = tuple(value for value in values if value is not None)
+    return Spread(known) if known else None
+
+
+def _arm(key: ArmKey, label: str, by_arm: Mapping[ArmKey, list[Round]]) -> Arm:
+    rows = by_arm[key]
+    by_round: dict[int, list[Round]] = {}
+    for row in rows:
+        by_round.setdefault(row.round, []).append(row)
+    # an arm that stopped early spans fewer images: its area would be another quantity
+    full_span = max(row.num_images for other in by_arm if _same_budget(key, other) for row in by_arm[other])
+    return Arm(
+        key=key,
+        label=label,
+        seeds=tuple(sorted({row.seed for row in rows})),
+        trials=tuple(dict.fromkeys(row.trial for row in rows)),
+        curve=tuple(_point(by_round[index]) for index in sorted(by_round)),
+        area=_spread(_trial_areas(rows, full_span)),
+        lead=_lead(key, by_round[max(by_round)], by_arm),
+    )
+
+
+def _same_budget(one: ArmKey, other: ArmKey) -> bool:
+    return one.query_size == other.query_size and (one.strategy == "full_data") == (other.strategy == "full_data")
+
+
+def _trial_areas(rows: list[Round], full_span: int) -> list[float | None]:
+    by_trial: dict[str, list[Round]] = {}
+    for row in rows:
+        by_trial.setdefault(row.trial, []).append(row)
+    return [
+        area_under_curve([row.num_images for row in trial], [row.map50_95 for row in trial])
+        for trial in by_trial.values()
+        if trial[-1].num_images == full_span
+    ]
+
+
+def _lead(key: ArmKey, last: list[Round], by_arm: Mapping[ArmKey, list[Round]]) -> Spread | None:
+    """Pairs seeds: both started from the same images and the same model."""
+    random = {
+        (row.seed, row.round): row.map50_95
+        for other in by_arm
+        if other.strategy == "random" and _same_budget(key, other)
+        for row in by_arm[other]
+    }
+    pairs = [(row.map50_95, random.get((row.seed, row.round))) for row in last]
+    return None if key.strategy == "random" else _spread(a - b for a, b in pairs if a is not None and b is not None)
+
+
+def _point(rows: list[Round]) -> Point:
+    num_classes = max(len(row.class_counts) for row in rows)
+    counted = [row.class_counts for row in rows if len(row.class_counts) == num_classes]
+    num_ap = max(len(row.class_ap) for row in rows)
+    ap = [_spread(row.class_ap[i] for row in rows if i < len(row.class_ap)) for i in range(num_ap)]
+    return Point(
+        round=rows[0].round,
+        num_seeds=len(rows),
+        num_reused=sum(row.reused for row in rows),
+        num_images=float(np.mean([row.num_images for row in rows])),
+        num_boxes=float(np.mean([row.num_boxes for row in rows])),
+        map50_95=_spread(row.map50_95 for row in rows),
+        map50=_spread(row.map50 for row in rows),
+        class_ap=tuple(spread.mean if spread else None for spread in ap),
+        class_counts=tuple(float(count) for count in np.mean(counted, axis=0)) if num_classes else (),
+        train_seconds=_spread(row.train_seconds for row in rows),
+        score_seconds=_spread(row.score_seconds for row in rows),
+    )
+
+
+def _rank(arm: Arm) -> tuple[bool, int, float, bool, str]:
+    last = arm.last.map50_95
+    return arm.is_full_data, arm.key.query_size or 0, -last.mean if last else math.inf, not arm.is_random, arm.label
+
+
+def _answer(summary: Summary, query_size: int | None) -> str:
+    arms = summary.learning_with(query_size)
+    end = max(arm.last.num_images for arm in arms)
+    ended = [arm for arm in arms if arm.last.num_images == end and arm.last.map50_95]
+    if not ended:
+        return f"No arm with a query of {query_size} has a mAP50-95 in the last round."
+    best, random = ended[0], next((arm for arm in ended if arm.is_random), None)
+    ends = [f"{best.label} ended highest: mAP50-95 {_of_all_seeds(best, best.last.map50_95)} with {end:g} images"]
+    areas = [f"area under the curve {_of_all_seeds(best, best.area)}"] if best.area else []
+    other, name = random, "random"
+    if best.is_random:
+        other = next((arm for arm in ended if not arm.is_random), None)
+        name = f"next {other.label}" if other else ""
+    if other:
+        ends.append(f"{name} {_of_all_seeds(other, other.last.map50_95)}")
+        areas += [f"{name} {_of_all_seeds(other, other.area)}"] if areas and other.area else []
+    elif not best.is_random:
+        areas.append("there is no random arm to compare it with")
+    return "; ".join(", ".join(part) for part in (ends, areas) if part) + "."
+
+
+def _of_all_seeds(arm: Arm, spread: Spread | None) -> str:
+    return spread_text(spread, len(arm.seeds))

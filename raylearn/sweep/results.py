@@ -1,0 +1,98 @@
+"""The tables of a run: results.parquet and queries.parquet."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raylearn.sweep.grid import Trial
+from raylearn.sweep.trial import TrialRound
+
+RESULTS_SCHEMA = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("strategy", pa.string()),
+        ("uncertainty", pa.string()),
+        ("aggregation", pa.string()),
+        ("weighting", pa.string()),
+        ("probabilities", pa.string()),
+        ("query_size", pa.int64()),
+        ("seed", pa.int64()),
+        ("round", pa.int64()),
+        ("num_images", pa.int64()),
+        ("num_boxes", pa.int64()),
+        ("map50_95", pa.float64()),
+        ("map50", pa.float64()),
+        ("class_ap", pa.list_(pa.float64())),
+        ("class_counts", pa.list_(pa.int64())),
+        ("labelled_ids_hash", pa.string()),
+        ("checkpoint", pa.string()),
+        ("reused", pa.bool_()),
+        ("train_seconds", pa.float64()),
+        ("score_seconds", pa.float64()),
+    ]
+)
+QUERIES_SCHEMA = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("round", pa.int64()),
+        ("rank", pa.int64()),
+        ("image_id", pa.string()),
+        ("score", pa.float64()),
+    ]
+)
+
+
+def result_row(trial: Trial, finished: TrialRound, num_classes: int) -> dict[str, Any]:
+    """One row of results.parquet. `reused`: the training was made for another trial."""
+    arm, pool, model, measured = trial.arm, finished.pool, finished.model, finished.evaluation.facts
+    return {
+        "trial": trial.name,
+        "strategy": arm.strategy,
+        "uncertainty": arm.uncertainty,
+        "aggregation": arm.aggregation,
+        "weighting": arm.weighting,
+        "probabilities": arm.probabilities,
+        "query_size": arm.query_size,
+        "seed": trial.seed,
+        "round": finished.index,
+        "num_images": len(pool.labelled),
+        "num_boxes": pool.num_boxes,
+        "map50_95": measured["map50_95"],
+        "map50": measured["map50"],
+        "class_ap": measured["class_ap"],
+        "class_counts": pool.class_counts(num_classes).tolist(),
+        "labelled_ids_hash": hashlib.sha256("\0".join(sorted(pool.labelled)).encode()).hexdigest(),
+        "checkpoint": model.key,
+        "reused": model.facts["made_by"] != trial.name,
+        "train_seconds": model.facts["seconds"],
+        "score_seconds": finished.scores.facts["seconds"] if finished.scores else None,
+    }
+
+
+def query_rows(trial: Trial, finished: TrialRound) -> list[dict[str, Any]]:
+    """The rows of queries.parquet for one round: what it newly labelled, best first; rank counts from 1."""
+    if finished.query is None:
+        return []
+    pairs = zip(finished.query.image_ids, finished.query.scores, strict=True)
+    return [
+        {"trial": trial.name, "round": finished.index, "rank": rank, "image_id": image_id, "score": score}
+        for rank, (image_id, score) in enumerate(pairs, start=1)
+    ]
+
+
+def write_tables(
+    rounds: Mapping[Trial, Sequence[TrialRound]], num_classes: int, run_folder: Path
+) -> list[dict[str, Any]]:
+    """Writes both tables, each at once; returns the rows of results.parquet."""
+    results = [result_row(trial, done, num_classes) for trial, finished in rounds.items() for done in finished]
+    queries = [row for trial, finished in rounds.items() for done in finished for row in query_rows(trial, done)]
+    for name, rows, schema in (("results", results, RESULTS_SCHEMA), ("queries", queries, QUERIES_SCHEMA)):
+        temporary = run_folder / f".{name}.parquet.unfinished"
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+        os.replace(temporary, run_folder / f"{name}.parquet")
+    return results

@@ -1,0 +1,297 @@
+"""Runs an experiment: what the store lacks is made on Ray, and what it has is written down."""
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+import raylearn
+from raylearn.config import Experiment, dump_experiment
+from raylearn.data.dataset import Dataset
+from raylearn.data.formats import read_dataset
+from raylearn.data.reef import ReefSettings, read_reef
+from raylearn.detectors import check_model
+from raylearn.errors import RaylearnError, RunFailedError, RunFolderError
+from raylearn.learning.jobs import Job, WorkResources, Workshop
+from raylearn.learning.store import Artifact, Store
+from raylearn.scoring.cluster import heavy_cpu_slots, num_gpus, ray_session, trial_resources
+from raylearn.sweep.grid import Trial, num_rounds, trials
+from raylearn.sweep.lock import locked
+from raylearn.sweep.results import write_tables
+from raylearn.sweep.trial import Bench, TrialRound, run_trial
+
+EXPERIMENT_FILE = "experiment.yaml"
+RUN_FILE = "run.json"
+# Sections that do not change what comes out, so that a run may be gone on with under others.
+_FREE_SECTIONS = ("question", "resources")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did.
+
+    Args:
+        trainings_wanted: rounds of all trials.
+        trainings_made: how many trainings were done this time.
+        failed: trial name -> cause.
+    """
+
+    run_folder: Path
+    trainings_wanted: int
+    trainings_made: int
+    failed: Mapping[str, str]
+
+
+def open_dataset(experiment: Experiment, folder: Path) -> Dataset:
+    """Reads the experiment's data set; the embedded one is generated below `folder` first."""
+    section = experiment.dataset
+    if section.format == "reef":
+        return read_reef(ReefSettings(**section.reef.model_dump()), folder)
+    assert section.path is not None  # the model sees to it
+    return read_dataset(
+        section.path,
+        section.format,
+        pool=section.pool,
+        test=section.test,
+        missing_labels=section.missing_labels,
+        bad_boxes=section.bad_boxes,
+    )
+
+
+def run_experiment(
+    experiment: Experiment, run_folder: Path, *, address: str | None, command: str, console: Console
+) -> Outcome:
+    """Runs what is not yet in the run folder's store, then writes results.parquet, queries.parquet and run.json.
+
+    Raises:
+        InputError: the experiment cannot be run as it is written, or the folder is not free for it.
+        RunFailedError: no trial came to its end.
+    """
+    started = datetime.now(UTC)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    with locked(run_folder):
+        _claim(run_folder, experiment)
+        dataset = open_dataset(experiment, run_folder / "data")
+        for note in dataset.notes:
+            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        bench = Bench.of(experiment, dataset)
+        store = Store(run_folder / "store")
+        wanted = trials(experiment)
+        rounds = {trial: done for trial in wanted if (done := _replay(trial, bench, store)) is not None}
+        missing = [trial for trial in wanted if trial not in rounds]
+        console.print(_plan_line(experiment, dataset, wanted, missing), highlight=False, markup=False, soft_wrap=True)
+        trained = 0
+        failed: dict[str, str] = {}
+        if missing:
+            check_model(experiment.detector.model)
+            with ray_session(address):
+                trained, failed = _run_on_ray(missing, bench, store, console)
+        finished = {trial: done for trial in wanted if (done := _replay(trial, bench, store)) is not None}
+        for trial in wanted:
+            if trial not in finished and trial.name not in failed:
+                failed[trial.name] = "ended without a result"
+        if not finished:
+            raise RunFailedError(f"all {len(wanted)} trials failed; {wanted[0].name}: {failed[wanted[0].name]}")
+        rows = write_tables(finished, dataset.num_classes, run_folder)
+        facts = _run_facts(experiment, dataset, rows, failed, started, command, address)
+        _write_at_once(run_folder / RUN_FILE, json.dumps(facts, indent=1))
+    return Outcome(run_folder, sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, failed)
+
+
+def _claim(run_folder: Path, experiment: Experiment) -> None:
+    """Refuses a folder that holds another experiment; what an earlier run of this one left is gone on with."""
+    path = run_folder / EXPERIMENT_FILE
+    text = dump_experiment(experiment)
+    if path.exists():
+        difference = _first_difference(yaml.safe_load(path.read_text()), yaml.safe_load(text))
+        if difference:
+            raise RunFolderError(
+                f"{run_folder} holds a run with {difference}: give another folder with --out, or the same settings"
+            )
+    _write_at_once(path, text)
+
+
+def _first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
+    before, now = _flat(there), _flat(asked)
+    for key in sorted(before.keys() | now.keys()):
+        if key.split(".")[0] not in _FREE_SECTIONS and before.get(key) != now.get(key):
+            return f"{key}={before.get(key)}, not {now.get(key)}"
+    return None
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+class _NotMadeYetError(Exception):
+    """The store lacks something that a trial needs."""
+
+
+def _replay(trial: Trial, bench: Bench, store: Store) -> list[TrialRound] | None:
+    """The trial's rounds from the store alone, or None where something is still to be made."""
+
+    def find(job: Job) -> Artifact:
+        found = store.find(job.kind, job.key)
+        if found is None:
+            raise _NotMadeYetError
+        return found
+
+    try:
+        return list(run_trial(trial, bench, find))
+    except _NotMadeYetError:
+        return None
+
+
+def _plan_line(experiment: Experiment, dataset: Dataset, wanted: Sequence[Trial], missing: Sequence[Trial]) -> str:
+    rounds = sum(num_rounds(experiment, trial.arm) for trial in wanted)
+    found = f", {len(wanted) - len(missing)} of them finished already" if len(missing) < len(wanted) else ""
+    return (
+        f"{experiment.name}: {len(wanted)} trials of {rounds} rounds in all{found}; {dataset.name}: "
+        f"{len(dataset.pool)} images in the pool, {len(dataset.test)} held out, {dataset.num_classes} classes"
+    )
+
+
+def _resources(experiment: Experiment, num_trials: int) -> WorkResources:
+    """What the experiment asks for, with defaults from what Ray reports."""
+    section = experiment.resources
+    gpus = num_gpus()
+    per_task = section.gpus_per_task if section.gpus_per_task is not None else min(gpus, 1.0)
+    return WorkResources(
+        cpus=section.training_cpus,
+        gpus=per_task,
+        scoring_actors=section.scoring_actors or max(1, int(gpus)),
+        cpu_slots=None if per_task else heavy_cpu_slots(num_trials),
+    )
+
+
+def _run_on_ray(missing: Sequence[Trial], bench: Bench, store: Store, console: Console) -> tuple[int, dict[str, str]]:
+    """Runs trials as Tune trials; returns how many trainings were done, and the failed trials with their causes."""
+    import ray
+    from ray import tune
+
+    from raylearn.sweep.progress import SweepProgress
+
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    experiment = bench.experiment
+    num_trials = min(experiment.resources.max_trials_at_once, len(missing))
+    resources = _resources(experiment, num_trials)
+    workshop = ray.remote(Workshop).options(num_cpus=0, max_concurrency=10_000).remote(store.root, resources)
+    rounds = sum(num_rounds(experiment, trial.arm) for trial in missing)
+    by_name = {trial.name: trial for trial in missing}
+    with SweepProgress(by_name, rounds, console) as progress:
+        grid = tune.Tuner(
+            tune.with_resources(tune.with_parameters(_tune_trial, bench=bench, workshop=workshop), trial_resources()),
+            param_space={"trial": tune.grid_search(list(missing))},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=num_trials, reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(store.root.parent.resolve()),
+                verbose=0,
+                callbacks=[progress],
+                failure_config=tune.FailureConfig(max_failures=2),
+            ),
+        ).fit()
+        trained = progress.trained
+    failed = {result.config["trial"].name: _cause(result.error) for result in grid if result.error and result.config}
+    return trained, failed
+
+
+def _tune_trial(config: Mapping[str, Any], bench: Bench, workshop: Any) -> None:
+    """A light driver: it holds no CPU and no GPU, and waits for what the workshop makes."""
+    import ray
+    from ray import tune
+
+    trial: Trial = config["trial"]
+    trained = 0
+
+    def make(job: Job) -> Artifact:
+        nonlocal trained
+        artifact, started = ray.get(workshop.make.remote(job, trial.name))
+        trained += started and job.kind == "training"
+        found: Artifact = artifact
+        return found
+
+    for finished in run_trial(trial, bench, make):
+        tune.report(
+            {
+                "trial_name": trial.name,
+                "round": finished.index,
+                "num_rounds": num_rounds(bench.experiment, trial.arm),
+                "num_images": len(finished.pool.labelled),
+                "num_boxes": finished.pool.num_boxes,
+                "map50": finished.evaluation.facts["map50"],
+                "map50_95": finished.evaluation.facts["map50_95"],
+                "trained": trained,
+            }
+        )
+        trained = 0
+
+
+def _cause(error: BaseException) -> str:
+    """What a trial died of, in one line: the innermost cause that raylearn has a word for, else the last line."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, RaylearnError):
+            break
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    lines = [line.strip() for line in str(seen or error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _run_facts(
+    experiment: Experiment,
+    dataset: Dataset,
+    rows: Sequence[Mapping[str, Any]],
+    failed: Mapping[str, str],
+    started: datetime,
+    command: str,
+    address: str | None,
+) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    distinct = len({row["checkpoint"] for row in rows})
+    return {
+        "name": experiment.name,
+        "question": experiment.question,
+        "command": command,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": now.isoformat(timespec="seconds"),
+        "seconds": round((now - started).total_seconds(), 1),
+        "raylearn": raylearn.__version__,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("ray", "torch", "ultralytics", "numpy", "faster-coco-eval")},
+        },
+        "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
+        "address": address or "private Ray on this machine",
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "num_pool": len(dataset.pool),
+            "num_test": len(dataset.test),
+            "class_names": list(dataset.class_names),
+            "notes": list(dataset.notes),
+        },
+        "trainings": {"wanted": len(rows), "done": distinct, "reused": len(rows) - distinct},
+        "failed": [{"trial": trial, "cause": cause} for trial, cause in failed.items()],
+    }
+
+
+def _write_at_once(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.unfinished")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,147 @@
+"""One trial: the cycle with real training, scoring and evaluation, each asked for as a job."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from raylearn.config import Arm, Experiment
+from raylearn.data.dataset import Dataset
+from raylearn.data.pool import Pool, SimulatedOracle, initial_set
+from raylearn.detectors.base import DetectorSettings, TrainingSet
+from raylearn.errors import DivergedError, QueryError
+from raylearn.learning.cycle import Query, Round, run_cycle
+from raylearn.learning.evaluation import EvaluationJob
+from raylearn.learning.jobs import Job
+from raylearn.learning.scoring import ScoringJob
+from raylearn.learning.selection import image_scores, query_at_random, query_by_scores, scored_subset
+from raylearn.learning.store import Artifact
+from raylearn.learning.training import InitialWeights, TrainingJob
+from raylearn.query.sampling import random_generator
+from raylearn.scoring.ledger import Ledger
+from raylearn.scoring.manifest import Manifest
+from raylearn.sweep.grid import Trial, arms, num_rounds
+
+TrialRound = Round[Artifact, Artifact | None, Artifact]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all trials of an experiment have in common."""
+
+    experiment: Experiment
+    dataset: Dataset
+    initial_weights: InitialWeights | None
+
+    @classmethod
+    def of(cls, experiment: Experiment, dataset: Dataset) -> "Bench":
+        """Checks that the budget can be paid from this pool.
+
+        Raises:
+            QueryError: the pool is smaller than initial set and budget, or one class is asked for a `conditional` one.
+        """
+        wanted = experiment.initial_size + experiment.budget
+        if wanted > len(dataset.pool):
+            raise QueryError(
+                f"initial_size {experiment.initial_size} and budget {experiment.budget} ask for {wanted} images, but "
+                f"the pool of {dataset.name!r} has {len(dataset.pool)}: lower budget"
+            )
+        if dataset.num_classes == 1 and any(arm.probabilities == "conditional" for arm in arms(experiment)):
+            raise QueryError(
+                "probabilities `conditional` of one class are always 1, so nothing is uncertain: use `background`"
+            )
+        weights = experiment.detector.initial_weights
+        return cls(experiment, dataset, InitialWeights.of(weights) if weights else None)
+
+    @cached_property
+    def _images_by_id(self) -> dict[str, int]:
+        return {image.image_id: position for position, image in enumerate(self.dataset.pool)}
+
+    def start_pool(self, trial: Trial) -> Pool:
+        """The pool of round 0: the seed's initial set is labelled; for full_data, everything."""
+        oracle = SimulatedOracle(self.dataset.truth)
+        if trial.arm.strategy == "full_data":
+            drawn = [image.image_id for image in self.dataset.pool]
+        else:
+            size = self.experiment.initial_size
+            drawn = initial_set(self.dataset, size, random_generator(trial.seed, "initial set"))
+        return Pool(self.dataset.pool, oracle.label(drawn))
+
+    def training(self, pool: Pool, seed: int) -> TrainingJob:
+        detector, training = self.experiment.detector, self.experiment.training
+        return TrainingJob(
+            model=detector.model,
+            image_size=detector.image_size,
+            arguments={**training.options, "epochs": training.epochs, "batch": training.batch_size},
+            initial_weights=self.initial_weights,
+            seed=seed,
+            train=TrainingSet(self.dataset.class_names, pool.labelled_images, pool.labelled),
+        )
+
+    def evaluation(self, model: Artifact) -> EvaluationJob:
+        section, detector = self.experiment.evaluation, self.experiment.detector
+        test = self.dataset.test
+        return EvaluationJob(
+            training_key=model.key,
+            training_folder=model.folder,
+            model=detector.model,
+            settings=DetectorSettings(detector.image_size, section.confidence, section.iou, section.max_detections),
+            class_names=self.dataset.class_names,
+            images=test,
+            truth={image.image_id: self.dataset.truth[image.image_id] for image in test},
+            fingerprint=self.dataset.fingerprint,
+        )
+
+    def scoring(self, model: Artifact, pool: Pool, seed: int, round_index: int) -> ScoringJob:
+        section, detector = self.experiment.scoring, self.experiment.detector
+        unlabelled = [image.image_id for image in pool.unlabelled_images]
+        wanted = scored_subset(unlabelled, section.pool_size, seed, round_index)
+        return ScoringJob(
+            training_key=model.key,
+            training_folder=model.folder,
+            model=detector.model,
+            num_classes=self.dataset.num_classes,
+            settings=DetectorSettings(detector.image_size, section.confidence, section.iou, section.max_detections),
+            manifest=Manifest.of(self.dataset.pool[self._images_by_id[image_id]] for image_id in wanted),
+            batch_size=section.batch_size,
+        )
+
+    def query(self, arm: Arm, ledger: Artifact | None, pool: Pool, seed: int, round_index: int) -> Query:
+        assert arm.query_size is not None  # full_data has one round and never asks
+        if ledger is None:
+            unlabelled = [image.image_id for image in pool.unlabelled_images]
+            return query_at_random(unlabelled, arm.query_size, seed, round_index)
+        found = Ledger.read(ledger.folder)
+        counts = pool.class_counts(self.dataset.num_classes)
+        scores = image_scores(arm, found, counts, self.experiment.arms.weight_cap)
+        return query_by_scores(found.image_ids, scores, arm.query_size, seed)
+
+
+def run_trial(trial: Trial, bench: Bench, make: Callable[[Job], Artifact]) -> Iterator[TrialRound]:
+    """The rounds of one trial.
+
+    Args:
+        trial: which.
+        bench: what it shares with the others.
+        make: gives a job's artifact, from the store or by doing the work.
+
+    Raises:
+        DivergedError: names the trial and the round.
+    """
+    arm, seed = trial.arm, trial.seed
+    done = -1
+    try:
+        for finished in run_cycle(
+            bench.start_pool(trial),
+            SimulatedOracle(bench.dataset.truth),
+            num_rounds(bench.experiment, arm),
+            train=lambda pool: make(bench.training(pool, seed)),
+            evaluate=lambda model: make(bench.evaluation(model)),
+            score=lambda model, pool, index: (
+                make(bench.scoring(model, pool, seed, index)) if arm.needs_scores else None
+            ),
+            query=lambda ledger, pool, index: bench.query(arm, ledger, pool, seed, index),
+        ):
+            done = finished.index
+            yield finished
+    except DivergedError as error:
+        raise DivergedError(f"trial {trial.name}, round {done + 1}: {error}") from error
