@@ -81,10 +81,10 @@ def report(
 def check(file: _File, overrides: _Overrides = None) -> None:
     """Check an experiment and its data set, list every problem with file and line, and run nothing."""
     from raylearn.data.formats import find_problems
-    from raylearn.detectors import check_model
+    from raylearn.detectors import check_detector
 
     experiment = load_experiment(file, overrides or ())
-    check_model(experiment.detector.model)
+    check_detector(experiment.detector.model, experiment.training.arguments)
     section = experiment.dataset
     if section.path is None:
         typer.echo(f"{file}: the experiment is fine; the {section.format} data set is generated when it runs")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from raylearn.data.reef import ReefSettings
+from raylearn.data.reef import MIN_SIDE, ReefSettings
 from raylearn.errors import ConfigError, nearest
 
 Uncertainty = Literal["least_confidence", "margin", "margin_squared", "entropy"]
@@ -27,24 +27,26 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ReefSection(_Section):
     """The embedded data set: small drawn underwater scenes, in clips of near-duplicate frames."""
 
-    seed: int = Field(ReefSettings.seed, ge=0)
+    seed: int = Field(ReefSettings.seed, ge=0, description="another seed, another reef; not a trial's seed")
     num_pool: int = Field(ReefSettings.num_pool, ge=1, description="frames that may be labelled")
     num_test: int = Field(ReefSettings.num_test, ge=1, description="held-out frames")
-    width: int = Field(ReefSettings.width, ge=32, description="pixels")
-    height: int = Field(ReefSettings.height, ge=32, description="pixels")
+    width: int = Field(ReefSettings.width, ge=MIN_SIDE, description="of a frame, pixels")
+    height: int = Field(ReefSettings.height, ge=MIN_SIDE, description="of a frame, pixels")
     frames_per_clip: int = Field(ReefSettings.frames_per_clip, ge=1, description="mean number of frames in a clip")
 
 
 class DatasetSection(_Section):
     """Where images and ground truth come from, and which split is labelled from and which is held out."""
 
-    format: Literal["reef", "yolo", "coco", "voc"]
+    format: Literal["reef", "yolo", "coco", "voc"] = Field(
+        ..., description="how images and labels lie on disk; reef is generated and needs no files"
+    )
     path: Path | None = Field(None, description="the data set's folder (or data.yaml); not for reef")
     pool: tuple[str, ...] | None = Field(None, description="split names that may be labelled; the format's usual ones")
     test: tuple[str, ...] | None = Field(None, description="split names held out; the format's usual ones")
@@ -54,7 +56,7 @@ class DatasetSection(_Section):
     bad_boxes: Literal["refuse", "drop"] = Field(
         "refuse", description="a label row that is wrong: an error, or left out and reported"
     )
-    reef: ReefSection = ReefSection()
+    reef: ReefSection = Field(ReefSection(), description="size and look of the generated data set; for format reef")
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> "DatasetSection":
@@ -78,8 +80,8 @@ class DetectorSection(_Section):
 class TrainingSection(_Section):
     """How the detector is trained in each round, always from the same initial weights."""
 
-    epochs: int = Field(100, ge=1)
-    batch_size: int = Field(16, ge=1)
+    epochs: int = Field(100, ge=1, description="passes over the labelled images")
+    batch_size: int = Field(16, ge=1, description="images per training step")
     options: dict[str, float | int | bool | str] = Field(
         default_factory=dict, description="more of Ultralytics' training arguments, such as lr0, mosaic, optimizer"
     )
@@ -90,6 +92,11 @@ class TrainingSection(_Section):
             if name not in TRAINING_OPTIONS:
                 raise ValueError(f"unknown training option {name!r}: {nearest(name, TRAINING_OPTIONS)}")
         return self
+
+    @property
+    def arguments(self) -> dict[str, float | int | bool | str]:
+        """By the names of Ultralytics."""
+        return {**self.options, "epochs": self.epochs, "batch": self.batch_size}
 
 
 # Those of Ultralytics' arguments that change what is learned, and nothing about files, devices or reporting.
@@ -143,23 +150,39 @@ class ScoringSection(_Section):
 class EvaluationSection(_Section):
     """The measurement on the held-out split: COCO mAP."""
 
-    confidence: float = Field(0.001, ge=0, le=1)
-    iou: float = Field(0.7, ge=0, le=1)
-    max_detections: int = Field(300, ge=1)
+    confidence: float = Field(0.001, ge=0, le=1, description="detections below it are not measured")
+    iou: float = Field(0.7, ge=0, le=1, description="overlap above which NMS drops the weaker box")
+    max_detections: int = Field(300, ge=1, description="most confident boxes measured per image")
 
 
 class ArmsSection(_Section):
     """The grid: every combination of these lists is an arm, and the controls stand beside them."""
 
-    uncertainty: Annotated[tuple[Uncertainty, ...], AfterValidator(_distinct)] = ("entropy",)
-    aggregation: Annotated[tuple[Aggregation, ...], AfterValidator(_distinct)] = ("sum",)
-    weighting: Annotated[tuple[Weighting, ...], AfterValidator(_distinct)] = ("none",)
+    uncertainty: Annotated[tuple[Uncertainty, ...], AfterValidator(_distinct)] = Field(
+        ("entropy",), description="how uncertain one detection is; [] leaves only the controls"
+    )
+    aggregation: Annotated[tuple[Aggregation, ...], AfterValidator(_distinct), Field(min_length=1)] = Field(
+        ("sum",), description="how the detections of an image become its score"
+    )
+    weighting: Annotated[tuple[Weighting, ...], AfterValidator(_distinct), Field(min_length=1)] = Field(
+        ("none",), description="factor of a detection by its predicted class, from the boxes labelled so far"
+    )
     weight_cap: float | None = Field(None, gt=0, description="upper limit of a class weight")
-    probabilities: Annotated[tuple[Probabilities, ...], AfterValidator(_distinct)] = ("background",)
+    probabilities: Annotated[tuple[Probabilities, ...], AfterValidator(_distinct), Field(min_length=1)] = Field(
+        ("background",), description="how class scores are read as probabilities"
+    )
     query_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_distinct), Field(min_length=1)] = (
         Field(..., description="images labelled per round")
     )
-    controls: Annotated[tuple[Control, ...], AfterValidator(_distinct)] = ("random", "full_data")
+    controls: Annotated[tuple[Control, ...], AfterValidator(_distinct)] = Field(
+        ("random", "full_data"), description="what every arm has to beat, and one training on the whole pool"
+    )
+
+    @model_validator(mode="after")
+    def _something_to_run(self) -> "ArmsSection":
+        if not self.uncertainty and not self.controls:
+            raise ValueError("uncertainty and controls are both empty, so there is nothing to run: name an arm")
+        return self
 
 
 @dataclass(frozen=True)
@@ -195,16 +218,18 @@ class Experiment(_Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the run folder's name")]
     question: str = Field("", description="what the comparison is to answer; the report's first line")
-    dataset: DatasetSection
-    detector: DetectorSection = DetectorSection()
-    training: TrainingSection = TrainingSection()
-    scoring: ScoringSection = ScoringSection()
-    evaluation: EvaluationSection = EvaluationSection()
+    dataset: DatasetSection = Field(..., description="images and ground truth")
+    detector: DetectorSection = Field(DetectorSection(), description="the model")
+    training: TrainingSection = Field(TrainingSection(), description="one training of it")
+    scoring: ScoringSection = Field(ScoringSection(), description="its pass over the unlabelled images")
+    evaluation: EvaluationSection = Field(EvaluationSection(), description="its measurement on the held-out images")
     initial_size: int = Field(..., ge=1, description="images of the class-balanced set that round 0 trains on")
     budget: int = Field(..., ge=1, description="images labelled after it, the same for every query size")
-    arms: ArmsSection
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_distinct), Field(min_length=1)] = (0,)
-    resources: ResourcesSection = ResourcesSection()
+    arms: ArmsSection = Field(..., description="what is compared")
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], AfterValidator(_distinct), Field(min_length=1)
+    ] = Field((0,), description="each repeats every arm with its own initial set and training")
+    resources: ResourcesSection = Field(ResourcesSection(), description="what Ray is asked for")
 
     @model_validator(mode="after")
     def _budget_is_a_whole_number_of_queries(self) -> "Experiment":
@@ -214,6 +239,17 @@ class Experiment(_Section):
                     f"budget {self.budget} is no multiple of query_size {size}: arms could not be compared at its end"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _a_query_can_be_answered(self) -> "Experiment":
+        scored, largest = self.scoring.pool_size, max(self.arms.query_size)
+        if scored is not None and scored < largest:
+            raise ValueError(f"scoring.pool_size {scored} is less than query_size {largest}: raise it, or lower that")
+        return self
+
+
+# Beside YAMLError, what PyYAML's constructors raise on "!!int ''", "!!timestamp x", ten thousand brackets and the like.
+_NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -226,7 +262,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _NO_YAML as error:
         raise ConfigError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must be a mapping of keys such as name, dataset, arms; see `raylearn schema`")
@@ -250,12 +286,14 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     section = content
     for name in parents:
-        section = section.setdefault(name, {})
-        if not isinstance(section, dict):
+        inner = section.get(name, {})
+        if not isinstance(inner, dict):
             raise ConfigError(f"override {override!r}: {name} is no section")
+        section[name] = dict(inner)  # its own, where two sections share a YAML anchor
+        section = section[name]
     try:
         section[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except _NO_YAML as error:
         raise ConfigError(f"override {override!r}: the value is no YAML") from error
 
 
@@ -270,6 +308,10 @@ def _describe(error: ValidationError) -> str:
     elif first["type"] == "literal_error" and isinstance(first["input"], str):
         known = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         what = f"{where}: unknown value {first['input']!r}: {nearest(first['input'], known)}"
+    elif first["type"] == "tuple_type":
+        what = f"{where} must be a list, as in [{first['input']}]"
+    elif first["type"] in ("model_type", "dict_type"):
+        what = f"{where} must be a section of keys and values"
     else:
         message = first["msg"].removeprefix("Value error, ")
         what = f"{where}: {message}" if where else message

@@ -37,15 +37,15 @@ def read_coco(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None
     if not os.path.isdir(path):
         if test is None:
             raise ProblemError(path, "one json file holds one split: name the json file of the other as test")
-        pool = pool or [path.name]
+        pool = [path.name] if pool is None else pool
         path = path.parent
     folder = Folder(path, root)
     source = Source(name=folder.path.name)
     loaded: dict[Path, dict[str, Any]] = {}
     names: dict[int, str] = {}
     splits: tuple[tuple[Literal["pool", "test"], Sequence[str]], ...] = (
-        ("pool", pool or ["train"]),
-        ("test", test or [_default_test(folder, loaded)]),
+        ("pool", ["train"] if pool is None else pool),
+        ("test", [_default_test(folder, loaded)] if test is None else test),
     )
     for split, files in splits:
         for name in files:

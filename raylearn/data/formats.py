@@ -159,6 +159,7 @@ def _read(
 ) -> _Reading:
     if format not in _READERS:
         raise DatasetError(f"format {format!r} is unknown: {nearest(format, _READERS)}")
+    pool, test = ([split] if isinstance(split, str) else split for split in (pool, test))
     source = _READERS[format](Path(path), pool, test, root)
     reading = _Reading(source, policies, notes=list(source.notes))
     for problem in source.problems:

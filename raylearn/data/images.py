@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 
 # Only these: Pillow's other readers (EPS, PDF, fonts) have no business with a training image.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF")
 _ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
@@ -48,8 +48,8 @@ def read_bytes(uri: str) -> bytes:
             return bytes(stream.read())
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds too
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        shown = re.sub(r"//[^/@]*@", "//***@", uri)  # s3://key:secret@bucket
-        raise ImageError(f"image {shown!r} cannot be read: {reason}") from error
+        message = re.sub(r"//[^/@]*@", "//***@", f"image {uri!r} cannot be read: {reason}")  # s3://key:secret@bucket
+        raise ImageError(message) from error
 
 
 def _read_local(path: str) -> bytes:
@@ -81,9 +81,9 @@ def upright_size(data: bytes) -> tuple[int, int]:
 
 
 def whole_size(data: bytes) -> tuple[int, int]:
-    """The upright size of an image whose end is there too; pixels are decoded only where its last bytes do not prove it.
+    """The upright size of an image that is not cut off.
 
-    A JPEG or PNG that ends with its end marker is whole; of any other file `decode` decides.
+    A JPEG or PNG that ends with its end marker is whole, and not decoded; of any other file `decode` decides.
 
     Raises:
         ImageError: as `decode`.
@@ -119,7 +119,8 @@ def _header(data: bytes) -> tuple["ImageFile", tuple[int, int]]:
     from PIL import Image
 
     try:
-        header = Image.open(io.BytesIO(data), formats=_FORMATS)
+        Image.init()
+        header = Image.open(io.BytesIO(data), formats=[name for name in _FORMATS if name in Image.OPEN])
     except Image.DecompressionBombError as error:
         raise ImageError(f"image is too large to open: {error}") from error
     except Exception as error:  # Pillow's readers raise almost anything on broken bytes
@@ -193,4 +194,5 @@ def _refuse(data: bytes, error: Exception) -> NoReturn:
         raise ImageError("image has 0 bytes") from error
     if "cannot identify" in str(error):
         raise ImageError(f"not an image of a known format, it begins with {data[:16]!r}") from error
-    raise ImageError(f"image is cut off or broken: {error}") from error
+    reason = " ".join(str(error).split())  # OpenCV's has several lines
+    raise ImageError(f"image is cut off or broken: {reason}") from error

@@ -63,8 +63,8 @@ def read_voc(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None,
     images = _images_by_stem(folder, source.problems)
     annotations: list[tuple[Literal["pool", "test"], Path, Path, _Annotation | None]] = []
     splits: tuple[tuple[Literal["pool", "test"], Sequence[str]], ...] = (
-        ("pool", pool or _default_splits(folder)[0]),
-        ("test", test or _default_splits(folder)[1]),
+        ("pool", _default_splits(folder)[0] if pool is None else pool),
+        ("test", _default_splits(folder)[1] if test is None else test),
     )
     for split, names in splits:
         listed: dict[str, Path] = {}

@@ -47,8 +47,8 @@ def read_yolo(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None
     base = _base(data, yaml_file, folder)
     keypoints = _num_keypoint_columns(data, yaml_file)
     splits: tuple[tuple[Literal["pool", "test"], Sequence[str]], ...] = (
-        ("pool", pool or ["train"]),
-        ("test", test or (["test"] if data.get("test") else ["val"])),
+        ("pool", ["train"] if pool is None else pool),
+        ("test", ["test" if data.get("test") else "val"] if test is None else test),
     )
     for split, keys in splits:
         images: dict[str, Path] = {}
@@ -120,9 +120,13 @@ def _class_names(data: Mapping[str, Any], file: Path) -> tuple[str, ...]:
     if num_classes is not None and num_classes != len(names):
         raise ProblemError(file, f"nc: {num_classes}, but names: has {len(names)}")
     for class_id, name in by_id.items():
-        if not isinstance(name, str | int | float) or not quoted(name).strip("' "):
+        if not isinstance(name, str | int | float) or not _text(name).strip():
             raise ProblemError(file, f"names: class {class_id} is {quoted(name)}, not a name")
-    return tuple(str(by_id[class_id]) for class_id in range(len(names)))
+    return tuple(_text(by_id[class_id]) for class_id in range(len(names)))
+
+
+def _text(name: str | int | float) -> str:
+    return hex(name) if isinstance(name, int) and name.bit_length() > 1000 else str(name)  # str() refuses those
 
 
 def _whole_number(value: object) -> int | None:
@@ -225,7 +229,7 @@ def _labels(
 
 
 def _label_files(image: Path, folder: Folder) -> Iterator[Path]:
-    """Where the label file of an image may be, by its name, and then by what its links lead to, as Ultralytics has it."""
+    """Where the label file of an image may be: by its name, then with links followed, as Ultralytics does."""
     for follow in (os.path.normpath, os.path.realpath):
         path = Path(follow(image))
         for place in (folder.path, folder.root):

@@ -19,8 +19,9 @@ def build_detector(
     return YoloDetector(model, settings, training, device, num_threads)
 
 
-def check_model(model: str) -> None:
-    """Raises DetectorError if the model is unknown or gives no class scores."""
-    from raylearn.detectors.yolo import build_model
+def check_detector(model: str, training: Mapping[str, Any]) -> None:
+    """Raises DetectorError if the model is unknown or gives no class scores, ConfigError for impossible arguments."""
+    from raylearn.detectors.yolo import build_model, check_arguments
 
     build_model(model, num_classes=1)
+    check_arguments(training)

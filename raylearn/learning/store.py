@@ -49,12 +49,13 @@ class Store:
         folder = self.root / kind / key
         try:
             record = json.loads((folder / _FACTS_FILE).read_text())
+            facts = dict(record["facts"])
             damaged = [name for name, digest in record["files"].items() if _sha256(folder / name) != digest]
         except FileNotFoundError as error:
             if not folder.exists():
                 return None
             damaged = [Path(error.filename).name]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             damaged = [_FACTS_FILE]
         if damaged:
             aside = self.root / "damaged" / f"{kind}-{key}-{uuid.uuid4().hex[:8]}"
@@ -62,7 +63,7 @@ class Store:
             folder.rename(aside)
             _log.warning("%s of %s %s is damaged: put aside in %s, and made again", damaged[0], kind, key[:12], aside)
             return None
-        return Artifact(key, folder, record["facts"])
+        return Artifact(key, folder, facts)
 
     def add(self, kind: str, key: str, make: Callable[[Path], Mapping[str, Any]]) -> Artifact:
         """Lets `make` write into an empty folder and return the facts, then makes the artifact visible at once."""

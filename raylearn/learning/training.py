@@ -10,6 +10,7 @@ from typing import Any
 
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import DetectorSettings, TrainingSet
+from raylearn.errors import CheckpointError
 from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import artifact_key
 from raylearn.scoring.cluster import torch_device
@@ -26,8 +27,12 @@ class InitialWeights:
 
     @classmethod
     def of(cls, path: Path) -> "InitialWeights":
-        with path.open("rb") as file:
-            return cls(path.resolve(), hashlib.file_digest(file, "sha256").hexdigest())
+        """Raises CheckpointError if the file cannot be read."""
+        try:
+            with path.open("rb") as file:
+                return cls(path.resolve(), hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            raise CheckpointError(f"initial weights {path} cannot be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True)

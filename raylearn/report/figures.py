@@ -130,8 +130,11 @@ def arm_styles(arms: Iterable[Arm]) -> dict[ArmKey, Style]:
 def panel_svg(summary: Summary, panel: Panel, prefix: str) -> str:
     """One panel as an `<svg>` element for a page: no id that another figure has, colours from the page's CSS."""
     with _settings():
-        figure = Figure(figsize=(5.6, 3.9 if len(summary.arms) <= FEW_ARMS else 5.2), layout="constrained")
-        _draw(figure.subplots(), summary, panel, arm_styles(summary.arms))
+        height = 3.9 if len(summary.arms) <= FEW_ARMS else 5.2
+        figure = Figure(figsize=(5.6, height))
+        # fixed margins, in inches: axes that stand above each other on the page line up
+        margins = {"left": 0.45 / 5.6, "right": 1 - 0.06 / 5.6, "bottom": 0.5 / height, "top": 1 - 0.38 / height}
+        _draw(figure.subplots(gridspec_kw=margins), summary, panel, arm_styles(summary.arms))
         return _inline(_svg(figure), prefix, panel.title)
 
 
@@ -183,7 +186,7 @@ def swatch_svg(style: Style) -> str:
         "M" + "L".join(f"{18 + x * 6:.1f} {7 - y * 6:.1f}" for x, y in polygon) + "Z" for polygon in polygons
     )
     colour = CSS_COLOURS[style.colour]
-    dashes = " ".join(f"{length * style.width:g}" for length in style.dashes)
+    dashes = " ".join(f"{length * style.width:g}" for length in style.dashes) or "none"
     return (
         f'<svg class="swatch" viewBox="0 0 36 14" width="36" height="14" aria-hidden="true">'
         f'<path d="M1 7H35" fill="none" stroke="{colour}" stroke-width="{style.width:g}" stroke-dasharray="{dashes}"/>'
@@ -235,7 +238,7 @@ def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Sty
         style = styles[arm.key]
         if not few and arm in highest:
             style = replace(style, width=2.2)
-        faint = not few and arm not in highest and not arm.is_random
+        faint = not few and arm not in highest and arm.key.strategy not in CONTROL_LABELS
         x = [panel.x(point) for point in arm.curve]
         spreads = [panel.y(point) for point in arm.curve]
         above = 3 + order / 1000 + arm.is_random

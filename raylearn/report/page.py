@@ -75,6 +75,8 @@ def write_report(run_folder: Path) -> Path:
         # a name may hold half a surrogate pair, which no encoding can write
         aside.write_text(page, encoding="utf-8", errors="replace")
         os.replace(aside, path)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be written ({error.strerror}): free or unlock the folder") from error
     finally:
         aside.unlink(missing_ok=True)
     return path
@@ -191,9 +193,9 @@ def _read_experiment(path: Path) -> Any:
 def _read_queries(path: Path) -> Queries:
     columns = ["trial", "round", "rank", "image_id", "score"]
     try:
-        rows = pq.read_table(path, columns=columns, filters=[("rank", "<=", TOP_OF_QUERY)]).to_pylist()
+        table = pq.read_table(path, columns=columns, filters=[("rank", "<=", TOP_OF_QUERY)])
         tops: dict[tuple[str, int], list[tuple[str, float | None]]] = {}
-        for row in sorted(rows, key=lambda row: int(row["rank"])):
+        for row in sorted(table.to_pylist(), key=lambda row: int(row["rank"])):
             top = tops.setdefault((str(row["trial"]), int(row["round"])), [])
             # ranks may start at 0 or at 1
             if len(top) < TOP_OF_QUERY:

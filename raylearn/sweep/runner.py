@@ -19,7 +19,7 @@ from raylearn.config import Experiment, dump_experiment
 from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset
 from raylearn.data.reef import ReefSettings, read_reef
-from raylearn.detectors import check_model
+from raylearn.detectors import check_detector
 from raylearn.errors import RaylearnError, RunFailedError, RunFolderError
 from raylearn.learning.jobs import Job, WorkResources, Workshop
 from raylearn.learning.store import Artifact, Store
@@ -77,9 +77,9 @@ def run_experiment(
         RunFailedError: no trial came to its end.
     """
     started = datetime.now(UTC)
-    run_folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(run_folder)
     with locked(run_folder):
-        _claim(run_folder, experiment)
+        _refuse_another(run_folder, experiment)
         dataset = open_dataset(experiment, run_folder / "data")
         for note in dataset.notes:
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
@@ -89,10 +89,13 @@ def run_experiment(
         rounds = {trial: done for trial in wanted if (done := _replay(trial, bench, store)) is not None}
         missing = [trial for trial in wanted if trial not in rounds]
         console.print(_plan_line(experiment, dataset, wanted, missing), highlight=False, markup=False, soft_wrap=True)
+        if missing:
+            check_detector(experiment.detector.model, experiment.training.arguments)
+        # not before: an experiment that is refused must not hold the folder against its corrected form
+        _write_at_once(run_folder / EXPERIMENT_FILE, dump_experiment(experiment))
         trained = 0
         failed: dict[str, str] = {}
         if missing:
-            check_model(experiment.detector.model)
             with ray_session(address):
                 trained, failed = _run_on_ray(missing, bench, store, console)
         finished = {trial: done for trial in wanted if (done := _replay(trial, bench, store)) is not None}
@@ -107,17 +110,29 @@ def run_experiment(
     return Outcome(run_folder, sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, failed)
 
 
-def _claim(run_folder: Path, experiment: Experiment) -> None:
+def _make_folder(run_folder: Path) -> None:
+    try:
+        run_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{run_folder} cannot be a run's folder: {error.strerror}") from error
+
+
+def _refuse_another(run_folder: Path, experiment: Experiment) -> None:
     """Refuses a folder that holds another experiment; what an earlier run of this one left is gone on with."""
     path = run_folder / EXPERIMENT_FILE
-    text = dump_experiment(experiment)
-    if path.exists():
-        difference = _first_difference(yaml.safe_load(path.read_text()), yaml.safe_load(text))
-        if difference:
-            raise RunFolderError(
-                f"{run_folder} holds a run with {difference}: give another folder with --out, or the same settings"
-            )
-    _write_at_once(path, text)
+    if not path.exists():
+        return
+    try:
+        there = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        there = None
+    if not isinstance(there, dict):
+        raise RunFolderError(f"{path} is not of a run: give another folder with --out")
+    difference = _first_difference(there, yaml.safe_load(dump_experiment(experiment)))
+    if difference:
+        raise RunFolderError(
+            f"{run_folder} holds a run with {difference}: give another folder with --out, or the same settings"
+        )
 
 
 def _first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:

@@ -71,7 +71,7 @@ class Bench:
         return TrainingJob(
             model=detector.model,
             image_size=detector.image_size,
-            arguments={**training.options, "epochs": training.epochs, "batch": training.batch_size},
+            arguments=training.arguments,
             initial_weights=self.initial_weights,
             seed=seed,
             train=TrainingSet(self.dataset.class_names, pool.labelled_images, pool.labelled),

@@ -1,0 +1,36 @@
+# A newcomer types `make demo` or `make test`; both install into .venv first, once.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help install demo test unit check
+
+help:
+	@echo "make demo    run experiments/quickstart.yaml: a first learning curve in ten minutes on two CPU cores"
+	@echo "make test    checks, unit tests and tests on a real local Ray"
+	@echo "make unit    unit tests only: seconds, no Ray"
+	@echo "make check   ruff, mypy and import-linter"
+	@echo "make install only the virtual environment .venv"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "raylearn needs Python 3.11 to 3.13: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -e ".[dev]" -c constraints.txt
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/raylearn run experiments/quickstart.yaml
+
+test: check
+	$(BIN)/pytest tests
+
+unit: $(INSTALLED)
+	$(BIN)/pytest tests/unit
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports

@@ -1,0 +1,77 @@
+"""What tests share: the shared data where it is there, a small reef, a detector trained on it, one local Ray."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raylearn.data.dataset import Dataset
+from raylearn.data.pool import initial_set
+from raylearn.data.reef import ReefSettings, read_reef
+from raylearn.query.sampling import random_generator
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+IMAGE_SIZE = 128
+
+
+@pytest.fixture(scope="session")
+def reef(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """64 frames to learn from and 40 held out."""
+    return read_reef(ReefSettings(num_pool=64, num_test=40), tmp_path_factory.mktemp("reef"))
+
+
+@pytest.fixture(scope="session")
+def trained(reef: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A YOLOv5n checkpoint that has learned something of the reef: half a minute on one core."""
+    from raylearn.detectors.base import TrainingSet
+    from raylearn.learning.jobs import WorkResources
+    from raylearn.learning.training import CHECKPOINT_FILE, TrainingJob
+
+    drawn = set(initial_set(reef, 56, random_generator(0, "initial set")))
+    images = tuple(image for image in reef.pool if image.image_id in drawn)
+    truth = {image.image_id: reef.truth[image.image_id] for image in images}
+    arguments = {
+        "epochs": 24,
+        "batch": 8,
+        "nbs": 8,
+        "mosaic": 0.0,
+        "optimizer": "AdamW",
+        "lr0": 0.002,
+        "warmup_epochs": 0.5,
+        "cls": 1.0,
+    }
+    job = TrainingJob("yolov5n", IMAGE_SIZE, arguments, None, 0, TrainingSet(reef.class_names, images, truth))
+    folder = tmp_path_factory.mktemp("trained")
+    job.run(folder, WorkResources(cpus=1, gpus=0, scoring_actors=1, cpu_slots=1))
+    return folder / CHECKPOINT_FILE
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One private Ray for all tests that can share it."""
+    from raylearn.scoring.cluster import ray_session
+
+    with ray_session(None):
+        yield
+
+
+@pytest.fixture(scope="session")
+def bccd_voc() -> Path:
+    return _shared("data/bccd_voc")
+
+
+@pytest.fixture(scope="session")
+def bccd_yolo() -> Path:
+    return _shared("data/bccd_yolo")
+
+
+@pytest.fixture(scope="session")
+def coco_weights() -> Path:
+    return _shared("weights/yolov5n_coco_backbone_neck_fp16.pt")
+
+
+def _shared(name: str) -> Path:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{name} is not there; the README says how to get the BCCD data")
+    return path

@@ -1,0 +1,237 @@
+"""The Ultralytics family against Ultralytics itself, on a model that has learned something."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from raylearn.data.dataset import Dataset, GroundTruth, Image
+from raylearn.data.images import decode, read_bytes
+from raylearn.detectors import build_detector, check_detector
+from raylearn.detectors.base import Detections, DetectorSettings, TrainingSet
+from raylearn.detectors.letterbox import letterbox
+from raylearn.detectors.yolo import YoloDetector, build_model, load_matching, read_weights
+from raylearn.detectors.yolo_training import write_data_yaml
+from raylearn.errors import CheckpointError, ConfigError, DetectorError, DivergedError
+from raylearn.learning.evaluation import mean_average_precision
+from tests.conftest import IMAGE_SIZE
+
+SCORING = DetectorSettings(IMAGE_SIZE, confidence=0.05, iou=0.7, max_detections=100)
+EVALUATION = DetectorSettings(IMAGE_SIZE, confidence=0.001, iou=0.7, max_detections=300)
+
+
+def _pixels(images: tuple[Image, ...]) -> list[np.ndarray]:
+    return [decode(read_bytes(image.uri)) for image in images]
+
+
+def _predict(checkpoint: Path, settings: DetectorSettings, images: list[np.ndarray], batch: int) -> list[Detections]:
+    detector = build_detector("yolov5n", settings, num_threads=1)
+    detector.load(checkpoint)
+    squares = np.stack([letterbox(image, settings.image_size) for image in images])
+    sizes = np.array([(image.shape[1], image.shape[0]) for image in images])
+    found: list[Detections] = []
+    for start in range(0, len(images), batch):
+        found += detector.predict(squares[start : start + batch], sizes[start : start + batch])
+    return found
+
+
+@pytest.fixture(scope="module")
+def ultralytics_model(trained: Path):  # noqa: ANN201  Ultralytics has no types
+    from ultralytics import YOLO
+
+    content = torch.load(trained, weights_only=True)
+    model = YOLO("yolov5n.yaml", task="detect")
+    model.model = build_model("yolov5n", len(content["class_names"]))
+    model.model.load_state_dict(content["state_dict"])
+    model.model.names = dict(enumerate(content["class_names"]))
+    model.model.pt_path = "none.pt"
+    return model
+
+
+def test_detections_agree_with_the_ultralytics_predictor(trained, reef, ultralytics_model) -> None:
+    images = _pixels(reef.test)
+    ours = _predict(trained, SCORING, images, batch=8)
+    theirs = ultralytics_model.predict(
+        [image[..., ::-1] for image in images],
+        imgsz=IMAGE_SIZE,
+        rect=False,
+        conf=SCORING.confidence,
+        iou=SCORING.iou,
+        max_det=SCORING.max_detections,
+        verbose=False,
+    )
+    assert sum(map(len, ours)) > 50
+    for found, result in zip(ours, theirs, strict=True):
+        assert len(found) == len(result.boxes)
+        np.testing.assert_allclose(found.boxes, result.boxes.xyxy.numpy(), atol=0.5)
+        np.testing.assert_allclose(found.confidences, result.boxes.conf.numpy(), atol=1e-3)
+        np.testing.assert_array_equal(found.class_ids, result.boxes.cls.numpy().astype(int))
+
+
+def test_map_agrees_with_the_ultralytics_validator(trained, reef, ultralytics_model, tmp_path) -> None:
+    found = _predict(trained, EVALUATION, _pixels(reef.test), batch=8)
+    ours = mean_average_precision(
+        found, [reef.truth[image.image_id] for image in reef.test], reef.class_names, EVALUATION.max_detections
+    )
+    data = write_data_yaml(TrainingSet(reef.class_names, reef.test, reef.truth), tmp_path)
+    theirs = ultralytics_model.val(
+        data=str(data),
+        imgsz=IMAGE_SIZE,
+        rect=False,
+        conf=EVALUATION.confidence,
+        iou=EVALUATION.iou,
+        max_det=EVALUATION.max_detections,
+        plots=False,
+        verbose=False,
+        workers=0,
+        project=str(tmp_path),
+    )
+    assert ours.map50 > 0.1
+    assert ours.map50 == pytest.approx(theirs.box.map50, abs=0.01)
+    assert ours.map50_95 == pytest.approx(theirs.box.map, abs=0.01)
+
+
+def test_batch_size_changes_nothing(trained, reef) -> None:
+    images = _pixels(reef.test)
+    alone = _predict(trained, SCORING, images, batch=1)
+    together = _predict(trained, SCORING, images, batch=32)
+    for one, other in zip(alone, together, strict=True):
+        assert len(one) == len(other)
+        np.testing.assert_allclose(one.class_scores, other.class_scores, atol=1e-5)
+
+
+def test_every_kept_box_has_the_scores_its_head_gave(trained, reef) -> None:
+    """The row of class scores is that of the kept anchor: its box decodes to the same place."""
+    image = _pixels(reef.test[:1])
+    found = _predict(trained, EVALUATION, image, batch=1)[0]
+    content = torch.load(trained, weights_only=True)
+    model = build_model("yolov5n", len(reef.class_names))
+    model.load_state_dict(content["state_dict"])
+    square = torch.from_numpy(letterbox(image[0], IMAGE_SIZE)).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode():
+        raw = model.eval()(square)[0][0].T.numpy()
+    for scores in found.class_scores:
+        assert np.abs(raw[:, 4:] - scores).max(axis=1).min() < 1e-4
+
+
+def test_same_seed_gives_the_same_model_and_another_seed_another(reef, tmp_path) -> None:
+    train = TrainingSet(reef.class_names, reef.pool[:8], reef.truth)
+
+    def weights(name: str, seed: int) -> torch.Tensor:
+        detector = YoloDetector("yolov5n", SCORING, {"epochs": 1, "batch": 4}, num_threads=1)
+        detector.fit(train, initial_weights=None, seed=seed, checkpoint=tmp_path / name)
+        return torch.load(tmp_path / name, weights_only=True)["state_dict"]["model.0.conv.weight"]
+
+    first = weights("a.pt", seed=3)
+    assert torch.equal(first, weights("b.pt", seed=3))
+    assert not torch.equal(first, weights("c.pt", seed=4))
+
+
+def test_training_labels_keep_boxes_and_classes(reef, tmp_path) -> None:
+    train = TrainingSet(reef.class_names, reef.pool[:8], reef.truth)
+    data = yaml.safe_load(write_data_yaml(train, tmp_path).read_text())
+    assert list(data["names"].values()) == list(reef.class_names)
+    for index, image in enumerate(sorted(train.images, key=lambda image: image.image_id)):
+        rows = np.loadtxt(tmp_path / "labels" / f"{index:07d}.txt", ndmin=2).reshape(-1, 5)
+        size = np.array([image.width, image.height])
+        centre, extent = rows[:, 1:3] * size, rows[:, 3:] * size
+        boxes = np.hstack([centre - extent / 2, centre + extent / 2])
+        np.testing.assert_allclose(boxes, reef.truth[image.image_id].boxes, atol=1e-3)
+        np.testing.assert_array_equal(rows[:, 0], reef.truth[image.image_id].class_ids)
+
+
+@pytest.mark.parametrize("name", ["yolov5n", "yolov8n", "yolo11n", "yolov9t", "yolov10n", "yolo26n"])
+def test_heads_with_class_scores_are_accepted(name: str) -> None:
+    model = build_model(name, num_classes=3).eval()
+    with torch.inference_mode():
+        assert model(torch.zeros(1, 3, 64, 64))[0].shape[1] == 4 + 3
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("rtdetr-l", "RTDETRDecoder"), ("yolov8n-seg", "Segment"), ("yolov55", "does not exist"), ("../x", "does not exist")],
+)
+def test_heads_without_class_scores_and_unknown_names_are_refused(name: str, reason: str) -> None:
+    with pytest.raises(DetectorError, match=reason) as refused:
+        check_detector(name, {})
+    assert name in str(refused.value)
+    assert "yolov5n" in str(refused.value)
+
+
+@pytest.mark.parametrize("options", [{"lr0": 7}, {"optimizer": "Adamm"}, {"mosaic": "often"}])
+def test_a_training_option_with_an_impossible_value_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        check_detector("yolov5n", options)
+
+
+def test_coco_backbone_is_loaded_by_matching_names(coco_weights: Path) -> None:
+    model = build_model("yolov5n", num_classes=3)
+    matched, total = load_matching(model, read_weights(coco_weights), coco_weights)
+    assert matched == 342
+    assert total > matched
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.pt"
+    torch.save({"encoder.weight": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match="none of the 1 tensors"):
+        load_matching(build_model("yolov5n", 3), read_weights(path), path)
+
+
+def test_fit_reports_how_many_tensors_of_the_initial_weights_fitted(trained, reef, tmp_path) -> None:
+    detector = YoloDetector("yolov5n", SCORING, {"epochs": 1, "batch": 4}, num_threads=1)
+    train = TrainingSet(reef.class_names, reef.pool[:4], reef.truth)
+    report = detector.fit(train, initial_weights=trained, seed=0, checkpoint=tmp_path / "x.pt")
+    assert report["tensors_matched"] == report["tensors_total"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04broken"])
+def test_a_torn_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "torn.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"torn\.pt"):
+        read_weights(path)
+    with pytest.raises(CheckpointError, match=r"torn\.pt"):
+        build_detector("yolov5n", SCORING).load(path)
+
+
+class _Hostile:
+    def __init__(self, canary: Path) -> None:
+        self._canary = canary
+
+    def __reduce__(self):  # noqa: ANN204
+        return (Path.touch, (self._canary,))
+
+
+def test_a_hostile_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "hostile.pt"
+    torch.save({"model": _Hostile(canary)}, path)
+    with pytest.raises(CheckpointError):
+        read_weights(path)
+    assert not canary.exists()
+
+
+def test_a_diverged_training_is_an_error(reef: Dataset, tmp_path: Path) -> None:
+    arguments = {"epochs": 3, "batch": 4, "box": 1e38}
+    detector = YoloDetector("yolov5n", SCORING, arguments, num_threads=1)
+    train = TrainingSet(reef.class_names, reef.pool[:8], reef.truth)
+    with pytest.raises(DivergedError, match="diverged"):
+        detector.fit(train, initial_weights=None, seed=0, checkpoint=tmp_path / "x.pt")
+    assert not (tmp_path / "x.pt").exists()
+
+
+def test_an_untrained_model_without_detections_measures_zero_and_not_an_error(reef: Dataset) -> None:
+    nothing = Detections(np.empty((0, 4), np.float32), np.empty((0, 6), np.float32))
+    truth = [reef.truth[image.image_id] for image in reef.test]
+    measured = mean_average_precision([nothing] * len(truth), truth, reef.class_names, 300)
+    assert measured.map50 == measured.map50_95 == 0
+
+
+def test_map_of_perfect_detections_is_one_and_absent_classes_do_not_count() -> None:
+    truth = [GroundTruth(np.array([[10, 10, 50, 50], [60, 60, 90, 80]]), np.array([0, 2]))]
+    scores = np.array([[0.9, 0, 0], [0, 0, 0.8]], np.float32)
+    measured = mean_average_precision([Detections(truth[0].boxes, scores)], truth, ("a", "b", "c"), 300)
+    assert measured.map50_95 == pytest.approx(1)
+    assert measured.class_ap == (pytest.approx(1), None, pytest.approx(1))

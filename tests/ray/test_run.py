@@ -1,0 +1,130 @@
+"""Whole experiments on a real Ray, small ones."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from raylearn.config import Experiment
+from raylearn.errors import RunFailedError
+from raylearn.learning.store import Store
+from raylearn.sweep.grid import num_rounds, trials
+
+CONTENT = {
+    "name": "small",
+    "dataset": {"format": "reef", "reef": {"num_pool": 40, "num_test": 12}},
+    "detector": {"image_size": 64},
+    "training": {"epochs": 1, "batch_size": 8, "options": {"mosaic": 0.0}},
+    "scoring": {"confidence": 0.0},
+    "initial_size": 8,
+    "budget": 8,
+    "arms": {
+        "uncertainty": ["entropy", "margin"],
+        "weighting": ["none", "inverse_frequency"],
+        "query_size": [4],
+        "controls": ["random", "box_count", "full_data"],
+    },
+    "seeds": [0],
+}
+
+
+def _run(content: dict[str, object], folder: Path, *arguments: str, **environment: str) -> str:
+    """Runs the command as a user does and gives back what it printed."""
+    file = folder.with_suffix(".yaml")
+    file.write_text(json.dumps(content))
+    command = [str(Path(sys.executable).with_name("raylearn")), "run", str(file), "--out", str(folder), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=280, env={**os.environ, **environment}, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("run") / "small"
+    return folder, _run(CONTENT, folder)
+
+
+def test_more_trials_than_cores_run_to_their_end(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    experiment = Experiment.model_validate(CONTENT)
+    wanted = trials(experiment)
+    assert len(wanted) > (os.cpu_count() or 1)
+    rows = pq.read_table(folder / "results.parquet").to_pylist()
+    assert len(rows) == sum(num_rounds(experiment, trial.arm) for trial in wanted)
+    assert {row["trial"] for row in rows} == {trial.name for trial in wanted}
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_every_arm_starts_from_the_same_model_and_pays_the_same(finished: tuple[Path, str]) -> None:
+    rows = pq.read_table(finished[0] / "results.parquet").to_pylist()
+    arms = [row for row in rows if row["strategy"] != "full_data"]
+    assert len({row["checkpoint"] for row in arms if row["round"] == 0}) == 1
+    assert sum(not row["reused"] for row in arms if row["round"] == 0) == 1
+    for round_index, num_images in enumerate((8, 12, 16)):
+        assert {row["num_images"] for row in arms if row["round"] == round_index} == {num_images}
+    assert all(sum(row["class_counts"]) == row["num_boxes"] for row in rows)
+
+
+def test_what_is_queried_is_unlabelled_pool_and_never_the_test_split(finished: tuple[Path, str]) -> None:
+    queries = pq.read_table(finished[0] / "queries.parquet").to_pylist()
+    assert queries
+    assert all(row["image_id"].startswith("pool/") for row in queries)
+    for trial in {row["trial"] for row in queries}:
+        asked = [row["image_id"] for row in queries if row["trial"] == trial]
+        assert len(asked) == len(set(asked)) == 8
+
+
+def test_progress_has_a_line_per_round_and_no_flood(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    rows = pq.read_table(folder / "results.parquet").num_rows
+    assert rows < len(printed.splitlines()) < rows + 12
+    assert "trained" in printed
+    assert "left" in printed
+    assert "\x1b[" not in printed
+
+
+def test_a_second_run_makes_nothing_and_gives_the_same_tables(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    before = {name: (folder / name).read_bytes() for name in ("results.parquet", "queries.parquet")}
+    printed = _run(CONTENT, folder)
+    assert " 0 made now" in printed
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_a_longer_run_elsewhere_finds_the_same_queries(finished: tuple[Path, str], tmp_path: Path) -> None:
+    """Same seed, same data, same versions: same query, with other resources and from another folder."""
+    other = {**CONTENT, "resources": {"scoring_actors": 2, "max_trials_at_once": 2}}
+    other["arms"] = {**CONTENT["arms"], "uncertainty": ["entropy"], "controls": ["random"]}
+    _run(other, tmp_path / "small")
+    ours = pq.read_table(tmp_path / "small" / "queries.parquet").to_pylist()
+    theirs = pq.read_table(finished[0] / "queries.parquet").to_pylist()
+    wanted = {row["trial"] for row in ours}
+    assert [row for row in theirs if row["trial"] in wanted] == ours
+
+
+def test_a_torn_checkpoint_is_made_again(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    row = pq.read_table(folder / "results.parquet").to_pylist()[0]
+    checkpoint = folder / "store" / "training" / row["checkpoint"] / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    printed = _run(CONTENT, folder)
+    assert " 1 made now" in printed
+    assert Store(folder / "store").find("training", row["checkpoint"])
+
+
+def test_a_diverged_trial_is_listed_and_the_others_finish(tmp_path: Path) -> None:
+    content = {**CONTENT, "training": {"epochs": 3, "batch_size": 8, "options": {"box": 1e38}}}
+    content["arms"] = {"query_size": [8], "controls": ["random"]}
+    with pytest.raises(AssertionError, match="diverged") as failed:
+        _run(content, tmp_path / "diverged")
+    message = str(failed.value)
+    assert "round 0" in message
+    assert RunFailedError.__name__ not in message
+    assert "Traceback" not in message

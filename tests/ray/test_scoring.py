@@ -1,0 +1,97 @@
+"""The scoring pass on a real Ray."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from raylearn.config import Arm
+from raylearn.data.dataset import Dataset, Image
+from raylearn.data.images import decode, read_bytes
+from raylearn.detectors import build_detector
+from raylearn.detectors.base import DetectorSettings
+from raylearn.detectors.letterbox import letterbox
+from raylearn.learning.selection import image_scores, query_by_scores
+from raylearn.scoring.ledger import Ledger
+from raylearn.scoring.manifest import Manifest
+from raylearn.scoring.pipeline import ScoringPlan, score_manifest
+from tests.conftest import IMAGE_SIZE
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+ARM = Arm("uncertainty", "entropy", "sum", "none", "background", 10)
+
+
+@pytest.fixture(scope="module")
+def plan(trained: Path, reef: Dataset) -> ScoringPlan:
+    settings = DetectorSettings(IMAGE_SIZE, confidence=0.05, iou=0.7, max_detections=100)
+    return ScoringPlan("yolov5n", trained, reef.num_classes, settings)
+
+
+def _score(images: tuple[Image, ...], plan: ScoringPlan, folder: Path) -> Ledger:
+    folder.mkdir()
+    score_manifest(Manifest.of(images), plan, {}, folder)
+    return Ledger.read(folder)
+
+
+def _query(ledger: Ledger) -> tuple[str, ...]:
+    scores = image_scores(ARM, ledger, np.ones(6, dtype=np.int64))
+    return query_by_scores(ledger.image_ids, scores, 10, seed=0).image_ids
+
+
+def test_actors_and_batches_change_neither_ledger_nor_query(reef: Dataset, plan: ScoringPlan, tmp_path: Path) -> None:
+    first = _score(reef.pool, replace(plan, num_actors=1, batch_size=1), tmp_path / "one")
+    assert len(first.class_scores) > 30
+    for name, actors, batch in (("three", 3, 32), ("again", 3, 5)):
+        other = _score(
+            reef.pool[::-1], replace(plan, num_actors=actors, batch_size=batch, cpus_per_actor=0.5), tmp_path / name
+        )
+        np.testing.assert_array_equal(first.image_ids, other.image_ids)
+        np.testing.assert_array_equal(first.offsets, other.offsets)
+        np.testing.assert_allclose(first.boxes, other.boxes, atol=1e-3)
+        np.testing.assert_allclose(first.class_scores, other.class_scores, atol=1e-5)
+        assert _query(first) == _query(other)
+
+
+def test_the_ledger_holds_what_the_detector_gives(reef: Dataset, plan: ScoringPlan, tmp_path: Path) -> None:
+    ledger = _score(reef.pool, plan, tmp_path / "ledger")
+    detector = build_detector("yolov5n", plan.settings, num_threads=1)
+    detector.load(plan.checkpoint)
+    by_id = {image.image_id: image for image in reef.pool}
+    for position, image_id in enumerate(ledger.image_ids):
+        pixels = decode(read_bytes(by_id[image_id].uri))
+        sizes = np.array([[pixels.shape[1], pixels.shape[0]]])
+        found = detector.predict(letterbox(pixels, IMAGE_SIZE)[None], sizes)[0]
+        rows = slice(ledger.offsets[position], ledger.offsets[position + 1])
+        np.testing.assert_allclose(ledger.boxes[rows], found.boxes, atol=1e-3)
+        np.testing.assert_allclose(ledger.class_scores[rows], found.class_scores, atol=1e-5)
+
+
+def test_what_cannot_be_read_is_a_row_and_the_others_do_not_notice(
+    reef: Dataset, plan: ScoringPlan, tmp_path: Path
+) -> None:
+    whole = Path(reef.pool[0].uri).read_bytes()
+    bad = {"empty.jpg": b"", "text.jpg": b"no image", "cut.jpg": whole[: len(whole) // 2]}
+    images = list(reef.pool[:5])
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+        images.append(Image(name, str(tmp_path / name), 0, 0, name))
+    images.append(Image("gone.jpg", str(tmp_path / "gone.jpg"), 0, 0, "gone"))
+    ledger = _score(tuple(images), plan, tmp_path / "ledger")
+    assert set(ledger.errors) == {*bad, "gone.jpg"}
+    assert all(ledger.errors.values())
+    assert ledger.facts["num_images"] == len(images)
+    assert ledger.facts["num_errors"] == len(ledger.errors)
+    alone = _score(reef.pool[:5], plan, tmp_path / "alone")
+    np.testing.assert_array_equal(ledger.image_ids, alone.image_ids)
+    np.testing.assert_allclose(ledger.class_scores, alone.class_scores, atol=1e-5)
+    assert pq.read_table(tmp_path / "ledger" / "ledger.parquet").num_rows == len(images)
+
+
+def test_an_image_without_detections_keeps_its_row(reef: Dataset, plan: ScoringPlan, tmp_path: Path) -> None:
+    sure = replace(plan, settings=replace(plan.settings, confidence=1.0))
+    ledger = _score(reef.pool[:7], sure, tmp_path / "ledger")
+    assert len(ledger.image_ids) == 7
+    assert len(ledger.class_scores) == 0
+    assert (image_scores(ARM, ledger, np.ones(6, dtype=np.int64)) == 0).all()

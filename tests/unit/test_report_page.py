@@ -1,0 +1,290 @@
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raylearn.errors import RunFolderError
+from raylearn.report.page import INPUTS, seconds_text, without_secrets, write_report
+
+HOSTILE = [
+    "<script>alert('1')</script>",
+    '"><img src=http://evil.example/x onerror=alert(2)>',
+    "javascript:alert(3)",
+    "</pre></style></svg><script src=//evil.example></script>",
+    "{{ 7 * 7 }}",
+    "\u202egnp.exe",
+]
+EXPERIMENT = {"name": "from the file", "question": "Which one?", "note": HOSTILE[3], "storage": {"token": "canary-1"}}
+RUN = {
+    "name": HOSTILE[0],
+    "question": HOSTILE[1],
+    "command": f"raylearn run a.yaml store.secret_key=canary-2 {HOSTILE[0]}",
+    "started": "2025-05-04T09:12:33+00:00",
+    "seconds": 7589.2,
+    "raylearn": "0.1.0",
+    "versions": {"torch": "2.10.0", HOSTILE[0]: HOSTILE[1]},
+    "machine": "a laptop",
+    "address": "ray://user:canary-3@head:10001",
+    "dataset": {
+        "name": HOSTILE[2],
+        "fingerprint": "f00d",
+        "num_pool": 1234,
+        "num_test": 56,
+        "class_names": HOSTILE,
+        "notes": ["a.xml: box 3 has zero area", HOSTILE[0]],
+    },
+    "trainings": {"wanted": 11, "done": 8, "reused": 3},
+    "failed": [{"trial": HOSTILE[0], "cause": f"{HOSTILE[1]} password: canary-4"}],
+}
+
+
+def result(strategy: str, seed: int, index: int, value: float | None) -> dict[str, object]:
+    queried = strategy == "uncertainty"
+    return {
+        "trial": f"{strategy}-s{seed}",
+        "strategy": strategy,
+        "uncertainty": "entropy" if queried else None,
+        "aggregation": "sum" if queried else None,
+        "weighting": "none" if queried else None,
+        "probabilities": "background" if queried else None,
+        "query_size": None if strategy == "full_data" else 10,
+        "seed": seed,
+        "round": index,
+        "num_images": 90 if strategy == "full_data" else 10 + 10 * index,
+        "num_boxes": 30 + 25 * index,
+        "map50_95": value,
+        "map50": value,
+        "class_ap": [0.25, None, 0.1, 0.2, 0.3, 0.4],
+        "class_counts": [60, 20, 10, 6, 4, 0],
+        "labelled_ids_hash": "ab",
+        "checkpoint": "c.pt",
+        "reused": index == 0,
+        "train_seconds": 61.0,
+        "score_seconds": None,
+    }
+
+
+RESULTS = [
+    *(result("uncertainty", seed, i, 0.1 + 0.1 * i + 0.02 * seed) for seed in (0, 1) for i in (0, 1, 2)),
+    *(result("random", seed, i, 0.1 + 0.05 * i) for seed in (0, 1) for i in (0, 1, 2)),
+    result("full_data", 0, 0, 0.5),
+]
+QUERIES = [
+    {"trial": "uncertainty-s0", "round": 0, "rank": rank, "image_id": image_id, "score": 9.0 - rank}
+    for rank, image_id in enumerate([*HOSTILE, "last.jpg"])
+]
+
+
+def run_folder(folder: Path, results: list[dict[str, object]] = RESULTS, run: object = RUN) -> Path:
+    folder.mkdir(exist_ok=True)
+    schema = pa.Table.from_pylist(RESULTS).schema
+    pq.write_table(pa.Table.from_pylist(results, schema=schema), folder / "results.parquet")
+    pq.write_table(pa.Table.from_pylist(QUERIES), folder / "queries.parquet")
+    (folder / "experiment.yaml").write_text(json.dumps(EXPERIMENT), encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    return folder
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text between them, as a browser would see them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_report(run_folder(tmp_path_factory.mktemp("run"))).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def seen(text: str) -> Elements:
+    return Elements(text)
+
+
+def test_same_run_gives_the_same_bytes_and_leaves_nothing_beside(tmp_path: Path, text: str) -> None:
+    folder = run_folder(tmp_path, results=RESULTS[::-1])
+    assert write_report(folder) == folder / "report.html"
+    assert (folder / "report.html").read_text(encoding="utf-8") == text
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*INPUTS, "report.html"])
+
+
+def test_page_holds_no_script_and_no_handler(seen: Elements) -> None:
+    assert {tag for tag, _ in seen.elements} & {"script", "img", "iframe", "object", "embed", "link", "base"} == set()
+    assert [name for _, attributes in seen.elements for name in attributes if name.startswith("on")] == []
+
+
+def test_page_refers_to_nothing_outside_itself(text: str, seen: Elements) -> None:
+    for _, attributes in seen.elements:
+        assert "src" not in attributes
+        for name in ("href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#")
+        assert all(target.startswith("#") for target in re.findall(r"url\((.)", attributes.get("style") or ""))
+    style = re.findall(r"<style>(.*?)</style>", text, flags=re.DOTALL)
+    assert len(style) == 1
+    assert "url(" not in style[0]
+    assert "@import" not in style[0]
+    assert "url(" not in re.sub(r"url\(#", "", text)
+
+
+def test_policy_forbids_everything_but_inline_style_and_stands_before_it(seen: Elements) -> None:
+    tags = [tag for tag, _ in seen.elements]
+    position, policy = next(
+        (i, attributes["content"])
+        for i, (_, attributes) in enumerate(seen.elements)
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:;")
+    assert "script-src" not in policy
+    assert position < tags.index("style")
+
+
+def test_ids_are_unique_on_the_page(seen: Elements) -> None:
+    ids = [attributes["id"] for _, attributes in seen.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_hostile_names_are_shown_as_text(seen: Elements) -> None:
+    for name in HOSTILE:
+        assert name in seen.text
+
+
+def test_secrets_are_not_shown(text: str) -> None:
+    assert "canary" not in text
+    assert text.count("***") >= 4
+
+
+def test_page_shows_the_question_the_answer_and_the_record(seen: Elements) -> None:
+    shown = seen.text.replace("\u00a0", " ")
+    assert "entropy · sum ended highest: mAP50-95 0.310 ± 0.014 with 30 images, random 0.200 ± 0.000" in shown
+    assert "2 seeds; differences smaller than the spread are not evidence." in shown
+    assert "+0.110 ± 0.014" in shown
+    for fact in ("1234", "f00d", "2 h 06 min", "a laptop", "box 3 has zero area", "1 trial failed", "2.10.0"):
+        assert fact in shown
+    assert shown.index("ended highest") < shown.index("minus random") < shown.index("mAP50-95 over labelled images")
+    assert shown.index("Round by round") < shown.index("Class balance") < shown.index("What was run on what")
+
+
+def test_only_the_first_images_of_a_query_are_shown(seen: Elements) -> None:
+    assert HOSTILE[4] + " (5)" in seen.text
+    assert " (4)" not in seen.text
+    assert "last.jpg" not in seen.text
+
+
+def test_class_shares_are_percent_of_the_labelled_boxes(text: str) -> None:
+    assert '<td class="share-6">60.0</td><td class="share-2">20.0</td><td class="share-1">10.0</td>' in text
+
+
+@pytest.mark.parametrize(
+    ("results", "run"),
+    [
+        ([], {}),
+        (RESULTS[-1:], {"dataset": None, "trainings": [], "versions": "none", "failed": [{}, "x"], "seconds": "long"}),
+        ([result("random", 0, 0, None)], {"dataset": {"class_names": ["one"]}, "seconds": None}),
+        ([result("uncertainty", 0, i, float("nan")) for i in (0, 1)], {"name": "\ud800"}),
+    ],
+    ids=["nothing", "only all data", "one round without mAP", "NaN"],
+)
+@pytest.mark.filterwarnings("error")
+def test_partial_run_shows_what_is_there(tmp_path: Path, results: list[dict[str, object]], run: object) -> None:
+    text = write_report(run_folder(tmp_path, results, run)).read_text(encoding="utf-8")
+    assert "What was run on what" in text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_missing_input_says_what_to_run(tmp_path: Path, name: str) -> None:
+    (run_folder(tmp_path) / name).unlink()
+    with pytest.raises(RunFolderError, match=rf"^no {name} in .*: run 'raylearn run .* --out .*' first$") as caught:
+        write_report(tmp_path)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[}", b"a: [1\nb: 2"])
+def test_unreadable_input_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    (run_folder(tmp_path) / name).write_bytes(content)
+    with pytest.raises(RunFolderError, match="cannot be read") as caught:
+        write_report(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_run_json_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"run\.json cannot be read"):
+        write_report(run_folder(tmp_path, run=[1]))
+
+
+def test_queries_without_a_column_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"trial": ["t"], "rank": [0]}), run_folder(tmp_path) / "queries.parquet")
+    with pytest.raises(RunFolderError, match=r"queries\.parquet cannot be read"):
+        write_report(tmp_path)
+
+
+def test_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_folder(tmp_path)
+    (folder / "report.html").write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(RunFolderError, match="No space left"):
+        write_report(folder)
+    assert (folder / "report.html").read_text() == "old"
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*INPUTS, "report.html"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"aws_secret_access_key": "canary"},
+        {"a": [{"hf_token": "canary"}]},
+        {"credentials": {"user": "canary"}},
+        "s3://key:canary@bucket/pool",
+        "https://host/pool?api_key=canary&x=1",
+        "raylearn run a.yaml --api-token canary",
+        "store.secret='canary and more'",
+        '{"password": "canary"}',
+    ],
+)
+def test_secret_is_hidden_wherever_it_stands(value: object) -> None:
+    assert "canary" not in str(without_secrets(value))
+
+
+def test_ordinary_settings_stay_as_they_are() -> None:
+    settings = {"epochs": 30, "uri": "s3://bucket/pool", "classes": ["a@b", "key"], "token": None, "keys": "a=b"}
+    assert without_secrets(settings) == settings
+
+
+def test_seconds_are_written_for_people() -> None:
+    assert [seconds_text(value) for value in (1.26, 42, 185, 7620, None, float("nan"), "x")] == [
+        "1.3 s",
+        "42 s",
+        "3 min 05 s",
+        "2 h 07 min",
+        "\u2013",
+        "\u2013",
+        "\u2013",
+    ]
+
+
+def test_report_imports_neither_ray_nor_torch() -> None:
+    code = "import sys, raylearn.report.page; sys.exit(bool({'ray', 'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
