@@ -97,8 +97,9 @@ def whole_size(data: bytes) -> tuple[int, int]:
 def decode(data: bytes) -> np.ndarray:
     """Pixels of an image, upright, as Ultralytics' own loader sees them.
 
-    The first frame of an animation or page of a TIFF. Alpha is dropped, not blended; a palette is looked up; CMYK is
-    converted; grey becomes three equal channels; of 16 bits the high byte is kept.
+    The first frame of an animation or page of a TIFF. Alpha is dropped, not blended (but OpenCV has multiplied the
+    colours of a TIFF by it); a palette is looked up; CMYK is converted; grey becomes three equal channels; of 16 bits
+    the high byte is kept.
 
     Returns:
         (height, width, 3) uint8 RGB, contiguous.
@@ -109,7 +110,8 @@ def decode(data: bytes) -> np.ndarray:
     header, (width, height) = _header(data)
     if data.startswith((_JPEG_START, _PNG_START)) and not _ends_with_marker(data):
         _load(header, data)  # before 5.0 OpenCV fills the missing part of a cut file with grey and says nothing
-    pixels = _pillow_pixels(header, data) if _is_for_pillow(header) else _opencv_pixels(data)
+    # OpenCV does not turn an AVIF upright.
+    pixels = _pillow_pixels(header, data) if header.format == "AVIF" else _opencv_pixels(data)
     if pixels.shape != (height, width, 3) or pixels.dtype != np.uint8:
         raise ImageError(f"image is {width}x{height} by its header, but its pixels are {pixels.dtype} {pixels.shape}")
     return pixels
@@ -152,15 +154,9 @@ def _tags(header: "ImageFile", data: bytes) -> Mapping[int, Any]:
 
 
 def _ends_with_marker(data: bytes) -> bool:
-    # Zeros behind the marker are padding of a block device or a camera.
-    if data.startswith(_JPEG_START):
-        return data.endswith(_JPEG_END) or data.rstrip(b"\0").endswith(_JPEG_END)
-    return data.startswith(_PNG_START) and data.endswith(_PNG_END)
-
-
-def _is_for_pillow(header: "ImageFile") -> bool:
-    # OpenCV does not turn AVIF upright, and multiplies the colours of a TIFF by its alpha.
-    return header.format == "AVIF" or (header.format == "TIFF" and header.mode == "RGBA")
+    return (data.startswith(_JPEG_START) and data.endswith(_JPEG_END)) or (
+        data.startswith(_PNG_START) and data.endswith(_PNG_END)
+    )
 
 
 def _load(header: "ImageFile", data: bytes) -> None:

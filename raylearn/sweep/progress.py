@@ -20,6 +20,7 @@ class SweepProgress(Callback):  # type: ignore[misc]
         self._rounds_done = 0
         self._trained = 0
         self._finished: set[str] = set()
+        self.failed: dict[str, str] = {}
         self._start = time.monotonic()
         self._console = console
         self._bar = Progress(
@@ -46,6 +47,10 @@ class SweepProgress(Callback):  # type: ignore[misc]
         return {}
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:  # noqa: ARG002
+        if "failed" in result:
+            self.failed[result["trial_name"]] = result["failed"]
+            self._console.print(f"failed: {result['trial_name']}; the others go on", highlight=False, markup=False)
+            return
         self._rounds_done += 1
         self._trained += result["trained"]
         if result["round"] + 1 == result["num_rounds"]:
@@ -59,9 +64,6 @@ class SweepProgress(Callback):  # type: ignore[misc]
             highlight=False,
             markup=False,
         )
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
-        self._console.print(f"{trial.config['trial'].name} failed; the others go on", highlight=False, markup=False)
 
     @property
     def trained(self) -> int:

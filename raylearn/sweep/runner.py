@@ -198,8 +198,7 @@ def _run_on_ray(missing: Sequence[Trial], bench: Bench, store: Store, console: C
 
     from raylearn.sweep.progress import SweepProgress
 
-    for name in ("ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is listed at the end, in a line each
     experiment = bench.experiment
     num_trials = min(experiment.resources.max_trials_at_once, len(missing))
     resources = _resources(experiment, num_trials)
@@ -222,7 +221,10 @@ def _run_on_ray(missing: Sequence[Trial], bench: Bench, store: Store, console: C
             ),
         ).fit()
         trained = progress.trained
-    failed = {result.config["trial"].name: _cause(result.error) for result in grid if result.error and result.config}
+        failed = dict(progress.failed)
+    for result in grid:
+        if result.error and result.config:
+            failed[result.config["trial"].name] = _last_line(result.error)
     return trained, failed
 
 
@@ -236,35 +238,46 @@ def _tune_trial(config: Mapping[str, Any], bench: Bench, workshop: Any) -> None:
 
     def make(job: Job) -> Artifact:
         nonlocal trained
-        artifact, started = ray.get(workshop.make.remote(job, trial.name))
+        try:
+            artifact, started = ray.get(workshop.make.remote(job, trial.name))
+        except ray.exceptions.RayTaskError as error:
+            raise _own_cause(error) from error
         trained += started and job.kind == "training"
-        found: Artifact = artifact
-        return found
+        made: Artifact = artifact
+        return made
 
-    for finished in run_trial(trial, bench, make):
-        tune.report(
-            {
-                "trial_name": trial.name,
-                "round": finished.index,
-                "num_rounds": num_rounds(bench.experiment, trial.arm),
-                "num_images": len(finished.pool.labelled),
-                "num_boxes": finished.pool.num_boxes,
-                "map50": finished.evaluation.facts["map50"],
-                "map50_95": finished.evaluation.facts["map50_95"],
-                "trained": trained,
-            }
-        )
-        trained = 0
+    try:
+        for finished in run_trial(trial, bench, make):
+            tune.report(
+                {
+                    "trial_name": trial.name,
+                    "round": finished.index,
+                    "num_rounds": num_rounds(bench.experiment, trial.arm),
+                    "num_images": len(finished.pool.labelled),
+                    "num_boxes": finished.pool.num_boxes,
+                    "map50": finished.evaluation.facts["map50"],
+                    "map50_95": finished.evaluation.facts["map50_95"],
+                    "trained": trained,
+                }
+            )
+            trained = 0
+    except RaylearnError as error:
+        # Told, not raised: Tune would try again what would only fail again.
+        tune.report({"trial_name": trial.name, "failed": str(error)})
 
 
-def _cause(error: BaseException) -> str:
-    """What a trial died of, in one line: the innermost cause that raylearn has a word for, else the last line."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, RaylearnError):
-            break
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    lines = [line.strip() for line in str(seen or error).splitlines() if line.strip()]
+def _own_cause(error: BaseException) -> BaseException:
+    """The error of raylearn's that a chain of Ray's wraps, or the outermost."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, RaylearnError) and not hasattr(inner, "cause"):
+            return inner
+        inner = getattr(inner, "cause", None)
+    return error
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from raylearn.data.formats import find_problems, read_dataset
 from raylearn.errors import DatasetError
 
-CATEGORIES = [{"id": 7, "name": "platelet"}, {"id": 3, "name": "cell"}]
-BOX = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [10, 5, 20, 10]}
+CATEGORIES = [{"id": 7, "name": "platelet"}, {"id": 1, "name": "cell"}]
+BOX = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 5, 20, 10]}
 _shade = iter(range(1, 10_000_000))
 
 
@@ -195,7 +195,7 @@ def test_dropping_bad_boxes_notes_each(tmp_path: Path) -> None:
         ({"categories": []}, "no categories"),
         ({"categories": [{"id": 1}]}, "needs a whole number as id, and a name"),
         ({"categories": [*CATEGORIES, {"id": 9, "name": "cell"}]}, "stands twice"),
-        ({"categories": [{"id": 3, "name": "cell"}]}, "differ from those of the file before"),
+        ({"categories": [{"id": 1, "name": "cell"}]}, "differ from those of the file before"),
     ],
 )
 def test_bad_description_is_refused_under_every_policy(change: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def test_default_splits(tmp_path: Path) -> None:
     (tmp_path / "ImageSets/Main/trainval.txt").unlink()
     assert splits() == [["a"], ["t"]]
     assert "has no split 'tset': did you mean 'test'?" in refusal(tmp_path, test=["tset"])
+    (tmp_path / "ImageSets/x.txt").write_text("v")
     assert "has no split '../x'" in refusal(tmp_path, test=["../x"])
 
 

@@ -184,7 +184,8 @@ def test_folder_without_images_in_its_path_has_labels_beside_the_images(tmp_path
     write_image(root / "v/b.png")
     write_labels(root / "v/b.txt")
     (root / "data.yaml").write_text("{train: t, val: v, names: [x]}")
-    assert len(read_dataset(root, "yolo").truth["t/a.png"]) == 1
+    for allowed in (None, tmp_path):
+        assert len(read_dataset(root, "yolo", root=allowed).truth["t/a.png"]) == 1
 
 
 def test_last_images_folder_becomes_labels(tmp_path: Path) -> None:
@@ -225,7 +226,9 @@ def test_yaml_is_found_by_any_name_when_it_is_the_only_one(tmp_path: Path) -> No
         ("{train: images/train, val: images/val, names: [a, null]}", "class 1"),
         ("{train: images/train, val: images/val, names: [a, {b: c}]}", "class 1"),
         ("{train: images/train, val: images/val, names: [a], nc: 2}", "nc: 2, but names: has 1"),
+        ("{train: images/train, val: images/val, names: [a, ' ']}", "class 1"),
         ("{train: images/train, val: images/val, nc: many}", "nc: 'many'"),
+        (f"{{train: images/train, val: images/val, nc: 0x{'f' * 6000}}}", "nc: a number too long to show"),
         ("{train: images/train, val: images/val, nc: 1000000000}", "nc: 1000000000"),
         ("{val: images/val, names: [a, b]}", "has no split 'train'"),
         ("{train: 3, val: images/val, names: [a, b]}", "train: 3 must be a folder"),
@@ -257,6 +260,7 @@ def test_missing_folder_and_unknown_words_are_refused(tmp_path: Path) -> None:
 
 
 BAD_ROWS = {
+    "0 0.9 0.5 0.5 0.5": "pixels out",
     "0 0.5 0.5 0.5": "4 columns",
     "0 0.5 0.5 0.5 0.5 0.9": "6 columns",
     "0 0.1 0.1 0.2 0.2 0.3 0.3 0.4": "8 columns",
@@ -273,7 +277,6 @@ BAD_ROWS = {
     "0 0.5 0.5 0 0.5": "zero area",
     "0 0.5 0.5 0.5 -0.001": "zero area",
     "0 0.5 0.5 1e-30 0.5": "zero area",
-    "0 0.9 0.5 0.5 0.5": "pixels out",
     "0 0.2 0.2 0.2 0.4 0.2 0.6": "zero area",
 }
 
@@ -435,10 +438,19 @@ def test_each_file_is_read_once_whatever_links_there_are(tmp_path: Path) -> None
 
 
 def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
-    make(tmp_path, train={"one/a": "", "two/b": ""})
-    for here, there in (("one", "two"), ("two", "one")):
-        (tmp_path / "images/train" / here / "link").symlink_to(f"../{there}")
-    assert len(read_dataset(tmp_path, "yolo").pool) == 2
+    folders = ["one", "two", "three", "four"]
+    make(tmp_path, train={f"{name}/a": "" for name in folders})
+    for here in folders:
+        for there in folders:
+            (tmp_path / "images/train" / here / f"to_{there}").symlink_to(f"../{there}")
+    assert ids(read_dataset(tmp_path, "yolo"))[:-1] == [f"images/train/{name}/a.png" for name in sorted(folders)]
+
+
+def test_linked_folder_outside_is_one_problem_and_not_listed(tmp_path: Path) -> None:
+    make(tmp_path / "outside", train={"a": "", "b": ""})
+    make(tmp_path / "inside")
+    (tmp_path / "inside/images/train/link").symlink_to(tmp_path / "outside/images/train")
+    assert [Path(problem.file).name for problem in problems(tmp_path / "inside")] == ["link"]
 
 
 def test_linked_folder_inside_the_data_set_is_followed(tmp_path: Path) -> None:
@@ -466,6 +478,7 @@ def test_broken_link_and_pipe_are_problems_and_not_passed_over(tmp_path: Path) -
 
 def test_listed_image_that_is_none_is_a_problem_with_its_line(tmp_path: Path) -> None:
     make(tmp_path, {"train": "train.txt", "val": "images/val", "names": CLASSES})
+    write_labels(tmp_path / "README.md")
     write_labels(tmp_path / "train.txt", "images/train/a.png\nimages/train/gone.png\nREADME.md\nimages/train/\0.png")
     assert [(Path(problem.file).name, problem.line) for problem in problems(tmp_path)] == [
         ("train.txt", 2),
@@ -529,6 +542,7 @@ def test_nothing_outside_of_the_folder_is_read(
     monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path) or real_read(path))
     message = refusal(inside, missing_labels="skip", bad_boxes="drop")
     assert f"lies outside of {inside}" in message
+    assert ("data.yaml: path: " in message) == ("path" in way)
     assert opened
     assert not [path for path in opened if os.path.realpath(path).startswith(str(outside))]
     if "stripped" not in way:

@@ -105,11 +105,17 @@ def test_colours_of_every_kind_of_file(data: bytes) -> None:
     assert whole_size(data) == upright_size(data) == (60, 40)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_alpha_is_dropped_and_not_blended(kind: str) -> None:
     picture = PICTURE.convert("RGBA")
     picture.putalpha(128)
     assert np.abs(decode(encoded(picture, kind, lossless=True)).astype(int) - QUARTERS).max() < 4
+
+
+def test_colours_of_a_tiff_are_multiplied_by_its_alpha_as_ultralytics_sees_them() -> None:
+    picture = PICTURE.convert("RGBA")
+    picture.putalpha(128)
+    assert np.abs(decode(encoded(picture, "TIFF")).astype(int) - QUARTERS * (128 / 255)).max() < 2
 
 
 def test_sixteen_bits_keep_their_high_byte() -> None:
@@ -192,6 +198,19 @@ def test_what_is_no_image_is_refused(data: bytes, message: str) -> None:
     for look in (upright_size, whole_size, decode):
         with pytest.raises(ImageError, match=message):
             look(data)
+
+
+def test_reader_that_could_run_a_program_is_not_asked() -> None:
+    postscript = encoded(PICTURE, "EPS")
+    assert Image.open(io.BytesIO(postscript)).size == (60, 40)
+    with pytest.raises(ImageError, match="known format"):
+        upright_size(postscript)
+
+
+def test_pixels_of_another_size_than_the_header_says_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_opencv_pixels", lambda _: np.zeros((60, 40, 3), np.uint8))
+    with pytest.raises(ImageError, match="image is 60x40 by its header"):
+        decode(encoded(PICTURE, "PNG"))
 
 
 @settings(max_examples=60, deadline=None)
