@@ -11,7 +11,7 @@ from rich.console import Console
 
 from raylearn import __version__
 from raylearn.config import Experiment, load_experiment
-from raylearn.errors import RaylearnError, RunFailedError
+from raylearn.errors import DatasetError, RaylearnError, RunFailedError
 
 # Typer has no public name for the base of its usage errors, and brings a click of its own or not, by version.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -82,6 +82,8 @@ def check(file: _File, overrides: _Overrides = None) -> None:
     """Check an experiment and its data set, list every problem with file and line, and run nothing."""
     from raylearn.data.formats import find_problems
     from raylearn.detectors import check_detector
+    from raylearn.sweep.runner import open_dataset
+    from raylearn.sweep.trial import Bench
 
     experiment = load_experiment(file, overrides or ())
     check_detector(experiment.detector.model, experiment.training.arguments)
@@ -89,25 +91,26 @@ def check(file: _File, overrides: _Overrides = None) -> None:
     if section.path is None:
         typer.echo(f"{file}: the experiment is fine; the {section.format} data set is generated when it runs")
         return
-    problems = find_problems(section.path, section.format, pool=section.pool, test=section.test)
+    problems = find_problems(
+        section.path,
+        section.format,
+        pool=section.pool,
+        test=section.test,
+        missing_labels=section.missing_labels,
+        bad_boxes=section.bad_boxes,
+        root=section.root,
+    )
     for problem in problems:
         typer.echo(str(problem))
-    _check_dataset(experiment, Console(stderr=True))
-    typer.echo(f"{file}: the experiment can be run ({len(problems)} problems, each handled as the file says)")
-
-
-def _check_dataset(experiment: Experiment, console: Console) -> None:
-    """Reads the data set as a run would."""
-    from raylearn.sweep.runner import open_dataset
-    from raylearn.sweep.trial import Bench
-
+    if problems:
+        raise DatasetError(f"{section.path}: {len(problems)} problems, listed above")
     dataset = open_dataset(experiment, Path("unused"))
     Bench.of(experiment, dataset)
-    console.print(
-        f"{dataset.name}: {len(dataset.pool)} images in the pool, {len(dataset.test)} held out, classes "
-        f"{', '.join(dataset.class_names)}",
-        highlight=False,
-        markup=False,
+    for note in dataset.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(
+        f"{file}: fine; {len(dataset.pool)} images in the pool, {len(dataset.test)} held out, classes "
+        f"{', '.join(dataset.class_names)}"
     )
 
 

@@ -50,6 +50,7 @@ class DatasetSection(_Section):
     path: Path | None = Field(None, description="the data set's folder (or data.yaml); not for reef")
     pool: tuple[str, ...] | None = Field(None, description="split names that may be labelled; the format's usual ones")
     test: tuple[str, ...] | None = Field(None, description="split names held out; the format's usual ones")
+    root: Path | None = Field(None, description="files outside of this folder are not read; null: the data set's own")
     missing_labels: Literal["refuse", "background", "skip"] = Field(
         "refuse", description="an image without a label file: an error, an empty frame, or left out"
     )

@@ -64,6 +64,7 @@ def open_dataset(experiment: Experiment, folder: Path) -> Dataset:
         test=section.test,
         missing_labels=section.missing_labels,
         bad_boxes=section.bad_boxes,
+        root=section.root,
     )
 
 
