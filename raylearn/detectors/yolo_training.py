@@ -1,5 +1,6 @@
 """One training by Ultralytics' own trainer, on a private copy of the labelled set."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from raylearn.data.dataset import GroundTruth, Image
+from raylearn.data.images import read_bytes
 from raylearn.detectors.base import TrainingSet
 from raylearn.errors import DivergedError, RaylearnError
 
@@ -74,6 +76,13 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
         data = yaml.safe_load(Path(self.args.data).read_text())
         return {**data, "path": Path(data["path"]), "nc": len(data["names"]), "channels": 3}
 
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        dataset = super().build_dataset(img_path, mode, batch)
+        given = len(list(Path(img_path).iterdir()))
+        if len(dataset) != given:
+            raise RaylearnError(f"Ultralytics leaves out {given - len(dataset)} of {given} training images: check them")
+        return dataset
+
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         batch = super().preprocess_batch(batch)
         batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
@@ -94,13 +103,24 @@ def write_data_yaml(train: TrainingSet, folder: Path) -> Path:
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
     for index, image in enumerate(sorted(train.images, key=lambda image: image.image_id)):
-        (folder / "images" / f"{index:07d}{Path(image.uri).suffix.lower()}").symlink_to(Path(image.uri).resolve())
+        _place(image, folder / "images" / f"{index:07d}{Path(image.uri).suffix.lower()}")
         (folder / "labels" / f"{index:07d}.txt").write_text(_label_rows(image, train.truth[image.image_id]))
     path = folder / "data.yaml"
     images = str(folder / "images")
     names = dict(enumerate(train.class_names))
     path.write_text(yaml.safe_dump({"path": str(folder), "train": images, "val": images, "names": names}))
     return path
+
+
+def _place(image: Image, target: Path) -> None:
+    """Makes an image's bytes appear at `target`: a link where that is safe."""
+    source = Path(image.uri)
+    if not source.is_file():
+        target.write_bytes(read_bytes(image.uri))
+    elif source.suffix.lower() in (".jpg", ".jpeg") and not source.read_bytes().endswith(b"\xff\xd9"):
+        shutil.copyfile(source, target)  # a copy: Ultralytics rewrites such a JPEG in place
+    else:
+        target.symlink_to(source.resolve())
 
 
 def _label_rows(image: Image, truth: GroundTruth) -> str:

@@ -78,6 +78,7 @@ def run_experiment(
         RunFailedError: no trial came to its end.
     """
     started = datetime.now(UTC)
+    run_folder = run_folder.resolve()  # trials and workers have working directories of their own
     _make_folder(run_folder)
     with locked(run_folder):
         _refuse_another(run_folder, experiment)

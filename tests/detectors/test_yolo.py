@@ -1,5 +1,6 @@
 """The Ultralytics family against Ultralytics itself, on a model that has learned something."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def _predict(checkpoint: Path, settings: DetectorSettings, images: list[np.ndarr
 
 
 @pytest.fixture(scope="module")
-def ultralytics_model(trained: Path):  # noqa: ANN201  Ultralytics has no types
+def ultralytics_model(trained: Path):
     from ultralytics import YOLO
 
     content = torch.load(trained, weights_only=True)
@@ -151,7 +152,12 @@ def test_heads_with_class_scores_are_accepted(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("rtdetr-l", "RTDETRDecoder"), ("yolov8n-seg", "Segment"), ("yolov55", "does not exist"), ("../x", "does not exist")],
+    [
+        ("rtdetr-l", "RTDETRDecoder"),
+        ("yolov8n-seg", "Segment"),
+        ("yolov55", "does not exist"),
+        ("../x", "does not exist"),
+    ],
 )
 def test_heads_without_class_scores_and_unknown_names_are_refused(name: str, reason: str) -> None:
     with pytest.raises(DetectorError, match=reason) as refused:
@@ -201,7 +207,7 @@ class _Hostile:
     def __init__(self, canary: Path) -> None:
         self._canary = canary
 
-    def __reduce__(self):  # noqa: ANN204
+    def __reduce__(self):
         return (Path.touch, (self._canary,))
 
 
@@ -235,3 +241,15 @@ def test_map_of_perfect_detections_is_one_and_absent_classes_do_not_count() -> N
     measured = mean_average_precision([Detections(truth[0].boxes, scores)], truth, ("a", "b", "c"), 300)
     assert measured.map50_95 == pytest.approx(1)
     assert measured.class_ap == (pytest.approx(1), None, pytest.approx(1))
+
+
+def test_training_leaves_the_users_files_as_they_are(reef: Dataset, tmp_path: Path) -> None:
+    """Ultralytics writes a JPEG with bytes behind its end marker anew, where it lies."""
+    path = tmp_path / "trailing.jpg"
+    path.write_bytes(Path(reef.pool[0].uri).read_bytes() + b"\0\0")
+    before = path.read_bytes()
+    image = replace(reef.pool[0], uri=str(path))
+    detector = YoloDetector("yolov5n", SCORING, {"epochs": 1, "batch": 2}, num_threads=1)
+    train = TrainingSet(reef.class_names, (image, reef.pool[1]), reef.truth)
+    detector.fit(train, initial_weights=None, seed=0, checkpoint=tmp_path / "x.pt")
+    assert path.read_bytes() == before

@@ -36,9 +36,15 @@ def _run(content: dict[str, object], folder: Path, *arguments: str, **environmen
     """Runs the command as a user does and gives back what it printed."""
     file = folder.with_suffix(".yaml")
     file.write_text(json.dumps(content))
-    command = [str(Path(sys.executable).with_name("raylearn")), "run", str(file), "--out", str(folder), *arguments]
+    command = [str(Path(sys.executable).with_name("raylearn")), "run", str(file), "--out", folder.name, *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=280, env={**os.environ, **environment}, check=False
+        command,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=folder.parent,
+        env={**os.environ, **environment},
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr

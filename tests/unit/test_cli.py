@@ -109,7 +109,10 @@ def _label(text: str) -> Callable[[Path], object]:
         (_label("0 .5 .5 0 .2\n"), "2.txt:1"),
         (_label("0 .9 .5 .9 .2\n"), "2.txt:1"),
         (lambda data: (data / "labels" / "train" / "2.txt").unlink(), "missing_labels"),
-        (lambda data: shutil.copy(data / "images" / "train" / "1.png", data / "images" / "val" / "5.png"), "same bytes"),
+        (
+            lambda data: shutil.copy(data / "images" / "train" / "1.png", data / "images" / "val" / "5.png"),
+            "same bytes",
+        ),
         (lambda data: (data / "images" / "train" / "3.png").write_text("no image"), "3.png"),
         (lambda data: (data / "data.yaml").write_text("train: [\n"), "data.yaml"),
         (lambda data: (data / "data.yaml").write_text("train: images/train\nnames: [fish]\n"), "val"),
