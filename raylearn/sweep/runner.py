@@ -107,8 +107,9 @@ def run_experiment(
         if not finished:
             raise RunFailedError(f"all {len(wanted)} trials failed; {wanted[0].name}: {failed[wanted[0].name]}")
         rows = write_tables(finished, dataset.num_classes, run_folder)
-        facts = _run_facts(experiment, dataset, rows, failed, started, command, address)
-        _write_at_once(run_folder / RUN_FILE, json.dumps(facts, indent=1))
+        if missing or not (run_folder / RUN_FILE).exists():  # a run that only looked did not make these results
+            facts = _run_facts(experiment, dataset, rows, failed, started, command, address)
+            _write_at_once(run_folder / RUN_FILE, json.dumps(facts, indent=1))
     return Outcome(run_folder, sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, failed)
 
 

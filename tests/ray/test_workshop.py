@@ -1,0 +1,80 @@
+"""The workshop on a real Ray: each key is made once, whoever asks and however often."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from raylearn.errors import DivergedError
+from raylearn.learning.jobs import WorkResources, Workshop
+from raylearn.learning.store import Store, artifact_key
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+RESOURCES = WorkResources(cpus=1, gpus=0, scoring_actors=1, cpu_slots=2)
+
+
+@dataclass(frozen=True)
+class SlowJob:
+    """Leaves a mark for each time that it is really run."""
+
+    name: str
+    marks: Path
+    diverges: bool = False
+
+    kind = "training"
+
+    @property
+    def key(self) -> str:
+        return artifact_key(name=self.name)
+
+    def run(self, folder: Path, resources: WorkResources) -> dict[str, int]:
+        import time
+
+        (self.marks / f"{self.name}-{os.getpid()}-{time.monotonic_ns()}").touch()
+        time.sleep(0.5)
+        if self.diverges:
+            raise DivergedError("planted")
+        (folder / "made").write_text(self.name)
+        return {"cpus": resources.cpus}
+
+
+@pytest.fixture
+def workshop(tmp_path: Path):
+    import ray
+
+    return ray.remote(Workshop).options(num_cpus=0, max_concurrency=100).remote(tmp_path / "store", RESOURCES)
+
+
+def test_many_requests_for_one_key_are_one_making(workshop, tmp_path: Path) -> None:
+    import ray
+
+    job = SlowJob("one", tmp_path)
+    answers = ray.get([workshop.make.remote(job, f"trial {n}") for n in range(8)])
+    assert len(list(tmp_path.glob("one-*"))) == 1
+    assert sum(started for _, started in answers) == 1
+    assert len({artifact.facts["made_by"] for artifact, _ in answers}) == 1
+    again, started = ray.get(workshop.make.remote(job, "later"))
+    assert not started
+    assert again == Store(tmp_path / "store").find("training", job.key)
+
+
+def test_a_failed_making_reaches_all_who_wait_and_can_be_asked_for_again(workshop, tmp_path: Path) -> None:
+    import ray
+
+    job = SlowJob("bad", tmp_path, diverges=True)
+    waiting = [workshop.make.remote(job, f"trial {n}") for n in range(3)]
+    for reference in waiting:
+        with pytest.raises(ray.exceptions.RayTaskError, match="planted"):
+            ray.get(reference)
+    assert len(list(tmp_path.glob("bad-*"))) == 1
+    good = SlowJob("bad", tmp_path)
+    assert ray.get(workshop.make.remote(good, "later"))[1]
+
+
+def test_more_jobs_than_slots_are_all_made(workshop, tmp_path: Path) -> None:
+    import ray
+
+    jobs = [SlowJob(f"job{n}", tmp_path) for n in range(7)]
+    artifacts = ray.get([workshop.make.remote(job, "trial") for job in jobs])
+    assert {artifact.key for artifact, _ in artifacts} == {job.key for job in jobs}
