@@ -5,6 +5,8 @@ import os
 import shutil
 import tempfile
 
+from PIL import Image
+
 _SWITCHES = {
     "ULTRALYTICS_SAFE_LOAD": "1",  # otherwise a crafted .pt runs code when it is opened
     "YOLO_AUTOINSTALL": "0",  # otherwise a text file named .jpg makes it call pip
@@ -22,6 +24,11 @@ def isolate_ultralytics() -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["YOLO_CONFIG_DIR"] = folder
 
+    pillow_open = Image.open
+    import ultralytics.utils.patches  # noqa: F401  it replaces Image.open, once
     from ultralytics import settings
+
+    # Theirs looks for a plugin to install whenever a file is no image.
+    Image.open = pillow_open
 
     settings.update({"sync": False, **{name: False for name in _TRACKERS if name in settings}})
