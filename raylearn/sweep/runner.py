@@ -106,10 +106,14 @@ def run_experiment(
                 failed[trial.name] = "ended without a result"
         if not finished:
             raise RunFailedError(f"all {len(wanted)} trials failed; {wanted[0].name}: {failed[wanted[0].name]}")
+        facts = next(iter(finished.values()))[0].model.facts
+        if "tensors_matched" in facts:
+            matched, total = facts["tensors_matched"], facts["tensors_total"]
+            console.print(f"initial weights: {matched} of the model's {total} tensors were taken from them")
         rows = write_tables(finished, dataset.num_classes, run_folder)
         if missing or not (run_folder / RUN_FILE).exists():  # a run that only looked did not make these results
-            facts = _run_facts(experiment, dataset, rows, failed, started, command, address)
-            _write_at_once(run_folder / RUN_FILE, json.dumps(facts, indent=1))
+            record = _run_facts(experiment, dataset, rows, failed, started, command, address)
+            _write_at_once(run_folder / RUN_FILE, json.dumps(record, indent=1))
     return Outcome(run_folder, sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, failed)
 
 
