@@ -1,0 +1,167 @@
+"""One trial from first to last round, with results written by hand where a detector would make them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raylearn.config import Arm, Experiment
+from raylearn.data.dataset import Dataset
+from raylearn.errors import DivergedError, QueryError
+from raylearn.learning.jobs import Job
+from raylearn.learning.scoring import ScoringJob
+from raylearn.learning.store import Artifact, Store
+from raylearn.learning.training import TrainingJob
+from raylearn.sweep.grid import Trial, arms, num_rounds, trials
+from raylearn.sweep.trial import Bench, TrialRound, run_trial
+from tests.unit.hand_made import make_dataset, make_image, write_scores
+
+CONTENT: dict[str, Any] = {
+    "name": "hand-made",
+    "dataset": {"format": "yolo", "path": "unused"},
+    "initial_size": 3,
+    "budget": 4,
+    "arms": {
+        "query_size": [2],
+        "controls": ["random", "box_count", "full_data"],
+        "weighting": ["none", "inverse_sqrt"],
+    },
+    "seeds": [0, 1],
+}
+EXPERIMENT = Experiment.model_validate(CONTENT)
+DATASET = make_dataset({f"{number:02d}.jpg": [number % 3] for number in range(12)})
+BENCH = Bench.of(EXPERIMENT, DATASET)
+
+
+class HandMaker:
+    """Answers every job from a real store; a scored image shows as many equal detections as its number says."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = Store(root)
+        self.jobs: list[Job] = []
+
+    def __call__(self, job: Job) -> Artifact:
+        self.jobs.append(job)
+
+        def make(folder: Path) -> Mapping[str, Any]:
+            if isinstance(job, ScoringJob):
+                names = job.manifest.table["image_id"].to_pylist()
+                write_scores({name: [[0.5, 0.2, 0.1]] * int(name[:2]) for name in names}, folder, num_classes=3)
+            return {"map50": 0.5, "map50_95": 0.3, "class_ap": [0.1, 0.2, None], "seconds": 1.0, "made_by": "hand"}
+
+        return self.store.find(job.kind, job.key) or self.store.add(job.kind, job.key, make)
+
+
+def _run(trial: Trial, tmp_path: Path, bench: Bench = BENCH) -> tuple[list[TrialRound], list[Job]]:
+    maker = HandMaker(tmp_path)
+    return list(run_trial(trial, bench, maker)), maker.jobs
+
+
+@pytest.mark.parametrize("trial", trials(EXPERIMENT), ids=lambda trial: trial.name)
+def test_the_labelled_set_grows_by_the_query_until_the_budget_is_spent(trial: Trial, tmp_path: Path) -> None:
+    rounds, jobs = _run(trial, tmp_path)
+    assert len(rounds) == num_rounds(EXPERIMENT, trial.arm)
+    sizes = [len(finished.pool.labelled) for finished in rounds]
+    assert sizes == ([12] if trial.arm.strategy == "full_data" else [3, 5, 7])
+    scored = [job for job in jobs if job.kind == "ledger"]
+    assert len(scored) == (2 if trial.arm.needs_scores else 0)
+
+
+def test_a_query_takes_the_images_of_the_highest_scores(tmp_path: Path) -> None:
+    rounds, _ = _run(Trial(Arm("box_count", query_size=2), 0), tmp_path)
+    start = set(rounds[0].pool.labelled)
+    waiting = sorted((image.image_id for image in DATASET.pool if image.image_id not in start), reverse=True)
+    assert rounds[1].query is not None
+    assert list(rounds[1].query.image_ids) == waiting[:2]
+    assert rounds[1].query.scores == tuple(float(name[:2]) for name in waiting[:2])
+
+
+def test_scoring_sees_the_unlabelled_pool_and_never_the_test_split(tmp_path: Path) -> None:
+    rounds, jobs = _run(Trial(Arm("box_count", query_size=2), 0), tmp_path)
+    scored = [set(job.manifest.table["image_id"].to_pylist()) for job in jobs if isinstance(job, ScoringJob)]
+    everything = {image.image_id for image in DATASET.pool}
+    assert scored == [everything - rounds[0].pool.labelled.keys(), everything - rounds[1].pool.labelled.keys()]
+
+
+def test_every_arm_of_a_seed_shares_the_first_training_and_another_seed_has_its_own() -> None:
+    def first_keys(seed: int) -> set[str]:
+        cells = [Trial(arm, seed) for arm in arms(EXPERIMENT) if arm.strategy != "full_data"]
+        return {BENCH.training(BENCH.start_pool(trial), seed).key for trial in cells}
+
+    assert len(first_keys(0)) == len(first_keys(1)) == 1
+    assert first_keys(0) != first_keys(1)
+
+
+def _training(dataset: Dataset, **changes: Any) -> TrainingJob:
+    experiment = Experiment.model_validate({**CONTENT, **changes})
+    bench = Bench.of(experiment, dataset)
+    return bench.training(bench.start_pool(Trial(Arm("random", query_size=2), 0)), seed=0)
+
+
+def test_where_files_lie_and_what_resources_there_are_do_not_decide_a_training() -> None:
+    moved = replace(DATASET, pool=tuple(make_image(image.image_id, folder="/elsewhere") for image in DATASET.pool))
+    assert _training(moved).key == _training(DATASET).key
+    assert _training(DATASET, resources={"training_cpus": 4}, name="other").key == _training(DATASET).key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"epochs": 7}},
+        {"training": {"options": {"lr0": 0.5}}},
+        {"detector": {"image_size": 320}},
+        {"detector": {"model": "yolov8n"}},
+        {"initial_size": 4},
+    ],
+)
+def test_what_can_change_a_training_changes_its_key(changes: dict[str, Any]) -> None:
+    assert _training(DATASET, **changes).key != _training(DATASET).key
+
+
+def test_a_moved_box_changes_the_key_of_a_training() -> None:
+    labelled = next(iter(_training(DATASET).train.truth))
+    truth = DATASET.truth[labelled]
+    moved = replace(truth, boxes=truth.boxes + np.float32(1))
+    assert _training(replace(DATASET, truth={**DATASET.truth, labelled: moved})).key != _training(DATASET).key
+
+
+def test_a_diverged_training_names_its_trial_and_round(tmp_path: Path) -> None:
+    maker = HandMaker(tmp_path)
+
+    def make(job: Job) -> Artifact:
+        if isinstance(job, TrainingJob) and len(job.train.images) == 5:
+            raise DivergedError("loss is NaN")
+        return maker(job)
+
+    trial = Trial(Arm("random", query_size=2), 1)
+    with pytest.raises(DivergedError, match=r"trial random-q2-s1, round 1: loss is NaN"):
+        list(run_trial(trial, BENCH, make))
+
+
+def test_a_budget_larger_than_the_pool_is_refused_before_any_work() -> None:
+    with pytest.raises(QueryError, match=r"ask for 13 images, but the pool of 'hand-made' has 12: lower budget"):
+        Bench.of(Experiment.model_validate({**CONTENT, "budget": 10}), DATASET)
+
+
+def test_conditional_probabilities_of_one_class_are_refused() -> None:
+    content = {**CONTENT, "arms": {**CONTENT["arms"], "probabilities": ["conditional"]}}
+    one = make_dataset({f"{number:02d}.jpg": [0] for number in range(12)}, class_names=("fish",))
+    with pytest.raises(QueryError, match="use `background`"):
+        Bench.of(Experiment.model_validate(content), one)
+
+
+def test_names_of_trials_are_unique_and_fit_for_files() -> None:
+    names = [trial.name for trial in trials(EXPERIMENT)]
+    assert len(set(names)) == len(names) == 2 * (3 + 2)
+    assert all(name.replace("-", "").replace("_", "").isalnum() for name in names)
+
+
+def test_controls_are_there_for_every_query_size_and_full_data_once() -> None:
+    content = {**CONTENT, "arms": {**CONTENT["arms"], "query_size": [1, 2, 4]}}
+    strategies = [arm.strategy for arm in arms(Experiment.model_validate(content))]
+    assert strategies.count("random") == strategies.count("box_count") == 3
+    assert strategies.count("full_data") == 1
+    assert strategies.count("uncertainty") == 2 * 3
