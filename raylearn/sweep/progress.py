@@ -17,7 +17,7 @@ class SweepProgress(Callback):  # type: ignore[misc]
     def __init__(self, trials: dict[str, Trial], rounds_wanted: int, console: Console) -> None:
         self._num_trials = len(trials)
         self._rounds_wanted = rounds_wanted
-        self._rounds_done = 0
+        self._rounds_done: set[tuple[str, int]] = set()  # a trial that lost its process tells its rounds again
         self._trained = 0
         self._finished: set[str] = set()
         self.failed: dict[str, str] = {}
@@ -51,15 +51,16 @@ class SweepProgress(Callback):  # type: ignore[misc]
             self.failed[result["trial_name"]] = result["failed"]
             self._console.print(f"failed: {result['trial_name']}; the others go on", highlight=False, markup=False)
             return
-        self._rounds_done += 1
+        self._rounds_done.add((result["trial_name"], result["round"]))
         self._trained += result["trained"]
         if result["round"] + 1 == result["num_rounds"]:
             self._finished.add(result["trial_name"])
-        self._bar.update(self._task, completed=self._rounds_done, description=self._counts())
+        self._bar.update(self._task, completed=len(self._rounds_done), description=self._counts())
+        made = f"trained on {result['device']}" if result["trained"] else "reused"
         self._console.print(
             f"{result['trial_name']}  round {result['round']}/{result['num_rounds'] - 1}  "
             f"{result['num_images']} images, {result['num_boxes']} boxes  mAP50 {result['map50']:.3f}  "
-            f"{'trained' if result['trained'] else 'reused'}  [{self._counts()}, {self._time_left()}]",
+            f"{made}  [{self._counts()}, {self._time_left()}]",
             soft_wrap=True,
             highlight=False,
             markup=False,
@@ -70,10 +71,11 @@ class SweepProgress(Callback):  # type: ignore[misc]
         return self._trained
 
     def _counts(self) -> str:
-        reused = self._rounds_done - self._trained
+        reused = len(self._rounds_done) - self._trained
         return f"trials {len(self._finished)}/{self._num_trials}, trained {self._trained}, reused {reused}"
 
     def _time_left(self) -> str:
         elapsed = time.monotonic() - self._start
-        left = elapsed / self._rounds_done * (self._rounds_wanted - self._rounds_done)
+        done = len(self._rounds_done)
+        left = elapsed / done * (self._rounds_wanted - done)
         return f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left"

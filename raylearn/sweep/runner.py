@@ -265,6 +265,7 @@ def _tune_trial(config: Mapping[str, Any], bench: Bench, workshop: Any) -> None:
                     "map50": finished.evaluation.facts["map50"],
                     "map50_95": finished.evaluation.facts["map50_95"],
                     "trained": trained,
+                    "device": finished.model.facts["device"],
                 }
             )
             trained = 0
