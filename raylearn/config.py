@@ -1,13 +1,14 @@
 """The experiment file: everything a run depends on, as frozen, validated models."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raylearn.data.reef import MIN_SIDE, ReefSettings
 from raylearn.errors import ConfigError, nearest
@@ -16,6 +17,7 @@ Uncertainty = Literal["least_confidence", "margin", "margin_squared", "entropy"]
 Aggregation = Literal["sum", "max", "mean"]
 Weighting = Literal["none", "inverse_frequency", "inverse_sqrt"]
 Probabilities = Literal["background", "conditional", "independent"]
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 Control = Literal["random", "box_count", "full_data"]
 
 
@@ -86,6 +88,17 @@ class TrainingSection(_Section):
     options: dict[str, float | int | bool | str] = Field(
         default_factory=dict, description="more of Ultralytics' training arguments, such as lr0, mosaic, optimizer"
     )
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _exponents_are_numbers(cls, options: Any) -> Any:
+        """YAML 1.1 reads 1e-3, without a dot, as a word."""
+        if not isinstance(options, dict):
+            return options
+        return {
+            name: float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+            for name, value in options.items()
+        }
 
     @model_validator(mode="after")
     def _options_are_known(self) -> "TrainingSection":

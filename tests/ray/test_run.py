@@ -126,7 +126,7 @@ def test_a_torn_checkpoint_is_made_again(finished: tuple[Path, str]) -> None:
 
 
 def test_a_diverged_trial_is_listed_and_the_others_finish(tmp_path: Path) -> None:
-    content = {**CONTENT, "training": {"epochs": 3, "batch_size": 8, "options": {"box": 1e38}}}
+    content = {**CONTENT, "training": {"epochs": 3, "batch_size": 8, "options": {"box": 1.5e38}}}
     content["arms"] = {"query_size": [8], "controls": ["random"]}
     with pytest.raises(AssertionError, match="diverged") as failed:
         _run(content, tmp_path / "diverged")

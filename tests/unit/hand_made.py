@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raylearn.config import Experiment
 from raylearn.data.dataset import Dataset, GroundTruth, Image
@@ -45,14 +46,8 @@ def make_detections(class_scores: Sequence[Sequence[float]], num_classes: int = 
     return Detections(boxes, scores)
 
 
-def write_scores(
-    class_scores: Mapping[str, Sequence[Sequence[float]] | str],
-    folder: Path,
-    num_classes: int = 2,
-    facts: Mapping[str, Any] | None = None,
-) -> None:
-    """Writes a ledger from image id -> class scores of its detections, or the error that reading it gave."""
-    folder.mkdir(parents=True, exist_ok=True)
+def make_rows(class_scores: Mapping[str, Sequence[Sequence[float]] | str], num_classes: int = 2) -> pa.Table:
+    """Ledger rows from image id -> class scores of its detections, or the error that reading it gave."""
     errors = [found if isinstance(found, str) else "" for found in class_scores.values()]
     columns = {
         "image_id": list(class_scores),
@@ -65,13 +60,13 @@ def write_scores(
     detections = [
         make_detections([] if isinstance(found, str) else found, num_classes) for found in class_scores.values()
     ]
-    write_ledger(rows(columns, detections, num_classes), facts or {}, folder)
+    return rows(columns, detections, num_classes)
 
 
 def make_ledger(
     class_scores: Mapping[str, Sequence[Sequence[float]] | str], folder: Path, num_classes: int = 2
 ) -> Ledger:
-    write_scores(class_scores, folder, num_classes)
+    write_ledger(make_rows(class_scores, num_classes), {}, folder)
     return Ledger.read(folder)
 
 

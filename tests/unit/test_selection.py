@@ -1,91 +1,213 @@
-"""From a ledger to the images that are asked for."""
+"""The query of an arm, against ledgers of a few detections whose scores can be worked out on paper."""
 
-from pathlib import Path
+import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from raylearn.config import Arm
 from raylearn.errors import QueryError
+from raylearn.learning.cycle import Query
 from raylearn.learning.selection import image_scores, query_at_random, query_by_scores, scored_subset
-from raylearn.scoring.manifest import Manifest
-from tests.unit.hand_made import make_image, make_ledger
+from tests.unit.hand_made import make_ledger
 
-# b shows nothing, d could not be read
-FOUND = {"c": [[0.5, 0.5]], "b": [], "a": [[0.9, 0.0], [0.2, 0.6]], "d": "cut off"}
-ENTROPY = Arm("uncertainty", "entropy", "sum", "none", "conditional", 1)
+quick = settings(deadline=None, max_examples=30)
 
-
-def test_a_ledger_is_ordered_by_id_and_keeps_errors_apart(tmp_path: Path) -> None:
-    ledger = make_ledger(FOUND, tmp_path)
-    assert list(ledger.image_ids) == ["a", "b", "c"]
-    assert list(ledger.offsets) == [0, 2, 2, 3]
-    np.testing.assert_allclose(ledger.class_scores, [[0.9, 0.0], [0.2, 0.6], [0.5, 0.5]], atol=1e-6)
-    assert ledger.errors == {"d": "cut off"}
-
-
-def test_equal_content_gives_an_equal_ledger_file(tmp_path: Path) -> None:
-    make_ledger(FOUND, tmp_path / "one")
-    make_ledger(dict(reversed(FOUND.items())), tmp_path / "other")
-    one, other = ((tmp_path / name / "ledger.parquet").read_bytes() for name in ("one", "other"))
-    assert one == other
+# two detections, one, none, and one that could not be read
+SCORES = {
+    "a.jpg": [[0.6, 0.2], [0.5, 0.5]],
+    "b.jpg": [[0.9, 0.1]],
+    "c.jpg": [],
+    "d.jpg": "image has 0 bytes",
+}
+NO_LABELS = np.zeros(2, dtype=np.int64)
+IDS = [f"clip/{i:02}.jpg" for i in range(12)]
 
 
-def test_entropies_of_an_image_are_summed_and_no_detection_is_zero(tmp_path: Path) -> None:
-    scores = image_scores(ENTROPY, make_ledger(FOUND, tmp_path), np.array([1, 1]))
-    quarter = -(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75))
-    np.testing.assert_allclose(scores, [quarter, 0, 1], atol=1e-6)
+@pytest.fixture
+def ledger(tmp_path):
+    return make_ledger(SCORES, tmp_path)
 
 
-def test_a_detection_is_weighted_by_its_predicted_class_and_the_labelled_counts(tmp_path: Path) -> None:
-    arm = Arm("uncertainty", "entropy", "sum", "inverse_frequency", "conditional", 1)
-    ledger = make_ledger(FOUND, tmp_path)
-    plain = image_scores(ENTROPY, ledger, np.array([7, 1]))
-    weighted = image_scores(arm, ledger, np.array([7, 1]))  # weights 10/8 and 10/2
-    np.testing.assert_allclose(weighted, plain * [5, 1, 1.25], atol=1e-6)
-    capped = image_scores(arm, ledger, np.array([7, 1]), weight_cap=2)
-    np.testing.assert_allclose(capped, plain * [2, 1, 1.25], atol=1e-6)
+def arm(uncertainty="least_confidence", aggregation="sum", weighting="none", probabilities="background") -> Arm:
+    return Arm("uncertainty", uncertainty, aggregation, weighting, probabilities, 2)
 
 
+# Image scores. Under `background` the three detections are (.6, .2, .2), (.5, .5, 0) and (.9, .1, 0).
+
+H = {
+    "background": [
+        -(0.6 * math.log(0.6) + 0.4 * math.log(0.2)) / math.log(3),
+        math.log(2) / math.log(3),
+        -(0.9 * math.log(0.9) + 0.1 * math.log(0.1)) / math.log(3),
+    ],
+    "conditional": [
+        -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25)),
+        1.0,
+        -(0.9 * math.log2(0.9) + 0.1 * math.log2(0.1)),
+    ],
+}
+PER_DETECTION = {
+    ("least_confidence", "background"): [0.4, 0.5, 0.1],
+    ("least_confidence", "conditional"): [0.25, 0.5, 0.1],
+    ("least_confidence", "independent"): [0.4, 0.5, 0.1],
+    ("margin", "background"): [0.6, 1.0, 0.2],
+    ("margin", "conditional"): [0.5, 1.0, 0.2],
+    ("margin_squared", "background"): [0.36, 1.0, 0.04],
+    ("margin_squared", "independent"): [0.36, 1.0, 0.04],
+    ("entropy", "background"): H["background"],
+    ("entropy", "conditional"): H["conditional"],
+}
+
+
+@pytest.mark.parametrize(("uncertainty", "probabilities"), PER_DETECTION)
 @pytest.mark.parametrize("aggregation", ["sum", "max", "mean"])
-def test_equal_class_counts_leave_the_ranking_alone(tmp_path: Path, aggregation: str) -> None:
-    ledger = make_ledger(FOUND, tmp_path)
-    rankings = [
-        query_by_scores(ledger.image_ids, image_scores(arm, ledger, np.array([4, 4])), 3, seed=0).image_ids
-        for weighting in ("none", "inverse_frequency", "inverse_sqrt")
-        for arm in [Arm("uncertainty", "entropy", aggregation, weighting, "conditional", 1)]  # type: ignore[arg-type]
-    ]
-    assert rankings[0] == rankings[1] == rankings[2]
+def test_an_image_is_scored_by_the_aggregate_of_its_detections(ledger, uncertainty, probabilities, aggregation):
+    first, second, third = PER_DETECTION[uncertainty, probabilities]
+    a = {"sum": first + second, "max": max(first, second), "mean": (first + second) / 2}[aggregation]
+    found = image_scores(arm(uncertainty, aggregation, probabilities=probabilities), ledger, NO_LABELS)
+    np.testing.assert_allclose(found, [a, third, 0], atol=1e-6)
 
 
-def test_box_count_counts_boxes(tmp_path: Path) -> None:
-    assert list(image_scores(Arm("box_count", query_size=1), make_ledger(FOUND, tmp_path), np.array([1, 1]))) == [
-        2,
-        0,
-        1,
-    ]
+def test_box_count_scores_an_image_by_its_detections_whatever_they_are(ledger):
+    assert image_scores(Arm("box_count", query_size=2), ledger, NO_LABELS).tolist() == [2, 1, 0]
 
 
-def test_chance_depends_on_seed_and_round_and_not_on_order() -> None:
-    names = [f"{number}.jpg" for number in range(50)]
-    drawn = query_at_random(names, 5, seed=1, round_index=1)
-    assert query_at_random(names[::-1], 5, seed=1, round_index=1) == drawn
-    assert query_at_random(names, 5, seed=2, round_index=1) != drawn
-    assert query_at_random(names, 5, seed=1, round_index=2) != drawn
+def test_an_image_without_detections_scores_zero_and_one_that_could_not_be_read_is_not_ranked(ledger):
+    assert ledger.image_ids.tolist() == ["a.jpg", "b.jpg", "c.jpg"]
+    assert image_scores(arm(), ledger, NO_LABELS)[2] == 0
+    assert image_scores(arm(weighting="inverse_frequency"), ledger, np.array([5, 0]))[2] == 0
 
 
-def test_the_scored_subset_is_a_random_part_or_all() -> None:
-    names = [f"{number}.jpg" for number in range(50)]
-    assert scored_subset(names, None, 0, 1) == names
-    part = scored_subset(names, 10, 0, 1)
-    assert len(set(part)) == 10
-    assert set(scored_subset(names[::-1], 10, 0, 1)) == set(part)
-    with pytest.raises(QueryError, match="lower budget"):
-        scored_subset([], 10, 0, 1)
+def test_a_ledger_without_any_detection_scores_every_image_zero(tmp_path):
+    empty = make_ledger({"a.jpg": [], "b.jpg": []}, tmp_path)
+    assert image_scores(arm(), empty, NO_LABELS).tolist() == [0, 0]
 
 
-def test_a_manifest_is_its_ids_and_contents_and_not_its_places() -> None:
-    images = [make_image(name) for name in ("b", "a")]
-    assert Manifest.of(images).hash == Manifest.of([make_image(name, folder="/else") for name in ("a", "b")]).hash
-    assert Manifest.of(images).hash != Manifest.of([make_image("a"), make_image("b", content="other")]).hash
-    assert len(Manifest.of([])) == 0
+@pytest.mark.parametrize("strategy", ["random", "full_data"])
+def test_a_strategy_that_looks_at_no_scores_is_not_ranked_by_them(ledger, strategy):
+    with pytest.raises(ValueError, match=f"'{strategy}' does not rank by scores"):
+        image_scores(Arm(strategy), ledger, NO_LABELS)
+
+
+# Weighting
+
+
+def test_a_detection_counts_by_the_labelled_boxes_of_its_own_predicted_class(tmp_path):
+    ledger = make_ledger(
+        {"crab.jpg": [[0.6, 0.0]], "fish.jpg": [[0.0, 0.6]], "both.jpg": [[0.6, 0.0], [0.0, 0.6]]}, tmp_path
+    )
+    # eight crabs and no fish: (8 + 2) / 9 and (8 + 2) / 1; ordered by image id
+    found = image_scores(arm(weighting="inverse_frequency"), ledger, np.array([8, 0]))
+    np.testing.assert_allclose(found, np.array([10 / 9 + 10, 10 / 9, 10]) * 0.4, rtol=1e-6)
+    found = image_scores(arm(weighting="inverse_sqrt"), ledger, np.array([8, 0]))
+    np.testing.assert_allclose(found[1:], np.sqrt([10 / 9, 10]) * 0.4, rtol=1e-6)
+
+
+def test_other_labels_give_another_ranking(tmp_path):
+    ledger = make_ledger({"crab.jpg": [[0.6, 0.0]], "fish.jpg": [[0.0, 0.61]]}, tmp_path)
+    weighted = arm(weighting="inverse_frequency")
+    assert image_scores(weighted, ledger, np.array([9, 0])).argmax() == 1
+    assert image_scores(weighted, ledger, np.array([0, 9])).argmax() == 0
+
+
+def test_the_cap_holds_a_weight_down(tmp_path):
+    ledger = make_ledger({"fish.jpg": [[0.0, 0.6]]}, tmp_path)
+    capped = image_scores(arm(weighting="inverse_frequency"), ledger, np.array([8, 0]), weight_cap=3)
+    np.testing.assert_allclose(capped, [3 * 0.4], rtol=1e-6)
+
+
+@quick
+@given(
+    st.lists(st.lists(st.tuples(*[st.floats(0, 1, width=16)] * 2), max_size=3), min_size=1, max_size=6),
+    st.integers(0, 50),
+    st.sampled_from(["inverse_frequency", "inverse_sqrt"]),
+)
+def test_equal_counts_do_not_change_the_ranking(tmp_path_factory, detections, count, weighting):
+    folder = tmp_path_factory.mktemp("ledger")
+    ledger = make_ledger({f"{i}.jpg": rows for i, rows in enumerate(detections)}, folder)
+    plain = image_scores(arm(), ledger, np.array([count, count]))
+    weighted = image_scores(arm(weighting=weighting), ledger, np.array([count, count]))
+    factor = 2.0 if weighting == "inverse_frequency" else math.sqrt(2)
+    np.testing.assert_allclose(weighted, plain * factor)
+    size = len(detections)
+    assert query_by_scores(ledger.image_ids, weighted / factor, size, 0).image_ids == (
+        query_by_scores(ledger.image_ids, plain, size, 0).image_ids
+    )
+
+
+# From scores to a query
+
+
+def test_a_query_is_the_highest_scores_in_order_with_what_they_were(ledger):
+    scores = image_scores(arm(), ledger, NO_LABELS)
+    query = query_by_scores(ledger.image_ids, scores, 2, seed=0)
+    assert query.image_ids == ("a.jpg", "b.jpg")
+    assert query.scores == pytest.approx((0.9, 0.1), abs=1e-6)
+    assert all(type(image_id) is str for image_id in query.image_ids)
+
+
+def test_equal_scores_are_ordered_by_the_seed_and_not_by_file_order():
+    queries = {query_by_scores(np.array(IDS, dtype=object), np.zeros(12), 3, seed).image_ids for seed in range(8)}
+    assert len(queries) == 8
+    assert tuple(IDS[:3]) not in queries
+
+
+def test_a_query_larger_than_the_ledger_is_refused(ledger):
+    with pytest.raises(QueryError, match="query of 4 images, but only 3 are unlabelled"):
+        query_by_scores(ledger.image_ids, np.zeros(3), 4, seed=0)
+
+
+# Random
+
+
+def test_a_random_query_needs_no_ledger_and_says_that_chance_chose():
+    query = query_at_random(IDS, 3, seed=0, round_index=1)
+    assert isinstance(query, Query)
+    assert len(set(query.image_ids)) == 3
+    assert set(query.image_ids) <= set(IDS)
+    assert query.scores == (0, 0, 0)
+
+
+def test_a_random_query_is_decided_by_seed_and_round_and_not_by_file_order():
+    def draw(ids=IDS, seed=0, round_index=1):
+        return query_at_random(ids, 6, seed, round_index).image_ids
+
+    assert draw() == draw(IDS[::-1])
+    assert len({draw(), draw(seed=1), draw(round_index=2)}) == 3
+
+
+def test_a_random_query_larger_than_the_pool_is_refused():
+    with pytest.raises(QueryError, match="query of 13 images, but only 12 are unlabelled"):
+        query_at_random(IDS, 13, seed=0, round_index=1)
+
+
+# What is scored
+
+
+@pytest.mark.parametrize("pool_size", [None, 12, 1000])
+def test_all_images_are_scored_unless_a_part_is_asked_for(pool_size):
+    assert scored_subset(IDS, pool_size, seed=0, round_index=1) == IDS
+
+
+def test_the_scored_part_is_shared_by_the_arms_of_a_seed_and_drawn_anew_every_round():
+    def part(ids=IDS, seed=0, round_index=1):
+        found = scored_subset(ids, 5, seed, round_index)
+        assert len(set(found)) == 5
+        return frozenset(found)
+
+    assert part() == part() == part(IDS[::-1])
+    assert part() <= set(IDS)
+    assert len({part(), part(seed=1), part(round_index=2)}) == 3
+
+
+def test_the_scored_part_is_not_the_random_query():
+    drawn = query_at_random(IDS, 5, seed=0, round_index=1).image_ids
+    assert set(drawn) != set(scored_subset(IDS, 5, seed=0, round_index=1))
+
+
+def test_a_pool_without_unlabelled_images_has_nothing_to_score():
+    with pytest.raises(QueryError, match="no unlabelled image is left to score: lower budget"):
+        scored_subset([], 5, seed=0, round_index=1)
