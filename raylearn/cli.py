@@ -86,7 +86,7 @@ def check(file: _File, overrides: _Overrides = None) -> None:
     from raylearn.sweep.trial import Bench
 
     experiment = load_experiment(file, overrides or ())
-    check_detector(experiment.detector.model, experiment.training.arguments)
+    check_detector(experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights)
     section = experiment.dataset
     if section.path is None:
         typer.echo(f"{file}: the experiment is fine; the {section.format} data set is generated when it runs")

@@ -74,7 +74,9 @@ class DetectorSection(_Section):
     """The model, and the settings every prediction of it shares."""
 
     model: str = Field("yolov5n", description="an Ultralytics detection architecture: yolov5n, yolov8s, yolo11m, ...")
-    image_size: int = Field(640, ge=32, multiple_of=32, description="side of the square images are fitted into, pixels")
+    image_size: int = Field(
+        640, ge=32, le=8192, multiple_of=32, description="side of the square images are fitted into, pixels"
+    )
     initial_weights: Path | None = Field(
         None, description="a checkpoint or state dict every training starts from; null trains from scratch"
     )
@@ -283,9 +285,13 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     for override in overrides:
         _apply_override(content, override)
     try:
-        return Experiment.model_validate(content)
+        experiment = Experiment.model_validate(content)
+        dump_experiment(experiment)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_describe(error)}") from error
+    except ValueError as error:  # such as half of a surrogate pair
+        raise ConfigError(f"{path} holds a text that cannot be written out again: {error}") from error
+    return experiment
 
 
 def dump_experiment(experiment: Experiment) -> str:

@@ -1,6 +1,7 @@
 """Detectors; each family is imported only where it is used, since that brings torch along."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from raylearn.detectors.base import Detector, DetectorSettings
@@ -19,9 +20,17 @@ def build_detector(
     return YoloDetector(model, settings, training, device, num_threads)
 
 
-def check_detector(model: str, training: Mapping[str, Any]) -> None:
-    """Raises DetectorError if the model is unknown or gives no class scores, ConfigError for impossible arguments."""
-    from raylearn.detectors.yolo import build_model, check_arguments
+def check_detector(model: str, training: Mapping[str, Any], initial_weights: Path | None = None) -> None:
+    """Finds before any work what would stop a training.
 
-    build_model(model, num_classes=1)
+    Raises:
+        DetectorError: the model is unknown or gives no class scores.
+        ConfigError: impossible training arguments.
+        CheckpointError: initial weights that are none, or of which nothing fits.
+    """
+    from raylearn.detectors.yolo import build_model, check_arguments, load_matching, read_weights
+
+    built = build_model(model, num_classes=1)
     check_arguments(training)
+    if initial_weights is not None:
+        load_matching(built, read_weights(initial_weights), initial_weights)

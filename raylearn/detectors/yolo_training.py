@@ -1,6 +1,5 @@
 """One training by Ultralytics' own trainer, on a private copy of the labelled set."""
 
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,9 +10,9 @@ import yaml
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from raylearn.data.dataset import GroundTruth, Image
-from raylearn.data.images import read_bytes
+from raylearn.data.images import content_hash, read_bytes
 from raylearn.detectors.base import TrainingSet
-from raylearn.errors import DivergedError, RaylearnError
+from raylearn.errors import DatasetError, DivergedError, RaylearnError
 
 
 def train_model(
@@ -114,11 +113,11 @@ def write_data_yaml(train: TrainingSet, folder: Path) -> Path:
 
 def _place(image: Image, target: Path) -> None:
     """Makes an image's bytes appear at `target`: a link where that is safe."""
-    source = Path(image.uri)
-    if not source.is_file():
-        target.write_bytes(read_bytes(image.uri))
-    elif source.suffix.lower() in (".jpg", ".jpeg") and not source.read_bytes().endswith(b"\xff\xd9"):
-        shutil.copyfile(source, target)  # a copy: Ultralytics rewrites such a JPEG in place
+    source, data = Path(image.uri), read_bytes(image.uri)
+    if content_hash(data) != image.content_hash:
+        raise DatasetError(f"image {image.uri!r} changed since the run began: start a new run")
+    if not source.is_file() or (source.suffix.lower() in (".jpg", ".jpeg") and not data.endswith(b"\xff\xd9")):
+        target.write_bytes(data)  # a copy: Ultralytics rewrites a JPEG without its end marker in place
     else:
         target.symlink_to(source.resolve())
 

@@ -14,7 +14,9 @@ from raylearn.learning.store import Artifact, Store
 
 @dataclass(frozen=True)
 class WorkResources:
-    """What one piece of work asks Ray for; changes how fast a result comes, never the result.
+    """What one piece of work asks Ray for; for how fast a result comes, and no part of its key.
+
+    Other devices or numbers of threads add floats in another order, so a result can differ in its last bits.
 
     Args:
         cpus: of a training or an evaluation, and torch threads on a CPU.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raylearn.detectors.base import DetectorSettings
+from raylearn.errors import RaylearnError
 from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import artifact_key
 from raylearn.learning.training import CHECKPOINT_FILE
@@ -41,7 +42,11 @@ class ScoringJob:
     @cached_property
     def key(self) -> str:
         return artifact_key(
-            kind=self.kind, training=self.training_key, settings=asdict(self.settings), manifest=self.manifest.hash
+            kind=self.kind,
+            recipe=1,  # raise it when the code comes to score otherwise
+            training=self.training_key,
+            settings=asdict(self.settings),
+            manifest=self.manifest.hash,
         )
 
     def run(self, folder: Path, resources: WorkResources) -> Mapping[str, Any]:
@@ -55,4 +60,8 @@ class ScoringJob:
             cpus_per_actor=0 if resources.gpus else 1,
             gpus_per_actor=resources.gpus,
         )
-        return score_manifest(self.manifest, plan, {"training": self.training_key}, folder)
+        counts = score_manifest(self.manifest, plan, {"training": self.training_key}, folder)
+        if counts["num_errors"]:
+            # Every image could be read when the run began: a ledger without some of them would bias the query for good.
+            raise RaylearnError(f"{counts['num_errors']} pool images can no longer be read, or changed: run it again")
+        return counts

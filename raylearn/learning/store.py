@@ -44,6 +44,10 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def clear_unfinished(self) -> None:
+        """Removes what killed makings left aside; only for whoever knows that nothing is in the making."""
+        shutil.rmtree(self.root / "unfinished", ignore_errors=True)
+
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, or None. One whose files are not as they were written is put aside, with a warning."""
         folder = self.root / kind / key

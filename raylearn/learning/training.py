@@ -61,6 +61,7 @@ class TrainingJob:
     def key(self) -> str:
         return artifact_key(
             kind=self.kind,
+            recipe=1,  # raise it when the code comes to train otherwise
             model=self.model,
             image_size=self.image_size,
             arguments=dict(self.arguments),
@@ -76,7 +77,7 @@ class TrainingJob:
                 )
                 for image in self.train.images
             ),
-            versions={name: version(name) for name in ("torch", "ultralytics")},
+            versions={name: version(name) for name in ("opencv-python", "torch", "ultralytics")},
         )
 
     def run(self, folder: Path, resources: WorkResources) -> dict[str, Any]:

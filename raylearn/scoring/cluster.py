@@ -41,7 +41,7 @@ def ray_session(address: str | None) -> Iterator[None]:
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
-        raise ClusterError(f"cannot reach {where}: {str(error).splitlines()[0]}") from error
+        raise ClusterError(f"cannot reach {where}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
     try:
         yield
     finally:
@@ -73,7 +73,9 @@ def heavy_cpu_slots(num_trials: int) -> int:
     if TRIAL_RESOURCE not in resources:
         free -= num_trials * TRIAL_CPUS
     if free < 1:
-        raise ClusterError(f"Ray has {resources.get('CPU', 0):g} CPUs, and at least 3 are needed: add a node")
+        raise ClusterError(
+            f"Ray has {resources.get('CPU', 0):g} CPUs, and more are needed beside the one for decoding: add some"
+        )
     return int(free)
 
 

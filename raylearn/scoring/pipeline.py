@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raylearn.data.images import decode, read_bytes
+from raylearn.data.images import content_hash, decode, read_bytes
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import Detections, DetectorSettings
 from raylearn.detectors.letterbox import letterbox
@@ -49,9 +49,12 @@ def read_images(batch: dict[str, np.ndarray], image_size: int) -> dict[str, np.n
     squares = np.zeros((num_images, image_size, image_size, 3), dtype=np.uint8)
     sizes = np.zeros((num_images, 2), dtype=np.int32)
     errors = np.array([""] * num_images, dtype=object)
-    for i, uri in enumerate(batch["uri"]):
+    for i, (uri, expected) in enumerate(zip(batch["uri"], batch["content_hash"], strict=True)):
         try:
-            image = decode(read_bytes(str(uri)))
+            data = read_bytes(str(uri))
+            if content_hash(data) != expected:
+                raise ImageError(f"image {str(uri)!r} changed since the run began")
+            image = decode(data)
         except ImageError as error:
             errors[i] = str(error)
             continue

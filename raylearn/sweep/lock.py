@@ -21,7 +21,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RunFolderError: another process holds it; the message names that process.
     """
-    with (folder / LOCK_FILE).open("a+") as file:
+    try:
+        file = (folder / LOCK_FILE).open("a+")
+    except OSError as error:
+        raise RunFolderError(f"{folder} cannot be written: {error.strerror}; give another folder with --out") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

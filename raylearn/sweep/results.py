@@ -47,8 +47,8 @@ QUERIES_SCHEMA = pa.schema(
 )
 
 
-def result_row(trial: Trial, finished: TrialRound, num_classes: int) -> dict[str, Any]:
-    """One row of results.parquet. `reused`: the training was made for another trial."""
+def result_row(trial: Trial, finished: TrialRound, num_classes: int, reused: bool) -> dict[str, Any]:
+    """One row of results.parquet. `reused`: a row before it has the same training."""
     arm, pool, model, measured = trial.arm, finished.pool, finished.model, finished.evaluation.facts
     return {
         "trial": trial.name,
@@ -68,7 +68,7 @@ def result_row(trial: Trial, finished: TrialRound, num_classes: int) -> dict[str
         "class_counts": pool.class_counts(num_classes).tolist(),
         "labelled_ids_hash": hashlib.sha256("\0".join(sorted(pool.labelled)).encode()).hexdigest(),
         "checkpoint": model.key,
-        "reused": model.facts["made_by"] != trial.name,
+        "reused": reused,
         "train_seconds": model.facts["seconds"],
         "score_seconds": finished.scores.facts["seconds"] if finished.scores else None,
     }
@@ -89,7 +89,12 @@ def write_tables(
     rounds: Mapping[Trial, Sequence[TrialRound]], num_classes: int, run_folder: Path
 ) -> list[dict[str, Any]]:
     """Writes both tables, each at once; returns the rows of results.parquet."""
-    results = [result_row(trial, done, num_classes) for trial, finished in rounds.items() for done in finished]
+    results: list[dict[str, Any]] = []
+    trainings: set[str] = set()
+    for trial, finished in rounds.items():
+        for done in finished:
+            results.append(result_row(trial, done, num_classes, reused=done.model.key in trainings))
+            trainings.add(done.model.key)
     queries = [row for trial, finished in rounds.items() for done in finished for row in query_rows(trial, done)]
     for name, rows, schema in (("results", results, RESULTS_SCHEMA), ("queries", queries, QUERIES_SCHEMA)):
         temporary = run_folder / f".{name}.parquet.unfinished"

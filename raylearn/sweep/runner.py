@@ -11,16 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 import raylearn
-from raylearn.config import Experiment, dump_experiment
+from raylearn.config import Experiment, dump_experiment, load_experiment
 from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset
 from raylearn.data.reef import ReefSettings, read_reef
 from raylearn.detectors import check_detector
-from raylearn.errors import RaylearnError, RunFailedError, RunFolderError
+from raylearn.errors import ClusterError, ConfigError, RaylearnError, RunFailedError, RunFolderError
 from raylearn.learning.jobs import Job, WorkResources, Workshop
 from raylearn.learning.store import Artifact, Store
 from raylearn.scoring.cluster import heavy_cpu_slots, num_gpus, ray_session, trial_resources
@@ -31,8 +30,8 @@ from raylearn.sweep.trial import Bench, TrialRound, run_trial
 
 EXPERIMENT_FILE = "experiment.yaml"
 RUN_FILE = "run.json"
-# Sections that do not change what comes out, so that a run may be gone on with under others.
-_FREE_SECTIONS = ("question", "resources")
+# What decides no result, so that a run may be gone on with under another.
+_FREE = ("question", "resources", "scoring.batch_size")
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ def run_experiment(
         RunFailedError: no trial came to its end.
     """
     started = datetime.now(UTC)
-    run_folder = run_folder.resolve()  # trials and workers have working directories of their own
-    _make_folder(run_folder)
+    address = address or os.environ.get("RAY_ADDRESS")
+    run_folder = _make_folder(run_folder)
     with locked(run_folder):
         _refuse_another(run_folder, experiment)
         dataset = open_dataset(experiment, run_folder / "data")
@@ -87,19 +86,22 @@ def run_experiment(
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
         bench = Bench.of(experiment, dataset)
         store = Store(run_folder / "store")
+        store.clear_unfinished()
         wanted = trials(experiment)
         rounds = {trial: done for trial in wanted if (done := _replay(trial, bench, store)) is not None}
         missing = [trial for trial in wanted if trial not in rounds]
         console.print(_plan_line(experiment, dataset, wanted, missing), highlight=False, markup=False, soft_wrap=True)
         if missing:
-            check_detector(experiment.detector.model, experiment.training.arguments)
+            check_detector(
+                experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights
+            )
         # not before: an experiment that is refused must not hold the folder against its corrected form
         _write_at_once(run_folder / EXPERIMENT_FILE, dump_experiment(experiment))
         trained = 0
         failed: dict[str, str] = {}
         if missing:
             with ray_session(address):
-                trained, failed = _run_on_ray(missing, bench, store, console)
+                trained, failed = _run_on_ray(missing, bench, store, console, address)
         finished = {trial: done for trial in wanted if (done := _replay(trial, bench, store)) is not None}
         for trial in wanted:
             if trial not in finished and trial.name not in failed:
@@ -117,11 +119,13 @@ def run_experiment(
     return Outcome(run_folder, sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, failed)
 
 
-def _make_folder(run_folder: Path) -> None:
+def _make_folder(run_folder: Path) -> Path:
+    """The folder, made, by its absolute path: trials and workers have working directories of their own."""
     try:
         run_folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"{run_folder} cannot be a run's folder: {error.strerror}") from error
+        return run_folder.resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
+        raise RunFolderError(f"{run_folder} cannot be a run's folder: {getattr(error, 'strerror', error)}") from error
 
 
 def _refuse_another(run_folder: Path, experiment: Experiment) -> None:
@@ -130,12 +134,10 @@ def _refuse_another(run_folder: Path, experiment: Experiment) -> None:
     if not path.exists():
         return
     try:
-        there = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        there = None
-    if not isinstance(there, dict):
-        raise RunFolderError(f"{path} is not of a run: give another folder with --out")
-    difference = _first_difference(there, yaml.safe_load(dump_experiment(experiment)))
+        there = load_experiment(path)
+    except ConfigError as error:
+        raise RunFolderError(f"{path} is of no run that can be gone on with: give another folder with --out") from error
+    difference = _first_difference(there.model_dump(mode="json"), experiment.model_dump(mode="json"))
     if difference:
         raise RunFolderError(
             f"{run_folder} holds a run with {difference}: give another folder with --out, or the same settings"
@@ -145,7 +147,7 @@ def _refuse_another(run_folder: Path, experiment: Experiment) -> None:
 def _first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
     before, now = _flat(there), _flat(asked)
     for key in sorted(before.keys() | now.keys()):
-        if key.split(".")[0] not in _FREE_SECTIONS and before.get(key) != now.get(key):
+        if key not in _FREE and key.split(".")[0] not in _FREE and before.get(key) != now.get(key):
             return f"{key}={before.get(key)}, not {now.get(key)}"
     return None
 
@@ -185,11 +187,17 @@ def _plan_line(experiment: Experiment, dataset: Dataset, wanted: Sequence[Trial]
     )
 
 
-def _resources(experiment: Experiment, num_trials: int) -> WorkResources:
+def _resources(experiment: Experiment, num_trials: int, address: str | None) -> WorkResources:
     """What the experiment asks for, with defaults from what Ray reports."""
     section = experiment.resources
     gpus = num_gpus()
     per_task = section.gpus_per_task if section.gpus_per_task is not None else min(gpus, 1.0)
+    if per_task > 1 and per_task % 1:
+        raise ClusterError(f"resources.gpus_per_task {per_task:g} must be whole above 1")
+    if per_task > gpus and address is None:
+        raise ClusterError(
+            f"resources.gpus_per_task {per_task:g} is asked for, but this machine has {gpus:g}: lower it"
+        )
     return WorkResources(
         cpus=section.training_cpus,
         gpus=per_task,
@@ -198,7 +206,9 @@ def _resources(experiment: Experiment, num_trials: int) -> WorkResources:
     )
 
 
-def _run_on_ray(missing: Sequence[Trial], bench: Bench, store: Store, console: Console) -> tuple[int, dict[str, str]]:
+def _run_on_ray(
+    missing: Sequence[Trial], bench: Bench, store: Store, console: Console, address: str | None
+) -> tuple[int, dict[str, str]]:
     """Runs trials as Tune trials; returns how many trainings were done, and the failed trials with their causes."""
     import ray
     from ray import tune
@@ -208,7 +218,7 @@ def _run_on_ray(missing: Sequence[Trial], bench: Bench, store: Store, console: C
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is listed at the end, in a line each
     experiment = bench.experiment
     num_trials = min(experiment.resources.max_trials_at_once, len(missing))
-    resources = _resources(experiment, num_trials)
+    resources = _resources(experiment, num_trials, address)
     workshop = ray.remote(Workshop).options(num_cpus=0, max_concurrency=10_000).remote(store.root, resources)
     rounds = sum(num_rounds(experiment, trial.arm) for trial in missing)
     by_name = {trial.name: trial for trial in missing}

@@ -9,13 +9,13 @@ import torch
 import yaml
 
 from raylearn.data.dataset import Dataset, GroundTruth, Image
-from raylearn.data.images import decode, read_bytes
+from raylearn.data.images import content_hash, decode, read_bytes
 from raylearn.detectors import build_detector, check_detector
 from raylearn.detectors.base import Detections, DetectorSettings, TrainingSet
 from raylearn.detectors.letterbox import letterbox
 from raylearn.detectors.yolo import YoloDetector, build_model, load_matching, read_weights
 from raylearn.detectors.yolo_training import write_data_yaml
-from raylearn.errors import CheckpointError, ConfigError, DetectorError, DivergedError
+from raylearn.errors import CheckpointError, ConfigError, DatasetError, DetectorError, DivergedError
 from raylearn.learning.evaluation import mean_average_precision
 from tests.conftest import IMAGE_SIZE
 
@@ -179,6 +179,20 @@ def test_coco_backbone_is_loaded_by_matching_names(coco_weights: Path) -> None:
     assert total > matched
 
 
+def test_weights_that_are_none_are_found_before_any_work(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_text("import os")
+    with pytest.raises(CheckpointError, match=r"weights\.pt"):
+        check_detector("yolov5n", {}, path)
+
+
+def test_an_image_that_changed_since_the_run_began_is_refused(reef: Dataset, tmp_path: Path) -> None:
+    changed = replace(reef.pool[0], content_hash="another")
+    train = TrainingSet(reef.class_names, (changed, reef.pool[1]), reef.truth)
+    with pytest.raises(DatasetError, match="changed since the run began"):
+        write_data_yaml(train, tmp_path)
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.pt"
     torch.save({"encoder.weight": torch.zeros(3)}, path)
@@ -248,7 +262,7 @@ def test_training_leaves_the_users_files_as_they_are(reef: Dataset, tmp_path: Pa
     path = tmp_path / "trailing.jpg"
     path.write_bytes(Path(reef.pool[0].uri).read_bytes() + b"\0\0")
     before = path.read_bytes()
-    image = replace(reef.pool[0], uri=str(path))
+    image = replace(reef.pool[0], uri=str(path), content_hash=content_hash(before))
     detector = YoloDetector("yolov5n", SCORING, {"epochs": 1, "batch": 2}, num_threads=1)
     train = TrainingSet(reef.class_names, (image, reef.pool[1]), reef.truth)
     detector.fit(train, initial_weights=None, seed=0, checkpoint=tmp_path / "x.pt")

@@ -78,8 +78,9 @@ def test_what_cannot_be_read_is_a_row_and_the_others_do_not_notice(
         (tmp_path / name).write_bytes(content)
         images.append(Image(name, str(tmp_path / name), 0, 0, name))
     images.append(Image("gone.jpg", str(tmp_path / "gone.jpg"), 0, 0, "gone"))
+    images.append(replace(reef.pool[5], content_hash="another"))
     ledger = _score(tuple(images), plan, tmp_path / "ledger")
-    assert set(ledger.errors) == {*bad, "gone.jpg"}
+    assert set(ledger.errors) == {*bad, "gone.jpg", reef.pool[5].image_id}
     assert all(ledger.errors.values())
     assert ledger.facts["num_images"] == len(images)
     assert ledger.facts["num_errors"] == len(ledger.errors)

@@ -76,6 +76,8 @@ def _change(path: str, value: object) -> dict[str, Any]:
         ("dataset.pool", ["trian"], "trian"),
         ("detector.image_size", 100, "multiple of 32"),
         ("detector.initial_weights", "gone.pt", "gone.pt"),
+        ("detector.initial_weights", "experiment.yaml", "experiment.yaml"),
+        ("question", "\ud800", "written out again"),
         ("arms.uncertainty", ["entropi"], "did you mean 'entropy'"),
         ("arms.aggregation", ["sum", "sum"], "sum stands twice"),
         ("arms.weighting", ["inverse"], "unknown value 'inverse'"),
@@ -162,6 +164,24 @@ def test_a_folder_of_another_experiment_is_refused_with_the_difference(
     (workplace / "runs" / "good" / "experiment.yaml").write_text(there)
     (workplace / "experiment.yaml").write_text(yaml.safe_dump(GOOD))
     assert "budget=1, not 2" in _error_of(["run", "experiment.yaml"], capsys)
+
+
+@pytest.mark.parametrize("content", ["1: 2", "a: &a {b: *a}", "a: !!timestamp x", "- list", "\x00"])
+def test_a_folder_with_a_broken_experiment_is_refused(
+    content: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workplace / "runs" / "good").mkdir(parents=True)
+    (workplace / "runs" / "good" / "experiment.yaml").write_text(content)
+    (workplace / "experiment.yaml").write_text(yaml.safe_dump(GOOD))
+    assert "another folder with --out" in _error_of(["run", "experiment.yaml"], capsys)
+
+
+def test_an_output_folder_that_is_none_is_refused(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workplace / "experiment.yaml").write_text(yaml.safe_dump(GOOD))
+    (workplace / "loop").symlink_to("loop")
+    (workplace / "locked" / ".lock").mkdir(parents=True)
+    for out in ("loop", "experiment.yaml", "locked"):
+        assert out in _error_of(["run", "experiment.yaml", "--out", out], capsys)
 
 
 @pytest.mark.parametrize("command", ["run", "report", "check", "schema"])

@@ -17,7 +17,7 @@ from raylearn.learning.store import Artifact, Store
 from raylearn.learning.training import TrainingJob
 from raylearn.sweep.grid import Trial, arms, num_rounds, trials
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
-from tests.unit.hand_made import make_dataset, make_image, write_scores
+from tests.unit.hand_made import make_dataset, make_image, make_ledger
 
 CONTENT: dict[str, Any] = {
     "name": "hand-made",
@@ -49,7 +49,7 @@ class HandMaker:
         def make(folder: Path) -> Mapping[str, Any]:
             if isinstance(job, ScoringJob):
                 names = job.manifest.table["image_id"].to_pylist()
-                write_scores({name: [[0.5, 0.2, 0.1]] * int(name[:2]) for name in names}, folder, num_classes=3)
+                make_ledger({name: [[0.5, 0.2, 0.1]] * int(name[:2]) for name in names}, folder, num_classes=3)
             return {"map50": 0.5, "map50_95": 0.3, "class_ap": [0.1, 0.2, None], "seconds": 1.0, "made_by": "hand"}
 
         return self.store.find(job.kind, job.key) or self.store.add(job.kind, job.key, make)
