@@ -145,10 +145,12 @@ def main(arguments: list[str] | None = None) -> None:
     except _UsageError as error:
         message = error.format_message()  # type: ignore[attr-defined]  # of click's errors
         _fail(f"{message.removesuffix('.')} (see raylearn --help)", 2)
-    except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted; the same command goes on from here", 130)
     except OSError as error:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
+    except typer.Abort as error:
+        _fail(f"input ended too early: {error.__cause__ or 'nothing is left to read'}", 1)
+    if code == 130:  # what Typer makes of a KeyboardInterrupt; Abort is what it makes of an EOFError
+        _fail("interrupted; the same command goes on from here", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -1,199 +1,423 @@
-"""Wrong experiment files, data sets and commands: exit code 2, one line, and no traceback."""
+"""The commands: every wrong question ends in exit code 2 and one line that says what and where, before Ray starts."""
 
 import json
-import shutil
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from PIL import Image
 
-from raylearn.cli import main
-from raylearn.config import Experiment, dump_experiment
+import raylearn.detectors
+from raylearn import __version__
+from raylearn.cli import app, main
+from raylearn.config import Experiment
+from raylearn.sweep import runner
+from raylearn.sweep.lock import locked
 
-GOOD: dict[str, Any] = {
-    "name": "good",
+EXPERIMENT: dict[str, Any] = {
+    "name": "desk",
     "dataset": {"format": "yolo", "path": "data"},
     "initial_size": 2,
     "budget": 2,
-    "arms": {"query_size": [1]},
+    "arms": {"query_size": [1], "controls": ["random"]},
 }
+COMMANDS = ["run", "report", "check", "schema"]
 
 
-def _write_yolo(folder: Path) -> None:
-    """Four images to label from and two held out, each with one box, no two alike."""
-    for split, numbers in (("train", range(4)), ("val", range(4, 6))):
-        (folder / "images" / split).mkdir(parents=True)
-        (folder / "labels" / split).mkdir(parents=True)
-        for number in numbers:
-            Image.new("RGB", (32, 24), (number * 40, 0, 0)).save(folder / "images" / split / f"{number}.png")
-            (folder / "labels" / split / f"{number}.txt").write_text("0 .5 .5 .2 .2\n")
-    (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [fish]\n")
+class ReachedTheDetectorError(Exception):
+    """All that comes before Ray went well."""
 
 
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True)
+def desk(tmp_path, monkeypatch) -> Path:
+    """A working folder with e.yaml and a YOLO data set of four pool images and one test image; no torch and no Ray."""
+
+    def reached(*_: Any) -> None:
+        raise ReachedTheDetectorError
+
+    def forbidden(*_: Any) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(runner, "check_detector", reached)
+    monkeypatch.setattr(raylearn.detectors, "check_detector", lambda *_: None)
+    monkeypatch.setattr(runner, "ray_session", forbidden)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    _write_yolo(tmp_path / "data")
+    for number in range(5):
+        split = "train" if number < 4 else "val"
+        write_image(Path(f"data/images/{split}/{number}.png"), number)
+        write(Path(f"data/labels/{split}/{number}.txt"), f"{number % 2} 0.5 0.5 0.5 0.5\n")
+    write(Path("data/data.yaml"), "train: images/train\nval: images/val\nnames: [crab, fish]\n")
+    write(Path("e.yaml"), yaml.safe_dump(EXPERIMENT))
     return tmp_path
 
 
-def _error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    captured = capsys.readouterr()
-    assert stopped.value.code == 2, captured.err
-    assert captured.err.startswith("error: ")
-    assert captured.err.count("\n") == 1
-    assert "Traceback" not in captured.err
-    return captured.err
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
-def _change(path: str, value: object) -> dict[str, Any]:
-    content = json.loads(json.dumps(GOOD))
-    *parents, last = path.split(".")
-    section = content
-    for name in parents:
-        section = section.setdefault(name, {})
-    section[last] = value
-    return content
+def write_image(path: Path, shade: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (shade, 0, 0)).save(path)
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "said"),
-    [
-        ("datset", {}, "did you mean 'dataset'"),
-        ("training.epoch", 3, "did you mean 'epochs'"),
-        ("training.epochs", "many", "training.epochs"),
-        ("training.epochs", 0, "greater than or equal to 1"),
-        ("training.options", {"lr00": 0.1}, "did you mean 'lr0'"),
-        ("dataset.format", "yollo", "did you mean 'yolo'"),
-        ("dataset.path", None, "needs dataset.path"),
-        ("dataset.path", "nowhere", "nowhere"),
-        ("dataset.pool", ["trian"], "trian"),
-        ("detector.image_size", 100, "multiple of 32"),
-        ("detector.initial_weights", "gone.pt", "gone.pt"),
-        ("detector.initial_weights", "experiment.yaml", "experiment.yaml"),
-        ("question", "\ud800", "written out again"),
-        ("arms.uncertainty", ["entropi"], "did you mean 'entropy'"),
-        ("arms.aggregation", ["sum", "sum"], "sum stands twice"),
-        ("arms.weighting", ["inverse"], "unknown value 'inverse'"),
-        ("arms.probabilities", ["conditional"], "use `background`"),
-        ("arms.controls", ["random", "best"], "unknown value 'best'"),
-        ("arms.query_size", [], "arms.query_size"),
-        ("arms.query_size", [3], "no multiple of query_size 3"),
-        ("budget", 20, "lower budget"),
-        ("seeds", [], "seeds"),
-        ("seeds", [1, 1], "1 stands twice"),
-        ("name", "../out", "name"),
-    ],
-)
-def test_a_wrong_experiment_is_refused(
-    path: str, value: object, said: str, workplace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (workplace / "experiment.yaml").write_text(yaml.safe_dump(_change(path, value)))
-    assert said in _error_of(["run", "experiment.yaml"], capsys)
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
 
 
-def _label(text: str) -> Callable[[Path], object]:
-    return lambda data: (data / "labels" / "train" / "2.txt").write_text(text)
+def refused(capsys, *arguments: str) -> str:
+    """What one line on stderr said, after exit code 2."""
+    code = call(*arguments)
+    shown = capsys.readouterr()
+    assert code == 2, shown
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("error: ")
+    assert shown.err.endswith("\n")
+    assert "Traceback" not in shown.out + shown.err
+    return shown.err.removeprefix("error: ").rstrip("\n")
 
 
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (_label("0 .5 .5 .2\n"), "2.txt:1"),
-        (_label("0 .5 .5 .2 .2\n0 .5 nan .2 .2\n"), "2.txt:2"),
-        (_label("7 .5 .5 .2 .2\n"), "2.txt:1"),
-        (_label("0 .5 .5 0 .2\n"), "2.txt:1"),
-        (_label("0 .9 .5 .9 .2\n"), "2.txt:1"),
-        (lambda data: (data / "labels" / "train" / "2.txt").unlink(), "missing_labels"),
-        (
-            lambda data: shutil.copy(data / "images" / "train" / "1.png", data / "images" / "val" / "5.png"),
-            "same bytes",
-        ),
-        (lambda data: (data / "images" / "train" / "3.png").write_text("no image"), "3.png"),
-        (lambda data: (data / "data.yaml").write_text("train: [\n"), "data.yaml"),
-        (lambda data: (data / "data.yaml").write_text("train: images/train\nnames: [fish]\n"), "val"),
-    ],
-)
-def test_a_wrong_data_set_is_refused(
-    spoil: Callable[[Path], object], said: str, workplace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    spoil(workplace / "data")
-    (workplace / "experiment.yaml").write_text(yaml.safe_dump(GOOD))
-    assert said in _error_of(["run", "experiment.yaml"], capsys)
+def test_what_is_right_reaches_the_detector():
+    for arguments in (["run", "e.yaml"], ["run", "e.yaml", "training.epochs=3", "--out", "somewhere"]):
+        with pytest.raises(ReachedTheDetectorError):
+            main(arguments)
+
+
+# Commands
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["rnu", "experiment.yaml"], "run"),
-        (["run"], "file"),
-        (["run", "nowhere.yaml"], "nowhere.yaml"),
-        (["run", "experiment.yaml", "--ouut", "x"], "--out"),
-        (["run", "experiment.yaml", "training.epochs"], "key=value"),
-        (["run", "experiment.yaml", "name.first=x"], "name is no section"),
-        (["run", "experiment.yaml", "seeds=[1,"], "no YAML"),
-        (["run", "list.yaml"], "must be a mapping"),
-        (["run", "hostile.yaml"], "no YAML file"),
-        (["run", "bytes.yaml"], "no YAML file"),
-        (["check", "experiment.yaml", "dataset.path=nowhere"], "nowhere"),
-        (["report", "nowhere"], "nowhere"),
+        ("rnu e.yaml", "No such command 'rnu'. Did you mean 'run'?"),
+        ("train", "No such command 'train'"),
+        ("run", "Missing argument 'file'"),
+        ("run e.yaml --otu x", "No such option: --otu (Possible options: --out)"),
+        ("run e.yaml --out", "'--out' requires an argument"),
+        ("run none.yaml", "cannot read none.yaml: No such file or directory"),
+        ("run data", "cannot read data: Is a directory"),
+        ("run data/images/train/0.png", "data/images/train/0.png is no YAML file: "),
+        ("check none.yaml", "cannot read none.yaml: No such file or directory"),
+        ("schema more", "Got unexpected extra argument"),
+        ("report", "Missing argument"),
+        ("report none", "no results.parquet in none: run "),
+        ("report data", "no results.parquet in data: run "),
+        ("run e.yaml budget", "override 'budget' is not of the form key=value, such as training.epochs=20"),
+        ("run e.yaml =1", "override '=1' is not of the form key=value"),
+        ("run e.yaml budget.x=1", "override 'budget.x=1': budget is no section"),
+        ("check e.yaml budget", "override 'budget' is not of the form key=value"),
+        ("run e.yaml --out e.yaml", "e.yaml cannot be a run's folder: File exists"),
+        ("run e.yaml --out e.yaml/x", "e.yaml/x cannot be a run's folder: Not a directory"),
     ],
 )
-def test_a_wrong_command_is_refused(
-    arguments: list[str], said: str, workplace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (workplace / "experiment.yaml").write_text(yaml.safe_dump(GOOD))
-    (workplace / "list.yaml").write_text("[1, 2]\n")
-    (workplace / "hostile.yaml").write_text("name: !!python/object/apply:os.system ['touch canary']\n")
-    (workplace / "bytes.yaml").write_bytes(b"\xff\xfe\x00\x01")
-    assert said in _error_of(arguments, capsys)
-    assert not (workplace / "canary").exists()
+def test_a_command_that_cannot_be_one_is_refused(capsys, arguments, said):
+    assert said in refused(capsys, *arguments.split())
 
 
-def test_a_folder_of_another_experiment_is_refused_with_the_difference(
-    workplace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (workplace / "runs" / "good").mkdir(parents=True)
-    there = dump_experiment(Experiment.model_validate(_change("budget", 1)))
-    (workplace / "runs" / "good" / "experiment.yaml").write_text(there)
-    (workplace / "experiment.yaml").write_text(yaml.safe_dump(GOOD))
-    assert "budget=1, not 2" in _error_of(["run", "experiment.yaml"], capsys)
+# Experiment files
 
 
-@pytest.mark.parametrize("content", ["1: 2", "a: &a {b: *a}", "a: !!timestamp x", "- list", "\x00"])
-def test_a_folder_with_a_broken_experiment_is_refused(
-    content: str, workplace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (workplace / "runs" / "good").mkdir(parents=True)
-    (workplace / "runs" / "good" / "experiment.yaml").write_text(content)
-    (workplace / "experiment.yaml").write_text(yaml.safe_dump(GOOD))
-    assert "another folder with --out" in _error_of(["run", "experiment.yaml"], capsys)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name: 'unclosed", "e.yaml is no YAML file: "),
+        ("", "e.yaml must be a mapping of keys such as name, dataset, arms"),
+        ("- a\n- list", "e.yaml must be a mapping of keys such as name, dataset, arms"),
+        ("name: !!python/object/apply:os.mkdir [canary]", "e.yaml is no YAML file: could not determine a constructor"),
+        ("name: !!int ''", "e.yaml is no YAML file: "),
+        ("name: alone", "e.yaml: dataset is missing (and 3 more)"),
+    ],
+)
+def test_a_file_that_is_no_experiment_is_refused(capsys, content, said):
+    Path("e.yaml").write_text(content)
+    assert said in refused(capsys, "run", "e.yaml")
+    assert not Path("canary").exists()
 
 
-def test_an_output_folder_that_is_none_is_refused(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (workplace / "experiment.yaml").write_text(yaml.safe_dump(GOOD))
-    (workplace / "loop").symlink_to("loop")
-    (workplace / "locked" / ".lock").mkdir(parents=True)
-    for out in ("loop", "experiment.yaml", "locked"):
-        assert out in _error_of(["run", "experiment.yaml", "--out", out], capsys)
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainig.epochs=3", "unknown key 'trainig': did you mean 'training'?"),
+        ("detector.modle=yolov5n", "unknown key 'detector.modle': did you mean 'model'?"),
+        ("training.options.lr=1", "training: unknown training option 'lr': did you mean 'lrf'?"),
+        ("training.epochs=ten", "training.epochs: Input should be a valid integer"),
+        ("training.epochs=-1", "training.epochs: Input should be greater than or equal to 1"),
+        ("initial_size=0", "initial_size: Input should be greater than or equal to 1"),
+        ("arms.uncertainty=[entropi]", "arms.uncertainty.0: unknown value 'entropi': did you mean 'entropy'?"),
+        ("arms.aggregation=[sums]", "arms.aggregation.0: unknown value 'sums': did you mean 'sum'?"),
+        (
+            "arms.weighting=[inverse_freq]",
+            "arms.weighting.0: unknown value 'inverse_freq': did you mean 'inverse_frequency'?",
+        ),
+        (
+            "arms.probabilities=[backgrund]",
+            "arms.probabilities.0: unknown value 'backgrund': did you mean 'background'?",
+        ),
+        ("arms.controls=[full]", "arms.controls.0: unknown value 'full': did you mean 'full_data'?"),
+        ("dataset.format=jolo", "dataset.format: unknown value 'jolo': did you mean 'yolo'?"),
+        ("dataset.path=null", "dataset: a data set in yolo format needs dataset.path"),
+        ("arms.query_size=[2,4]", "budget 2 is no multiple of query_size 4"),
+        ("arms.query_size=1", "arms.query_size must be a list, as in [1]"),
+        ("seeds=[]", "seeds: Value should have at least 1 item"),
+        ("seeds=[0,0]", "seeds: 0 stands twice in the list"),
+        ("detector.image_size=100", "detector.image_size: Input should be a multiple of 32"),
+        ("scoring.iou=2", "scoring.iou: Input should be less than or equal to 1"),
+        ("training=3", "training must be a section of keys and values"),
+        ("name=a/b", "name: String should match pattern"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_with_file_and_key(capsys, override, said):
+    message = refused(capsys, "run", "e.yaml", override)
+    assert message.startswith("e.yaml: ")
+    assert said in message
+    assert refused(capsys, "check", "e.yaml", override) == message
+    assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("command", ["run", "report", "check", "schema"])
-def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([command, "--help"])
-    assert stopped.value.code == 0
-    assert len(capsys.readouterr().out) > 150
+# What the data set or the machine cannot give
 
 
-def test_the_schema_is_json_and_describes_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["schema"])
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("dataset.path=elsewhere", "elsewhere: no such folder or data.yaml"),
+        ("dataset.path=e.yaml", "e.yaml: "),
+        ("dataset.format=voc", "data: a VOC data set needs the folders JPEGImages, Annotations and ImageSets/Main"),
+        ("dataset.format=coco", "data"),
+        ("dataset.pool=[trian]", "has no split 'trian': did you mean 'train'?"),
+        ("budget=100", "initial_size 2 and budget 100 ask for 102 images, but the pool of 'data' has 4: lower budget"),
+        ("detector.initial_weights=none.pt", "initial weights none.pt cannot be read: No such file or directory"),
+        ("detector.initial_weights=data", "initial weights data cannot be read: Is a directory"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_ray_starts(capsys, override, said):
+    assert said in refused(capsys, "run", "e.yaml", override)
+
+
+def label(text: str, name: str = "1") -> Callable[[], None]:
+    return lambda: Path(f"data/labels/train/{name}.txt").write_text(text) and None
+
+
+def no_images() -> None:
+    for image in Path("data/images/train").iterdir():
+        image.unlink()
+
+
+def copy_a_test_image() -> None:
+    write_image(Path("data/images/train/copy.png"), 4)
+    write(Path("data/labels/train/copy.txt"), "")
+
+
+BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
+    "4 columns": (label("0 0.5 0.5 0.5\n"), "data/labels/train/1.txt:1: 4 columns: a box has 5"),
+    "NaN": (label("0 0.5 0.5 0.5 0.5\n0 nan 0.5 0.5 0.5\n"), "data/labels/train/1.txt:2: 'nan' is not a finite number"),
+    "class": (label("2 0.5 0.5 0.5 0.5\n"), "data/labels/train/1.txt:1: class id '2' is not one of 0..1"),
+    "no area": (label("0 0.5 0.5 0 0.5\n"), "data/labels/train/1.txt:1: box of zero area"),
+    "missing label": (
+        Path("data/labels/train/1.txt").unlink,
+        "data/images/train/1.png: has no label file",
+    ),
+    "no image": (lambda: Path("data/images/train/1.png").write_bytes(b"text"), "data/images/train/1.png: not an image"),
+    "no images": (no_images, "data set 'data' has no images in its pool split"),
+    "test image in pool": (copy_a_test_image, "data/images/val/4.png: test image with the same bytes as pool image"),
+    "no data.yaml": (Path("data/data.yaml").unlink, "data: a YOLO data set needs a data.yaml"),
+    "no classes": (
+        lambda: Path("data/data.yaml").write_text("train: images/train\nval: images/val\n"),
+        "data/data.yaml: names no classes: add names:",
+    ),
+    "a path out of the folder": (
+        lambda: Path("data/data.yaml").write_text("train: ../../etc\nval: images/val\nnames: [a]\n"),
+        "data/data.yaml: train: '../../etc' lies outside of",
+    ),
+    "hostile yaml": (
+        lambda: Path("data/data.yaml").write_text("names: !!python/object/apply:os.mkdir [canary]\n"),
+        "data/data.yaml:1: not valid YAML",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_data_set_is_refused_with_file_and_line_before_ray_starts(capsys, name):
+    damage, said = BROKEN[name]
+    damage()
+    message = refused(capsys, "run", "e.yaml")
+    assert said in message
+    assert not Path("canary").exists()
+
+
+def test_a_voc_box_of_zero_area_is_refused_with_file_and_line(capsys):
+    flat = "<object><name>cell</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>3</xmax><ymax>6</ymax></bndbox></object>"
+    for number, split in enumerate(["train", "val"]):
+        write_image(Path(f"voc/JPEGImages/{number}.png"), number)
+        write(Path(f"voc/Annotations/{number}.xml"), f"<annotation>\n{flat if number == 0 else ''}\n</annotation>")
+        write(Path(f"voc/ImageSets/Main/{split}.txt"), f"{number}\n")
+    message = refused(capsys, "run", "e.yaml", "dataset.format=voc", "dataset.path=voc")
+    assert "voc/Annotations/0.xml:2: object 1 'cell': box of zero area: xmin 3, ymin 3, xmax 3, ymax 6" in message
+
+
+def test_a_corrected_experiment_may_use_the_folder_of_a_refused_one(capsys):
+    refused(capsys, "run", "e.yaml", "dataset.path=elsewhere", "--out", "out")
+    refused(capsys, "run", "e.yaml", "budget=100", "--out", "out")
+    with pytest.raises(ReachedTheDetectorError):
+        main(["run", "e.yaml", "--out", "out"])
+
+
+# Run folders
+
+
+@pytest.fixture
+def claimed(desk, monkeypatch) -> Path:
+    """The folder of a run that was interrupted as soon as Ray started."""
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(*_: Any) -> None:
+        raise StoppedError
+
+    monkeypatch.setattr(runner, "check_detector", lambda *_: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "ray_session", stop)
+        with pytest.raises(StoppedError):
+            main(["run", "e.yaml", "--out", "out"])
+    return desk / "out"
+
+
+@pytest.mark.usefixtures("claimed")
+def test_a_folder_of_another_experiment_is_refused_with_the_difference(capsys):
+    message = refused(capsys, "run", "e.yaml", "training.epochs=3", "--out", "out")
+    assert "holds a run with training.epochs=100, not 3: give another folder with --out" in message
+    assert "seeds=" in refused(capsys, "run", "e.yaml", "seeds=[0,1]", "--out", "out")
+
+
+@pytest.mark.usefixtures("claimed")
+def test_a_run_goes_on_with_other_resources_and_another_question():
+    with pytest.raises(AssertionError, match="Ray was started"):
+        main(["run", "e.yaml", "resources.training_cpus=2", "question=Why?", "--out", "out"])
+
+
+@pytest.mark.parametrize("content", ["", "- a list", "name: [", "name: mine\n", "\x00"])
+def test_a_folder_with_an_experiment_of_somebody_else_is_refused_and_left_alone(capsys, content):
+    write(Path("out/experiment.yaml"), content)
+    assert "out" in refused(capsys, "run", "e.yaml", "--out", "out")
+    assert Path("out/experiment.yaml").read_text() == content
+
+
+def test_a_folder_in_use_is_refused_with_the_process_that_uses_it(capsys):
+    Path("out").mkdir()
+    with locked(Path("out")):
+        message = refused(capsys, "run", "e.yaml", "--out", "out")
+    assert re.search(r'out is in use by \{"pid": \d+, ', message)
+
+
+# check
+
+
+def test_check_lists_every_problem_with_file_and_line(capsys):
+    label("0 0.5 0.5 0.5\n0 0.5 0.5 0.5 0.5\n7 0.5 0.5 0.5 0.5\n")()
+    Path("data/labels/train/2.txt").unlink()
+    assert call("check", "e.yaml") == 2
+    shown = capsys.readouterr()
+    listed = [line for line in shown.out.splitlines() if "data/" in line]
+    assert len(listed) == 3
+    for place in ("labels/train/1.txt:1: ", "labels/train/1.txt:3: ", "images/train/2.png: "):
+        assert any(place in line for line in listed), listed
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+
+
+def test_check_of_what_is_right_says_so_and_writes_nothing(desk, capsys):
+    before = sorted(desk.rglob("*"))
+    assert call("check", "e.yaml") == 0
+    shown = capsys.readouterr()
+    assert "4 images in the pool, 1 held out, classes crab, fish" in shown.out + shown.err
+    assert sorted(desk.rglob("*")) == before
+
+
+def test_check_refuses_a_budget_that_the_pool_cannot_pay(capsys):
+    assert "ask for 102 images" in refused(capsys, "check", "e.yaml", "budget=100")
+
+
+# Help, schema, version
+
+
+def test_help_lists_every_command_and_where_to_begin(capsys):
+    for arguments in ([], ["--help"]):
+        assert call(*arguments) == 0
+        text = capsys.readouterr().out
+        assert "raylearn run experiments/quickstart.yaml" in text
+        for name in COMMANDS:
+            assert re.search(rf"^ +{name} +\S", text, re.MULTILINE)
+
+
+def test_every_command_is_tested_here():
+    found = [info.name or info.callback.__name__ for info in app.registered_commands if info.callback]
+    assert set(found) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_each_of_its_parameters_has_help(name, capsys):
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    assert len(command.help) > 20
+    assert all(parameter.help for parameter in command.params if parameter.name != "help")
+    assert call(name, "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert " ".join(command.help.split("\n")[0].split()) in text
+
+
+def test_help_of_run_has_an_example_that_can_be_typed(capsys):
+    assert call("run", "--help") == 0
+    (example,) = re.findall(r"Example: raylearn (run [^\n]*(?:\n  \S[^\n]*)?)", capsys.readouterr().out)
+    words = example.split()
+    assert words[:2] == ["run", "experiments/quickstart.yaml"]
+    assert (Path(__file__).parents[2] / words[1]).is_file()
+    assert "=" in words[2]
+
+
+def test_schema_is_json_and_that_of_experiments(capsys):
+    assert call("schema") == 0
     schema = json.loads(capsys.readouterr().out)
-    assert {"dataset", "detector", "training", "arms", "seeds"} <= schema["properties"].keys()
+    assert schema == Experiment.model_json_schema()
+    assert set(schema["required"]) == set(EXPERIMENT)
+
+
+def test_version_is_that_of_the_package(capsys):
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"raylearn {__version__}\n"
+
+
+# Failed work, as against a wrong question
+
+
+def test_a_file_system_that_fails_is_exit_code_1_in_one_line(capsys, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device", "out/store")
+
+    monkeypatch.setattr(runner, "Store", full)
+    assert call("run", "e.yaml") == 1
+    assert capsys.readouterr().err == "error: out/store: No space left on device\n"
+
+
+def test_an_interrupted_run_says_how_to_go_on(capsys, monkeypatch):
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "Store", interrupt)
+    assert call("run", "e.yaml") == 130
+    assert capsys.readouterr().err.startswith("error: interrupted; the same command goes on from here")
+
+
+def test_a_file_that_ends_too_early_is_exit_code_1_and_no_traceback(capsys, monkeypatch):
+    def end(*_: Any) -> None:
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr(runner, "Store", end)
+    assert call("run", "e.yaml") == 1
+    assert capsys.readouterr().err.strip() == "error: input ended too early: Ran out of input"
