@@ -32,6 +32,7 @@ def test_slots_are_never_overdrawn_and_a_large_request_is_not_overtaken() -> Non
     assert len(order) == 11
 
 
-def test_more_cpus_than_can_ever_be_had_are_refused() -> None:
+@pytest.mark.parametrize("asked", [{"cpus": 3, "scoring_actors": 1}, {"cpus": 1, "scoring_actors": 3}])
+def test_more_cpus_than_can_ever_be_had_are_refused(asked: dict[str, int]) -> None:
     with pytest.raises(ClusterError, match="only 2 CPUs"):
-        WorkResources(cpus=3, gpus=0, scoring_actors=1, cpu_slots=2)
+        WorkResources(**asked, gpus=0, cpu_slots=2)

@@ -140,6 +140,15 @@ def test_what_a_killed_process_left_unfinished_is_not_found(store):
     assert store.find("training", KEY) is None
 
 
+def test_clearing_removes_what_killed_processes_left_and_nothing_else(store):
+    added = store.add("training", KEY, make)
+    (store.root / "unfinished" / "0123").mkdir(parents=True)
+    store.clear_unfinished()
+    assert not (store.root / "unfinished").exists()
+    assert store.find("training", KEY) == added
+    assert store.add("evaluation", KEY, make) == store.find("evaluation", KEY)
+
+
 def test_facts_that_are_no_json_leave_nothing_visible(store):
     with pytest.raises(TypeError):
         store.add("training", KEY, lambda _: {"device": object()})

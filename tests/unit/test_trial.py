@@ -10,6 +10,7 @@ import pytest
 
 from raylearn.config import Arm, Experiment
 from raylearn.data.dataset import Dataset
+from raylearn.data.pool import Pool
 from raylearn.errors import DivergedError, QueryError
 from raylearn.learning.jobs import Job
 from raylearn.learning.scoring import ScoringJob
@@ -119,6 +120,28 @@ def test_where_files_lie_and_what_resources_there_are_do_not_decide_a_training()
 )
 def test_what_can_change_a_training_changes_its_key(changes: dict[str, Any]) -> None:
     assert _training(DATASET, **changes).key != _training(DATASET).key
+
+
+def test_seeds_do_not_share_the_training_on_all_data() -> None:
+    trial = Trial(Arm("full_data"), 0)
+    pool = BENCH.start_pool(trial)
+    assert BENCH.training(pool, 0).key != BENCH.training(pool, 1).key
+
+
+@pytest.mark.parametrize("section", ["scoring", "evaluation"])
+def test_settings_of_a_prediction_decide_its_key_and_places_do_not(section: str) -> None:
+    other = Bench.of(Experiment.model_validate({**CONTENT, section: {"iou": 0.5}}), DATASET)
+    pool = BENCH.start_pool(Trial(Arm("random", query_size=2), 0))
+
+    def key(bench: Bench, folder: str, pool: Pool = pool) -> str:
+        model = Artifact("trained", Path(folder), {})
+        return (bench.scoring(model, pool, 0, 1) if section == "scoring" else bench.evaluation(model)).key
+
+    assert key(BENCH, "/here") == key(BENCH, "/there")
+    assert key(BENCH, "/here") != key(other, "/here")
+    if section == "scoring":
+        waiting = pool.unlabelled_images[0].image_id
+        assert key(BENCH, "/here") != key(BENCH, "/here", pool.label({waiting: DATASET.truth[waiting]}))
 
 
 def test_a_moved_box_changes_the_key_of_a_training() -> None:
