@@ -1,14 +1,20 @@
 """What tests share: the shared data where it is there, a small reef, a detector trained on it, one local Ray."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from raylearn.data.dataset import Dataset
 from raylearn.data.pool import initial_set
 from raylearn.data.reef import ReefSettings, read_reef
 from raylearn.query.sampling import random_generator
+
+# The unit tests have twenty seconds; HYPOTHESIS_PROFILE=default searches longer.
+settings.register_profile("quick", max_examples=40, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 IMAGE_SIZE = 128
