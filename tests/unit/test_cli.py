@@ -421,3 +421,7 @@ def test_a_file_that_ends_too_early_is_exit_code_1_and_no_traceback(capsys, monk
     monkeypatch.setattr(runner, "Store", end)
     assert call("run", "e.yaml") == 1
     assert capsys.readouterr().err.strip() == "error: input ended too early: Ran out of input"
+
+
+def test_a_name_of_two_lines_is_told_in_one(capsys):
+    assert refused(capsys, "run", "two\nlines.yaml") == "cannot read two lines.yaml: No such file or directory"

@@ -87,6 +87,19 @@ def test_scoring_sees_the_unlabelled_pool_and_never_the_test_split(tmp_path: Pat
     assert scored == [everything - rounds[0].pool.labelled.keys(), everything - rounds[1].pool.labelled.keys()]
 
 
+def test_class_weights_come_from_the_labelled_boxes_and_not_from_the_pool(tmp_path: Path) -> None:
+    # both images are as uncertain; the class that was labelled counts less than the one that was not
+    dataset = make_dataset({"crabs.jpg": [0] * 9, "fishes.jpg": [1] * 9, "crab.jpg": [0], "fish.jpg": [1]})
+    content = {**CONTENT, "initial_size": 1, "budget": 2}
+    bench = Bench.of(Experiment.model_validate(content), dataset)
+    make_ledger({"crab.jpg": [[0.6, 0, 0]], "fish.jpg": [[0, 0.6, 0]]}, tmp_path, num_classes=3)
+    arm = Arm("uncertainty", "entropy", "sum", "inverse_frequency", "background", 1)
+    for shown, asked in (("crabs.jpg", "fish.jpg"), ("fishes.jpg", "crab.jpg")):
+        pool = Pool(dataset.pool, {shown: dataset.truth[shown]})
+        query = bench.query(arm, Artifact("ledger", tmp_path, {}), pool, 0, 1)
+        assert query.image_ids == (asked,)
+
+
 def test_every_arm_of_a_seed_shares_the_first_training_and_another_seed_has_its_own() -> None:
     def first_keys(seed: int) -> set[str]:
         cells = [Trial(arm, seed) for arm in arms(EXPERIMENT) if arm.strategy != "full_data"]

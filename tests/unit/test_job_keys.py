@@ -1,0 +1,114 @@
+"""What decides the key of a job: all that can change its result, and nothing else."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raylearn.detectors.base import DetectorSettings, TrainingSet
+from raylearn.learning.evaluation import EvaluationJob
+from raylearn.learning.scoring import ScoringJob
+from raylearn.learning.training import InitialWeights, TrainingJob
+from raylearn.scoring.manifest import Manifest
+from tests.unit.hand_made import CLASS_NAMES, make_dataset, make_image, make_truth
+
+DATASET = make_dataset({"a.jpg": [0], "b.jpg": [1, 2], "c.jpg": []})
+A, B, C = DATASET.pool
+SETTINGS = DetectorSettings(image_size=128, confidence=0.05, iou=0.7, max_detections=100)
+TRAINING = TrainingJob(
+    model="yolov5n",
+    image_size=128,
+    arguments={"epochs": 3, "batch": 8},
+    initial_weights=InitialWeights(Path("/weights.pt"), "ab"),
+    seed=0,
+    train=TrainingSet(CLASS_NAMES, DATASET.pool, DATASET.truth),
+)
+EVALUATION = EvaluationJob(
+    training_key=TRAINING.key,
+    training_folder=Path("/store/training/x"),
+    model="yolov5n",
+    settings=SETTINGS,
+    class_names=CLASS_NAMES,
+    images=DATASET.test,
+    truth=DATASET.truth,
+    fingerprint=DATASET.fingerprint,
+)
+SCORING = ScoringJob(
+    training_key=TRAINING.key,
+    training_folder=Path("/store/training/x"),
+    model="yolov5n",
+    num_classes=3,
+    settings=SETTINGS,
+    manifest=Manifest.of(DATASET.pool),
+    batch_size=32,
+)
+
+
+def trained_on(*images: Any, class_names: tuple[str, ...] = CLASS_NAMES, **truth: Any) -> TrainingJob:
+    labelled = TrainingSet(class_names, images or DATASET.pool, {**DATASET.truth, **truth})
+    return replace(TRAINING, train=labelled)
+
+
+OTHER_SETTINGS = {
+    "image size": replace(SETTINGS, image_size=160),
+    "confidence": replace(SETTINGS, confidence=0.1),
+    "iou": replace(SETTINGS, iou=0.6),
+    "max_detections": replace(SETTINGS, max_detections=99),
+}
+OTHER_WORK = {
+    "a training": TRAINING,
+    "an evaluation": EVALUATION,
+    "a scoring pass": SCORING,
+    "of another model": replace(TRAINING, model="yolov8n"),
+    "at another size": replace(TRAINING, image_size=160),
+    "for more epochs": replace(TRAINING, arguments={"epochs": 4, "batch": 8}),
+    "with one more argument": replace(TRAINING, arguments={"epochs": 3, "batch": 8, "lr0": 0.01}),
+    "from other weights": replace(TRAINING, initial_weights=InitialWeights(Path("/weights.pt"), "cd")),
+    "from scratch": replace(TRAINING, initial_weights=None),
+    "with another seed": replace(TRAINING, seed=1),
+    "with a class renamed": trained_on(class_names=("crab", "fish", "eel")),
+    "without one image": trained_on(A, B),
+    "with an image edited": trained_on(A, B, make_image("c.jpg", content="edited")),
+    "with an image renamed": trained_on(A, B, make_image("d.jpg", content="c.jpg"), **{"d.jpg": make_truth()}),
+    "with a box more": trained_on(**{"c.jpg": make_truth(0)}),
+    "with a box of another class": trained_on(**{"a.jpg": make_truth(1)}),
+    "measuring another model": replace(EVALUATION, training_key="other"),
+    "measuring on other data": replace(EVALUATION, fingerprint="other"),
+    "scoring with another model": replace(SCORING, training_key="other"),
+    "scoring fewer images": replace(SCORING, manifest=Manifest.of([A, B])),
+    **{f"measuring at another {name}": replace(EVALUATION, settings=other) for name, other in OTHER_SETTINGS.items()},
+    **{f"scoring at another {name}": replace(SCORING, settings=other) for name, other in OTHER_SETTINGS.items()},
+}
+ELSEWHERE = tuple(make_image(image.image_id, folder="/elsewhere") for image in reversed(DATASET.pool))
+SAME_WORK = {
+    "weights that lie elsewhere": (
+        TRAINING,
+        replace(TRAINING, initial_weights=InitialWeights(Path("/elsewhere.pt"), "ab")),
+    ),
+    "images that lie elsewhere, in another order": (TRAINING, trained_on(*ELSEWHERE)),
+    "truth of images that are not labelled": (TRAINING, trained_on(**{"test/0.jpg": make_truth(0, 0)})),
+    "arguments in another order": (TRAINING, replace(TRAINING, arguments={"batch": 8, "epochs": 3})),
+    "a measured checkpoint that lies elsewhere": (EVALUATION, replace(EVALUATION, training_folder=Path("/elsewhere"))),
+    "a scoring checkpoint that lies elsewhere": (SCORING, replace(SCORING, training_folder=Path("/elsewhere"))),
+    "scored images that lie elsewhere": (SCORING, replace(SCORING, manifest=Manifest.of(ELSEWHERE))),
+    "fewer images per call": (SCORING, replace(SCORING, batch_size=1)),
+}
+
+
+def test_a_key_changes_with_all_that_can_change_the_result():
+    keys = {name: job.key for name, job in OTHER_WORK.items()}
+    assert len(set(keys.values())) == len(keys), keys
+
+
+@pytest.mark.parametrize("name", SAME_WORK)
+def test_a_key_does_not_change_with(name):
+    job, same = SAME_WORK[name]
+    assert same.key == job.key
+
+
+def test_initial_weights_are_known_by_their_content(tmp_path):
+    for name, content in [("a.pt", b"1"), ("copy.pt", b"1"), ("b.pt", b"2")]:
+        (tmp_path / name).write_bytes(content)
+    a, copy, b = (InitialWeights.of(tmp_path / name) for name in ("a.pt", "copy.pt", "b.pt"))
+    assert a.sha256 == copy.sha256 != b.sha256
