@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -88,23 +89,13 @@ def check(file: _File, overrides: _Overrides = None) -> None:
     experiment = load_experiment(file, overrides or ())
     check_detector(experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights)
     section = experiment.dataset
-    if section.path is None:
-        typer.echo(f"{file}: the experiment is fine; the {section.format} data set is generated when it runs")
-        return
-    problems = find_problems(
-        section.path,
-        section.format,
-        pool=section.pool,
-        test=section.test,
-        missing_labels=section.missing_labels,
-        bad_boxes=section.bad_boxes,
-        root=section.root,
-    )
+    problems = find_problems(section.path, section.format, **section.reading) if section.path else []
     for problem in problems:
         typer.echo(str(problem))
     if problems:
         raise DatasetError(f"{section.path}: {len(problems)} problems, listed above")
-    dataset = open_dataset(experiment, Path("unused"))
+    with TemporaryDirectory() as folder:
+        dataset = open_dataset(experiment, Path(folder))
     Bench.of(experiment, dataset)
     for note in dataset.notes:
         typer.echo(f"note: {note}")

@@ -61,6 +61,17 @@ class DatasetSection(_Section):
     )
     reef: ReefSection = Field(ReefSection(), description="size and look of the generated data set; for format reef")
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the files are read, by the names of raylearn.data.formats."""
+        return {
+            "pool": self.pool,
+            "test": self.test,
+            "missing_labels": self.missing_labels,
+            "bad_boxes": self.bad_boxes,
+            "root": self.root,
+        }
+
     @model_validator(mode="after")
     def _path_where_needed(self) -> "DatasetSection":
         if self.format == "reef" and self.path is not None:

@@ -11,6 +11,7 @@ from raylearn.errors import RaylearnError
 from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import artifact_key
 from raylearn.learning.training import CHECKPOINT_FILE
+from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, score_manifest
 
@@ -63,5 +64,6 @@ class ScoringJob:
         counts = score_manifest(self.manifest, plan, {"training": self.training_key}, folder)
         if counts["num_errors"]:
             # Every image could be read when the run began: a ledger without some of them would bias the query for good.
-            raise RaylearnError(f"{counts['num_errors']} pool images can no longer be read, or changed: run it again")
+            _, first = next(iter(Ledger.read(folder).errors.items()))
+            raise RaylearnError(f"{counts['num_errors']} pool images cannot be scored, the first: {first}")
         return counts

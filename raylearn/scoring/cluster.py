@@ -13,7 +13,7 @@ TRIAL_RESOURCE = "raylearn_trial"
 
 @contextmanager
 def ray_session(address: str | None) -> Iterator[None]:
-    """Starts a private Ray, or joins the cluster at `address` or RAY_ADDRESS, and leaves it at the end.
+    """Starts a private Ray, or joins the cluster at `address`, and leaves it at the end.
 
     The private one offers a CPU more than the machine has: heavy work is kept to the real ones, and decoding always
     finds the spare one, so that a scoring pass cannot wait for a CPU that its own actors hold.
@@ -22,11 +22,10 @@ def ray_session(address: str | None) -> Iterator[None]:
         ClusterError: no cluster answers at the address.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; unset, Ray warns of it
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # otherwise Tune prints a banner even when told to be silent
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if address:

@@ -8,14 +8,12 @@ from ray.tune import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from raylearn.sweep.grid import Trial
-
 
 class SweepProgress(Callback):  # type: ignore[misc]
     """Follows the rounds of all trials as Tune reports them."""
 
-    def __init__(self, trials: dict[str, Trial], rounds_wanted: int, console: Console) -> None:
-        self._num_trials = len(trials)
+    def __init__(self, num_trials: int, rounds_wanted: int, console: Console) -> None:
+        self._num_trials = num_trials
         self._rounds_wanted = rounds_wanted
         self._rounds_done: set[tuple[str, int]] = set()  # a trial that lost its process tells its rounds again
         self._trained = 0

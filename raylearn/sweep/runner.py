@@ -44,7 +44,6 @@ class Outcome:
         failed: trial name -> cause.
     """
 
-    run_folder: Path
     trainings_wanted: int
     trainings_made: int
     failed: Mapping[str, str]
@@ -56,15 +55,7 @@ def open_dataset(experiment: Experiment, folder: Path) -> Dataset:
     if section.format == "reef":
         return read_reef(ReefSettings(**section.reef.model_dump()), folder)
     assert section.path is not None  # the model sees to it
-    return read_dataset(
-        section.path,
-        section.format,
-        pool=section.pool,
-        test=section.test,
-        missing_labels=section.missing_labels,
-        bad_boxes=section.bad_boxes,
-        root=section.root,
-    )
+    return read_dataset(section.path, section.format, **section.reading)
 
 
 def run_experiment(
@@ -102,7 +93,8 @@ def run_experiment(
         if missing:
             with ray_session(address):
                 trained, failed = _run_on_ray(missing, bench, store, console, address)
-        finished = {trial: done for trial in wanted if (done := _replay(trial, bench, store)) is not None}
+        rounds |= {trial: done for trial in missing if (done := _replay(trial, bench, store)) is not None}
+        finished = {trial: rounds[trial] for trial in wanted if trial in rounds}
         for trial in wanted:
             if trial not in finished and trial.name not in failed:
                 failed[trial.name] = "ended without a result"
@@ -116,7 +108,7 @@ def run_experiment(
         if missing or not (run_folder / RUN_FILE).exists():  # a run that only looked did not make these results
             record = _run_facts(experiment, dataset, rows, failed, started, command, address)
             _write_at_once(run_folder / RUN_FILE, json.dumps(record, indent=1))
-    return Outcome(run_folder, sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, failed)
+    return Outcome(sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, failed)
 
 
 def _make_folder(run_folder: Path) -> Path:
@@ -221,8 +213,7 @@ def _run_on_ray(
     resources = _resources(experiment, num_trials, address)
     workshop = ray.remote(Workshop).options(num_cpus=0, max_concurrency=10_000).remote(store.root, resources)
     rounds = sum(num_rounds(experiment, trial.arm) for trial in missing)
-    by_name = {trial.name: trial for trial in missing}
-    with SweepProgress(by_name, rounds, console) as progress:
+    with SweepProgress(len(missing), rounds, console) as progress:
         grid = tune.Tuner(
             tune.with_resources(tune.with_parameters(_tune_trial, bench=bench, workshop=workshop), trial_resources()),
             param_space={"trial": tune.grid_search(list(missing))},

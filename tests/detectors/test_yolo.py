@@ -193,6 +193,19 @@ def test_an_image_that_changed_since_the_run_began_is_refused(reef: Dataset, tmp
         write_data_yaml(train, tmp_path)
 
 
+def test_a_whole_ultralytics_checkpoint_serves_as_initial_weights(tmp_path: Path) -> None:
+    """A pickled model, as Ultralytics saves them, opened under its safe loader."""
+    from ultralytics import YOLO
+
+    path = tmp_path / "ultralytics.pt"
+    saved = YOLO("yolov5n.yaml", task="detect")
+    saved.save(path)
+    model = build_model("yolov5n", num_classes=3)
+    matched, total = load_matching(model, read_weights(path), path)
+    assert total > matched > 342  # all but the head's last layers, which are made for 80 classes
+    assert torch.equal(model.model[0].conv.weight, saved.model.model[0].conv.weight.half().float())
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.pt"
     torch.save({"encoder.weight": torch.zeros(3)}, path)

@@ -2,16 +2,21 @@
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raylearn import config
 from raylearn.config import TRAINING_OPTIONS, Experiment, dump_experiment, load_experiment
 from raylearn.data.reef import ReefSettings
 from raylearn.errors import ConfigError
+from raylearn.query.aggregation import AGGREGATIONS
+from raylearn.query.sampling import STRATEGIES
+from raylearn.query.uncertainty import PROBABILITIES, UNCERTAINTIES
+from raylearn.query.weighting import WEIGHTINGS
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FEWEST: dict[str, Any] = {
@@ -327,3 +332,11 @@ def test_the_reef_s_bounds_are_those_of_the_generator():
 def test_no_training_option_is_a_key_of_its_own_or_about_files_and_devices():
     elsewhere = {"epochs", "batch", "imgsz", "seed", "device", "data", "project", "name", "save", "resume", "model"}
     assert not TRAINING_OPTIONS & elsewhere
+
+
+def test_the_axes_of_the_file_are_those_of_the_query() -> None:
+    assert get_args(config.Uncertainty) == tuple(UNCERTAINTIES)
+    assert get_args(config.Aggregation) == AGGREGATIONS
+    assert get_args(config.Weighting) == WEIGHTINGS
+    assert get_args(config.Probabilities) == PROBABILITIES
+    assert set(get_args(config.Control)) == set(STRATEGIES) - {"uncertainty"}
