@@ -16,12 +16,12 @@ from uuid import uuid4
 
 import numpy as np
 
-from raylearn.data import reef_scenes
+from raylearn.data import reef_scenes, reef_species
 from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.errors import ConfigError
 
 VERSION = 1  # raise it with every change of what is drawn: it is part of the folder's name
-SPECIES = tuple(species.name for species in reef_scenes.SPECIES)
+SPECIES = tuple(species.name for species in reef_species.SPECIES)
 SPLITS = ("pool", "test")
 CROWDING = (0.12, 0.20, 0.20, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02)  # share of the clips that 0, 1, .. 8 animals pass
 MIN_SIDE = 64  # pixels: in a smaller frame most animals are too small to be annotated
@@ -92,7 +92,7 @@ def plan_split(settings: ReefSettings, split: str) -> list[Clip]:
     while (left := num_frames - sum(lengths)) > 0:
         lengths.append(min(left, int(rng.integers((mean + 1) // 2, 3 * mean // 2, endpoint=True))))
     crowding = deal(CROWDING, len(lengths), rng)
-    animals = iter(deal([species.share for species in reef_scenes.SPECIES], int(crowding.sum()), rng).tolist())
+    animals = iter(deal([species.share for species in reef_species.SPECIES], int(crowding.sum()), rng).tolist())
     return [
         Clip(f"{split}/clip{number:04d}", tuple(islice(animals, num_animals)), length)
         for number, (length, num_animals) in enumerate(zip(lengths, crowding.tolist(), strict=True), start=1)
