@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -32,13 +34,21 @@ CONTENT = {
 }
 
 
-def _run(content: dict[str, object], folder: Path, *arguments: str, **environment: str) -> str:
-    """Runs the command as a user does and gives back what it printed."""
+def _command(content: dict[str, object], folder: Path) -> list[str]:
     file = folder.with_suffix(".yaml")
     file.write_text(json.dumps(content))
-    command = [str(Path(sys.executable).with_name("raylearn")), "run", str(file), "--out", folder.name, *arguments]
+    return [str(Path(sys.executable).with_name("raylearn")), "run", str(file), "--out", folder.name]
+
+
+def _rows(folder: Path, table: str) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = pq.read_table(folder / f"{table}.parquet").to_pylist()
+    return rows
+
+
+def _run(content: dict[str, object], folder: Path, *arguments: str, **environment: str) -> str:
+    """Runs the command as a user does and gives back what it printed."""
     done = subprocess.run(
-        command,
+        [*_command(content, folder), *arguments],
         capture_output=True,
         text=True,
         timeout=280,
@@ -62,14 +72,14 @@ def test_more_trials_than_cores_run_to_their_end(finished: tuple[Path, str]) -> 
     experiment = Experiment.model_validate(CONTENT)
     wanted = trials(experiment)
     assert len(wanted) > (os.cpu_count() or 1)
-    rows = pq.read_table(folder / "results.parquet").to_pylist()
+    rows = _rows(folder, "results")
     assert len(rows) == sum(num_rounds(experiment, trial.arm) for trial in wanted)
     assert {row["trial"] for row in rows} == {trial.name for trial in wanted}
     assert (folder / "report.html").stat().st_size > 10_000
 
 
 def test_every_arm_starts_from_the_same_model_and_pays_the_same(finished: tuple[Path, str]) -> None:
-    rows = pq.read_table(finished[0] / "results.parquet").to_pylist()
+    rows = _rows(finished[0], "results")
     arms = [row for row in rows if row["strategy"] != "full_data"]
     assert len({row["checkpoint"] for row in arms if row["round"] == 0}) == 1
     assert sum(not row["reused"] for row in arms if row["round"] == 0) == 1
@@ -79,7 +89,7 @@ def test_every_arm_starts_from_the_same_model_and_pays_the_same(finished: tuple[
 
 
 def test_what_is_queried_is_unlabelled_pool_and_never_the_test_split(finished: tuple[Path, str]) -> None:
-    queries = pq.read_table(finished[0] / "queries.parquet").to_pylist()
+    queries = _rows(finished[0], "queries")
     assert queries
     assert all(row["image_id"].startswith("pool/") for row in queries)
     for trial in {row["trial"] for row in queries}:
@@ -109,20 +119,51 @@ def test_a_longer_run_elsewhere_finds_the_same_queries(finished: tuple[Path, str
     other = {**CONTENT, "resources": {"scoring_actors": 2, "max_trials_at_once": 2}}
     other["arms"] = {**CONTENT["arms"], "uncertainty": ["entropy"], "controls": ["random"]}
     _run(other, tmp_path / "small")
-    ours = pq.read_table(tmp_path / "small" / "queries.parquet").to_pylist()
-    theirs = pq.read_table(finished[0] / "queries.parquet").to_pylist()
+    ours = _rows(tmp_path / "small", "queries")
+    theirs = _rows(finished[0], "queries")
     wanted = {row["trial"] for row in ours}
     assert [row for row in theirs if row["trial"] in wanted] == ours
 
 
 def test_a_torn_checkpoint_is_made_again(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    row = pq.read_table(folder / "results.parquet").to_pylist()[0]
+    row = _rows(folder, "results")[0]
     checkpoint = folder / "store" / "training" / row["checkpoint"] / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     printed = _run(CONTENT, folder)
     assert " 1 made now" in printed
     assert Store(folder / "store").find("training", row["checkpoint"])
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_end(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    with subprocess.Popen(_command(CONTENT, folder), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        told = list(_until(driver.stdout, 3, "trained on"))
+        driver.kill()
+    assert len(told) == 3
+    printed = _run(CONTENT, folder)
+    wanted, made = (int(number) for number in re.findall(r"(\d+) (?:wanted|made now)", printed))
+    distinct = len({row["checkpoint"] for row in _rows(finished[0], "results")})
+    assert made <= distinct - 3 < wanted
+    assert _rows(folder, "queries") == _rows(finished[0], "queries")
+    assert _without_seconds(folder) == _without_seconds(finished[0])
+
+
+def _until(lines: Iterable[str], count: int, word: str) -> Iterator[str]:
+    for line in lines:
+        if word in line:
+            yield line
+            count -= 1
+        if not count:
+            return
+
+
+def _without_seconds(folder: Path) -> list[dict[str, object]]:
+    return [
+        {name: value for name, value in row.items() if not name.endswith("_seconds")}
+        for row in _rows(folder, "results")
+    ]
 
 
 def test_a_diverged_trial_is_listed_and_the_others_finish(tmp_path: Path) -> None:
