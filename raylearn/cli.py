@@ -59,8 +59,10 @@ def run(
     console = Console()
     outcome = run_experiment(experiment, folder, address=address, command=command, console=console)
     page = write_report(folder)
-    reused = outcome.trainings_wanted - outcome.trainings_made
-    typer.echo(f"trainings: {outcome.trainings_wanted} wanted, {outcome.trainings_made} made now, {reused} reused")
+    typer.echo(
+        f"trainings: {outcome.trainings_wanted} wanted, {outcome.trainings_made} made now, "
+        f"{outcome.trainings_reused} reused"
+    )
     typer.echo(f"results: {folder / 'results.parquet'}\nreport:  {page}")
     if outcome.failed:
         for name, cause in outcome.failed.items():

@@ -41,11 +41,13 @@ class Outcome:
     Args:
         trainings_wanted: rounds of all trials.
         trainings_made: how many trainings were done this time.
+        trainings_reused: rounds in the tables whose training was shared, or found in the store.
         failed: trial name -> cause.
     """
 
     trainings_wanted: int
     trainings_made: int
+    trainings_reused: int
     failed: Mapping[str, str]
 
 
@@ -108,7 +110,9 @@ def run_experiment(
         if missing or not (run_folder / RUN_FILE).exists():  # a run that only looked did not make these results
             record = _run_facts(experiment, dataset, rows, failed, started, command, address)
             _write_at_once(run_folder / RUN_FILE, json.dumps(record, indent=1))
-    return Outcome(sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, failed)
+    return Outcome(
+        sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, max(0, len(rows) - trained), failed
+    )
 
 
 def _make_folder(run_folder: Path) -> Path:
