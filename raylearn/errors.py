@@ -25,7 +25,25 @@ class DatasetError(InputError):
 
 
 class ImageError(InputError):
-    """Bytes that are no image, or one too large to open."""
+    """Bytes that are no image, or one too large to open.
+
+    Args:
+        message: what is wrong with which image.
+        kind: in a word or two, for counting: "missing", "unreadable", "empty", "not an image", "broken", "too large"
+            or "changed".
+    """
+
+    def __init__(self, message: str, kind: str = "broken") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class StorageError(RaylearnError):
+    """A disk or an object store that does not answer, is full, or refuses: not a fault of one image."""
+
+
+class PoolError(InputError):
+    """Images to score that cannot be listed."""
 
 
 class DetectorError(InputError):
@@ -42,6 +60,10 @@ class QueryError(InputError):
 
 class RunFolderError(InputError):
     """An output folder that another run holds, or that belongs to another experiment."""
+
+
+class LedgerError(InputError):
+    """A ledger that is not there, not finished, or not of what was asked."""
 
 
 class ClusterError(InputError):

@@ -2,16 +2,13 @@
 
 import hashlib
 import io
-import os
-import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, cast
-from urllib.parse import unquote
 
 import numpy as np
 
-from raylearn.errors import ImageError
+from raylearn.data.storage import read_address, reason_of, redacted, scheme_of
+from raylearn.errors import ImageError, StorageError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -34,36 +31,17 @@ def read_bytes(uri: str) -> bytes:
 
     Raises:
         ImageError: nothing there, or it cannot be read. The cause is the file system's own error.
+        StorageError: an object store refuses its buckets, or does not answer after several attempts.
     """
     try:
-        scheme, separator, rest = uri.partition("://")
-        if not separator or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
-            return _read_local(uri)
-        path, _, options = rest.partition("?")
-        bucket, _, key = path.partition("/")
-        if scheme == "file":
-            return _read_local("/" + unquote(key))
-        file_system, root = _file_system(f"{scheme}://{bucket}" + (f"?{options}" if options else ""))
-        with file_system.open_input_stream(f"{root}/{unquote(key)}") as stream:
-            return bytes(stream.read())
+        return read_address(uri)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds too
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        message = re.sub(r"//[^/@]*@", "//***@", f"image {uri!r} cannot be read: {reason}")  # s3://key:secret@bucket
-        raise ImageError(message) from error
-
-
-def _read_local(path: str) -> bytes:
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe would wait
-        return file.read()
-
-
-@lru_cache(maxsize=64)
-def _file_system(address: str) -> tuple[Any, str]:
-    # Kept: to open S3 anew asks the network for the bucket's region, once for every image.
-    from pyarrow.fs import FileSystem
-
-    file_system, root = FileSystem.from_uri(address)
-    return file_system, root
+        message = f"image {redacted(repr(uri))} cannot be read: {reason_of(error)}"
+        if isinstance(error, FileNotFoundError):
+            raise ImageError(message, "missing") from error
+        if isinstance(error, OSError) and error.errno is None and scheme_of(uri) in ("s3", "gs", "gcs"):
+            raise StorageError(message) from error
+        raise ImageError(message, "unreadable") from error
 
 
 def content_hash(data: bytes) -> str:
@@ -107,14 +85,37 @@ def decode(data: bytes) -> np.ndarray:
     Raises:
         ImageError: no image, one too large, or one that is cut off.
     """
+    return decode_reduced(data, None)[0]
+
+
+def decode_reduced(data: bytes, longer_side: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+    """Pixels of an image, and its own size; a large JPEG is decoded at 1/2, 1/4 or 1/8 of it.
+
+    JPEG's own transform gives these reductions for less than the work of the whole picture, and each pixel of them is
+    a mean of those it stands for.
+
+    Args:
+        data: bytes of an image.
+        longer_side: what the picture's longer side may be reduced to, but not below; None decodes all of it.
+
+    Returns:
+        (h, w, 3) uint8 RGB, as `decode`; and the (width, height) of the upright image.
+
+    Raises:
+        ImageError: as `decode`.
+    """
     header, (width, height) = _header(data)
     if data.startswith((_JPEG_START, _PNG_START)) and not _ends_with_marker(data):
         _load(header, data)  # before 5.0 OpenCV fills the missing part of a cut file with grey and says nothing
+    factor = 1
+    if longer_side is not None and data.startswith(_JPEG_START):
+        factor = next((f for f in (8, 4, 2) if max(width, height) >= f * longer_side), 1)
     # OpenCV does not turn an AVIF upright.
-    pixels = _pillow_pixels(header, data) if header.format == "AVIF" else _opencv_pixels(data)
-    if pixels.shape != (height, width, 3) or pixels.dtype != np.uint8:
+    pixels = _pillow_pixels(header, data) if header.format == "AVIF" else _opencv_pixels(data, factor)
+    wanted = (-(-height // factor), -(-width // factor), 3)
+    if pixels.shape != wanted or pixels.dtype != np.uint8:
         raise ImageError(f"image is {width}x{height} by its header, but its pixels are {pixels.dtype} {pixels.shape}")
-    return pixels
+    return pixels, (width, height)
 
 
 def _header(data: bytes) -> tuple["ImageFile", tuple[int, int]]:
@@ -124,12 +125,12 @@ def _header(data: bytes) -> tuple["ImageFile", tuple[int, int]]:
         Image.init()
         header = Image.open(io.BytesIO(data), formats=[name for name in _FORMATS if name in Image.OPEN])
     except Image.DecompressionBombError as error:
-        raise ImageError(f"image is too large to open: {error}") from error
+        raise ImageError(f"image is too large to open: {error}", "too large") from error
     except Exception as error:  # Pillow's readers raise almost anything on broken bytes
         _refuse(data, error)
     width, height = header.size
     if width * height > MAX_PIXELS:
-        raise ImageError(f"image of {width}x{height} is too large to open: more than {MAX_PIXELS} pixels")
+        raise ImageError(f"image of {width}x{height} is too large to open: more than {MAX_PIXELS} pixels", "too large")
     try:
         tags = _tags(header, data)
         if header.format == "TIFF":  # by version of Pillow, its size is turned already
@@ -173,11 +174,13 @@ def _pillow_pixels(header: "ImageFile", data: bytes) -> np.ndarray:
     return np.ascontiguousarray(ImageOps.exif_transpose(header).convert("RGB"))
 
 
-def _opencv_pixels(data: bytes) -> np.ndarray:
+def _opencv_pixels(data: bytes, factor: int) -> np.ndarray:
     import cv2
 
+    reduced = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+    flags = reduced[factor] if factor > 1 else cv2.IMREAD_COLOR
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:
         _refuse(data, error)
     if pixels is None:
@@ -187,8 +190,8 @@ def _opencv_pixels(data: bytes) -> np.ndarray:
 
 def _refuse(data: bytes, error: Exception) -> NoReturn:
     if not data:
-        raise ImageError("image has 0 bytes") from error
+        raise ImageError("image has 0 bytes", "empty") from error
     if "cannot identify" in str(error):
-        raise ImageError(f"not an image of a known format, it begins with {data[:16]!r}") from error
+        raise ImageError(f"not an image of a known format, it begins with {data[:16]!r}", "not an image") from error
     reason = " ".join(str(error).split())  # OpenCV's has several lines
     raise ImageError(f"image is cut off or broken: {reason}") from error

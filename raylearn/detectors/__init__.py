@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raylearn.detectors.base import Detector, DetectorSettings
+from raylearn.detectors.base import CheckpointFacts, Detector, DetectorSettings, Engine
 
 
 def build_detector(
@@ -13,11 +13,24 @@ def build_detector(
     training: Mapping[str, Any] | None = None,
     device: str = "cpu",
     num_threads: int | None = None,
+    engine: Engine | None = None,
 ) -> Detector:
     """The detector of this name; see raylearn.detectors.yolo.YoloDetector for the arguments."""
     from raylearn.detectors.yolo import YoloDetector
 
-    return YoloDetector(model, settings, training, device, num_threads)
+    return YoloDetector(model, settings, training, device, num_threads, engine or Engine())
+
+
+def read_checkpoint(path: Path) -> CheckpointFacts:
+    """What a checkpoint of raylearn or Ultralytics holds; none of its code runs.
+
+    Raises:
+        CheckpointError: no file, a torn one, or no detector.
+        DetectorError: its head gives no class scores.
+    """
+    from raylearn.detectors.yolo import open_model
+
+    return open_model(path)[1]
 
 
 def check_detector(model: str, training: Mapping[str, Any], initial_weights: Path | None = None) -> None:

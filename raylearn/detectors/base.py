@@ -70,12 +70,44 @@ class DetectorSettings:
         confidence: detections whose highest class score is lower are dropped.
         iou: overlap above which non-maximum suppression drops the weaker of two boxes of one class.
         max_detections: the most confident that are kept per image; cuts what `sum` adds up.
+        canvas: "square", as in training, or "rectangle", padded only to the next multiple of 32; see letterbox.
+        decode: "full", or "reduced": a JPEG of twice image_size or more is decoded at a fraction of its size.
     """
 
     image_size: int
     confidence: float
     iou: float
     max_detections: int
+    canvas: str = "square"
+    decode: str = "full"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs the network.
+
+    Args:
+        backend: "torch" or "openvino".
+        precision: "fp32", "fp16" or "bf16" of the network's arithmetic; boxes are decoded in fp32.
+    """
+
+    backend: str = "torch"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What a checkpoint says of itself.
+
+    Args:
+        model: the name of its architecture.
+        class_names: position is the class id.
+        image_size: what it was trained at, pixels; None where it does not say.
+    """
+
+    model: str
+    class_names: tuple[str, ...]
+    image_size: int | None
 
 
 class Detector(Protocol):
@@ -95,15 +127,20 @@ class Detector(Protocol):
         """
         ...
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the loaded checkpoint; position is the class id."""
+        ...
+
     def load(self, checkpoint: Path) -> None:
         """Makes `predict` use the model of `checkpoint`."""
         ...
 
-    def predict(self, squares: np.ndarray, sizes: np.ndarray) -> list[Detections]:
+    def predict(self, canvases: np.ndarray, sizes: np.ndarray) -> list[Detections]:
         """Detections of each image.
 
         Args:
-            squares: (n, image_size, image_size, 3) uint8 RGB, letterboxed; made on CPUs, beside the model.
+            canvases: (n, height, width, 3) uint8 RGB, letterboxed beside the model by `letterbox`.
             sizes: (n, 2) int, width and height of the upright originals, whose pixels the boxes are in.
         """
         ...

@@ -1,29 +1,67 @@
-"""Fits images of any shape into the one square that detectors take."""
+"""Fits images of any shape into the canvases that detectors take."""
 
 import cv2
 import numpy as np
 
+from raylearn.errors import InputError, nearest
+
+CANVASES = ("square", "rectangle")
 _PADDING = 114  # the grey that Ultralytics letterboxes with, in training too
+_STRIDE = 32  # of a detector's coarsest grid
 
 
-def letterbox(image: np.ndarray, size: int) -> np.ndarray:
-    """Scales an image into the middle of a grey square, as Ultralytics' LetterBox(auto=False) does.
-
-    Always a square: with rectangles the padding, hence the scores, would depend on an image's batch mates.
+def canvas_shape(size: tuple[int, int], image_size: int, canvas: str) -> tuple[int, int]:
+    """Height and width of what an image is letterboxed into; decided by the image alone, never by its batch mates.
 
     Args:
-        image: (height, width, 3) uint8.
-        size: side of the square in pixels.
+        size: (width, height) of the upright image.
+        image_size: what the longer side is scaled to, pixels.
+        canvas: "square": image_size x image_size, as in training. "rectangle": the shorter side is padded to the next
+            multiple of 32 only, as Ultralytics' predict does with one image; of a 4:3 image a quarter less to compute.
+
+    Raises:
+        InputError: an unknown canvas.
+    """
+    if canvas not in CANVASES:
+        raise InputError(f"unknown canvas {canvas!r}: {nearest(canvas, CANVASES)}")
+    if canvas == "square":
+        return image_size, image_size
+    width, height = _scaled(size, image_size)
+    return height + (image_size - height) % _STRIDE, width + (image_size - width) % _STRIDE
+
+
+def letterbox(
+    image: np.ndarray, image_size: int, canvas: str = "square", size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Scales an image into the middle of a grey canvas, as Ultralytics' LetterBox does.
+
+    Args:
+        image: (h, w, 3) uint8.
+        image_size: what the longer side is scaled to, pixels.
+        canvas: of `CANVASES`.
+        size: (width, height) of the original, where `image` was decoded at less than that.
 
     Returns:
-        (size, size, 3) uint8.
+        (height, width, 3) uint8 of `canvas_shape`.
     """
-    height, width = image.shape[:2]
-    ratio = min(size / height, size / width)
-    new_width, new_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
-    if (new_width, new_height) != (width, height):
-        image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-    top, left = round((size - new_height) / 2 - 0.1), round((size - new_width) / 2 - 0.1)
-    square = np.full((size, size, 3), _PADDING, dtype=np.uint8)
-    square[top : top + new_height, left : left + new_width] = image
-    return square
+    size = size or (image.shape[1], image.shape[0])
+    shape = canvas_shape(size, image_size, canvas)
+    width, height = _scaled(size, image_size)
+    if (height, width) == shape == image.shape[:2]:
+        return image
+    top, left = round((shape[0] - height) / 2 - 0.1), round((shape[1] - width) / 2 - 0.1)
+    padded = np.empty((*shape, 3), dtype=np.uint8)
+    inner = padded[top : top + height, left : left + width]
+    if (height, width) == image.shape[:2]:
+        inner[:] = image
+    else:
+        cv2.resize(image, (width, height), dst=inner, interpolation=cv2.INTER_LINEAR)
+    padded[:top], padded[top + height :] = _PADDING, _PADDING
+    padded[:, :left], padded[:, left + width :] = _PADDING, _PADDING
+    return padded
+
+
+def _scaled(size: tuple[int, int], image_size: int) -> tuple[int, int]:
+    width, height = size
+    ratio = min(image_size / height, image_size / width)
+    return max(round(width * ratio), 1), max(round(height * ratio), 1)

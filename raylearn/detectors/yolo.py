@@ -3,14 +3,17 @@
 Ultralytics is AGPL-3.0. This module is imported only where a detector is used.
 """
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torchvision.ops import nms
 
-from raylearn.detectors.base import Detections, DetectorSettings, TrainingSet
+from raylearn.detectors.base import CheckpointFacts, Detections, DetectorSettings, Engine, TrainingSet
+from raylearn.detectors.engines import RawModel, start_engine
 from raylearn.detectors.isolation import isolate_ultralytics
 from raylearn.errors import CheckpointError, ConfigError, DetectorError, nearest
 
@@ -19,10 +22,9 @@ isolate_ultralytics()
 from ultralytics.cfg import get_cfg  # noqa: E402
 from ultralytics.nn.modules.head import Detect, v10Detect  # noqa: E402
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint  # noqa: E402
-from ultralytics.utils.nms import non_max_suppression  # noqa: E402
-from ultralytics.utils.ops import scale_boxes  # noqa: E402
+from ultralytics.utils.ops import scale_boxes, xywh2xyxy  # noqa: E402
 
-_NO_TIME_LIMIT = 1e9  # lifted: past its limit NMS leaves the rest of the batch without detections
+_CLASS_OFFSET = 7680.0  # pixels, as Ultralytics has it: boxes of two classes never overlap
 _FORMAT = "raylearn-yolo-1"
 _OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp")
 
@@ -35,7 +37,8 @@ class YoloDetector:
         settings: what decides the detections of a trained model.
         training: Ultralytics' training arguments; `epochs` and `batch` among them.
         device: "cpu" or "cuda:0".
-        num_threads: torch threads on the CPU; None leaves torch's own choice.
+        num_threads: threads on the CPU; None leaves the library's own choice.
+        engine: what runs the trained network.
     """
 
     def __init__(
@@ -45,13 +48,17 @@ class YoloDetector:
         training: Mapping[str, Any] | None = None,
         device: str = "cpu",
         num_threads: int | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.model_name = model
         self.settings = settings
         self._training = dict(training or {})
         self._device = torch.device(device)
         self._num_threads = num_threads
-        self._model: Any = None
+        self._engine = engine or Engine()
+        self._run: RawModel | None = None
+        self._one_at_a_time = threading.Lock()  # the head keeps its grid between calls
+        self.class_names: tuple[str, ...] = ()
 
     def fit(
         self, train: TrainingSet, *, initial_weights: Path | None, seed: int, checkpoint: Path
@@ -73,6 +80,7 @@ class YoloDetector:
                 "format": _FORMAT,
                 "model": self.model_name,
                 "class_names": list(train.class_names),
+                "image_size": self.settings.image_size,
                 "state_dict": trained.state_dict(),
             },
             checkpoint,
@@ -80,45 +88,43 @@ class YoloDetector:
         return report
 
     def load(self, checkpoint: Path) -> None:
-        """Makes `predict` use this checkpoint; its own architecture and classes count.
+        """Makes `predict` use this checkpoint, raylearn's or Ultralytics'; its own architecture and classes count.
 
         Raises:
-            CheckpointError: the file is torn, or no checkpoint of raylearn's.
+            CheckpointError: the file is torn, or no detector.
+            DetectorError: its head gives no class scores, or the engine is not to be had.
         """
-        content = _load_tensors(checkpoint)
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise CheckpointError(f"{checkpoint} is no raylearn checkpoint")
-        model = build_model(content["model"], len(content["class_names"]))
-        model.load_state_dict(content["state_dict"])
-        self._use(model)
-
-    def predict(self, squares: np.ndarray, sizes: np.ndarray) -> list[Detections]:
-        """Detections of each image; see Detector.predict."""
-        if self._model is None:
-            raise RuntimeError("load a checkpoint before predict")
-        batch = torch.from_numpy(squares).to(self._device).permute(0, 3, 1, 2).float() / 255
-        with torch.inference_mode():
-            raw = self._model(batch)[0]
-            kept, indices = non_max_suppression(
-                raw,
-                conf_thres=self.settings.confidence,
-                iou_thres=self.settings.iou,
-                max_det=self.settings.max_detections,
-                nc=raw.shape[1] - 4,
-                max_time_img=_NO_TIME_LIMIT,
-                return_idxs=True,
-            )
-        return [
-            Detections(
-                boxes=scale_boxes(squares.shape[1:3], rows[:, :4].clone(), (height, width)).cpu().numpy(),
-                class_scores=scores[4:, index.view(-1).long()].T.contiguous().cpu().numpy(),
-            )
-            for (width, height), rows, scores, index in zip(sizes.tolist(), kept, raw, indices, strict=True)
-        ]
-
-    def _use(self, model: Any) -> None:
+        model, facts = open_model(checkpoint)
+        self.class_names = facts.class_names
         self._limit_threads()
-        self._model = model.to(self._device).eval().fuse(verbose=False)
+        fused = model.to(self._device).eval().fuse(verbose=False)
+        with torch.inference_mode():
+            self._run = start_engine(fused, self._engine, self._device, self._num_threads)
+
+    def predict(self, canvases: np.ndarray, sizes: np.ndarray) -> list[Detections]:
+        """Detections of each image; see Detector.predict. Threads may call it at once."""
+        if self._run is None:
+            raise RuntimeError("load a checkpoint before predict")
+        with torch.inference_mode():
+            with self._one_at_a_time:
+                raw = self._run(canvases)
+            # All that can be kept comes from the device at once; suppression goes image by image, and is small.
+            image, anchor = torch.nonzero(raw[:, 4:].amax(1) > self.settings.confidence, as_tuple=True)
+            candidates = raw[image, :, anchor].cpu()
+            counts = torch.bincount(image, minlength=len(raw)).tolist()
+            return [
+                self._suppress(rows, canvases.shape[1:3], (height, width))
+                for rows, (width, height) in zip(candidates.split(counts), sizes.tolist(), strict=True)
+            ]
+
+    def _suppress(self, candidates: torch.Tensor, canvas: tuple[int, ...], size: tuple[int, int]) -> Detections:
+        """Non-maximum suppression within each class, among (n, 4 + K) candidates given as xywh boxes in a canvas."""
+        boxes = xywh2xyxy(candidates[:, :4])
+        class_scores = candidates[:, 4:]
+        confidences, class_ids = class_scores.max(1)
+        apart = boxes + class_ids[:, None] * _CLASS_OFFSET
+        kept = nms(apart, confidences, self.settings.iou)[: self.settings.max_detections]
+        return Detections(scale_boxes(canvas, boxes[kept], size).numpy(), class_scores[kept].numpy())
 
     def _limit_threads(self) -> None:
         """Undoes Ultralytics, which takes all cores but one whenever it selects the CPU."""
@@ -139,17 +145,46 @@ def build_model(name: str, num_classes: int) -> Any:
             f"detector.model {name!r} is no detector that can be used here ({_first_line(error)}): "
             "name an Ultralytics detection architecture such as yolov5n, yolov8s or yolo11m"
         ) from error
+    _use_class_scores(model, f"detector.model {name!r}")
+    return model
+
+
+def open_model(path: Path) -> tuple[Any, CheckpointFacts]:
+    """The trained network of a checkpoint, raylearn's or a whole Ultralytics one, and what is known of it.
+
+    Raises:
+        CheckpointError: no file, a torn one, or no detector.
+        DetectorError: its head gives no class scores.
+    """
+    content = _open(path)
+    if isinstance(content, dict) and content.get("format") == _FORMAT:
+        try:
+            model = build_model(content["model"], len(content["class_names"]))
+            model.load_state_dict(content["state_dict"])
+            facts = CheckpointFacts(content["model"], tuple(content["class_names"]), content.get("image_size"))
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{path} is no whole checkpoint: {_first_line(error)}") from error
+        return model, facts
+    if not isinstance(content, DetectionModel):
+        raise CheckpointError(f"{path} is no detector: give a checkpoint of raylearn's, or Ultralytics' best.pt")
+    _use_class_scores(content, str(path))
+    names = tuple(str(content.names[index]) for index in range(len(content.names)))
+    image_size = (content.args if isinstance(content.args, dict) else vars(content.args)).get("imgsz")
+    name = Path(str(content.yaml.get("yaml_file", "yolo"))).stem
+    return content, CheckpointFacts(name, names, image_size if isinstance(image_size, int) else None)
+
+
+def _use_class_scores(model: Any, source: str) -> None:
     head = model.model[-1]
     if type(head) not in (Detect, v10Detect):
         raise DetectorError(
-            f"detector.model {name!r} ends in {type(head).__name__}, which gives no class scores that survive its "
+            f"{source} ends in {type(head).__name__}, which gives no class scores that survive its "
             "post-processing: use a model with a Detect head, such as yolov5n, yolov8s or yolo11m"
         )
     # A dual head (YOLOv10, YOLO26) has class scores in its one-to-many branch; the other answers with six columns.
     head.end2end = False
     if head.end2end:
-        raise DetectorError(f"detector.model {name!r} has an NMS-free head without class scores: use yolov5n, say")
-    return model
+        raise DetectorError(f"{source} has an NMS-free head without class scores: use yolov5n, say")
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -171,8 +206,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"initial weights {path} are not there: give a .pt file, or null to train from scratch")
-    content = _load_tensors(path)
-    if isinstance(content, dict) and content.get("format") == _FORMAT:
+    content = _open(path)
+    if isinstance(content, torch.nn.Module):
+        content = content.state_dict()
+    elif isinstance(content, dict) and content.get("format") == _FORMAT:
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise CheckpointError(f"{path} holds no state dict: give a raylearn or Ultralytics .pt, or name -> tensor")
@@ -200,13 +237,15 @@ def load_matching(model: Any, weights: Mapping[str, torch.Tensor], source: Path)
     return len(fitting), len(own)
 
 
-def _load_tensors(path: Path) -> Any:
-    """The content of a .pt file without running any code in it."""
+def _open(path: Path) -> Any:
+    """The content of a .pt file without running any code in it: plain tensors, or a whole Ultralytics model."""
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} is not there: give a .pt file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # not plain tensors: either a whole Ultralytics model, or no checkpoint
         try:
-            return load_checkpoint(path)[0].float().state_dict()
+            return load_checkpoint(path)[0].float()
         except Exception as error:
             raise CheckpointError(f"{path} cannot be opened as a checkpoint: {_first_line(error)}") from error
 

@@ -17,7 +17,7 @@ from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import artifact_key
 from raylearn.learning.training import CHECKPOINT_FILE
 from raylearn.scoring.cluster import torch_device
-from raylearn.scoring.pipeline import read_images
+from raylearn.scoring.reading import batches, read_image
 
 _BATCH_SIZE = 16
 
@@ -154,14 +154,14 @@ class EvaluationJob:
         detector.load(self.training_folder / CHECKPOINT_FILE)
         found: list[Detections] = []
         for start in range(0, len(self.images), _BATCH_SIZE):
-            images = self.images[start : start + _BATCH_SIZE]
-            ids = np.array([image.image_id for image in images], dtype=object)
-            uris = np.array([image.uri for image in images], dtype=object)
-            hashes = np.array([image.content_hash for image in images], dtype=object)
-            batch = read_images({"image_id": ids, "uri": uris, "content_hash": hashes}, self.settings.image_size)
-            unreadable = [error for error in batch["error"] if error]
+            images = [
+                read_image(image.uri, image.content_hash, self.settings)
+                for image in self.images[start : start + _BATCH_SIZE]
+            ]
+            unreadable = [str(image.error) for image in images if image.error]
             if unreadable:
                 raise RaylearnError(f"a held-out image cannot be read: {unreadable[0]}")
-            found += detector.predict(batch["square"], batch["size"])
+            for _, canvases, sizes in batches(images, _BATCH_SIZE):  # squares: one batch, in order
+                found += detector.predict(canvases, sizes)
         truth = [self.truth[image.image_id] for image in self.images]
         return asdict(mean_average_precision(found, truth, self.class_names, self.settings.max_detections))

@@ -23,8 +23,6 @@ class ScoringJob:
     Args:
         training_key: decides the checkpoint.
         training_folder: where the checkpoint is.
-        model: the detector's name.
-        num_classes: of the data set.
         settings: what decides the detections.
         manifest: what to score.
         batch_size: images per call of the model; no influence on the result.
@@ -32,8 +30,6 @@ class ScoringJob:
 
     training_key: str
     training_folder: Path
-    model: str
-    num_classes: int
     settings: DetectorSettings
     manifest: Manifest
     batch_size: int
@@ -44,7 +40,7 @@ class ScoringJob:
     def key(self) -> str:
         return artifact_key(
             kind=self.kind,
-            recipe=1,  # raise it when the code comes to score otherwise
+            recipe=2,  # raise it when the code comes to score otherwise
             training=self.training_key,
             settings=asdict(self.settings),
             manifest=self.manifest.hash,
@@ -52,18 +48,15 @@ class ScoringJob:
 
     def run(self, folder: Path, resources: WorkResources) -> Mapping[str, Any]:
         plan = ScoringPlan(
-            model=self.model,
-            checkpoint=self.training_folder / CHECKPOINT_FILE,
-            num_classes=self.num_classes,
+            checkpoint=str(self.training_folder / CHECKPOINT_FILE),
             settings=self.settings,
             batch_size=self.batch_size,
             num_actors=resources.scoring_actors,
-            cpus_per_actor=0 if resources.gpus else 1,
             gpus_per_actor=resources.gpus,
         )
         counts = score_manifest(self.manifest, plan, {"training": self.training_key}, folder)
-        if counts["num_errors"]:
+        if counts.num_errors:
             # Every image could be read when the run began: a ledger without some of them would bias the query for good.
             _, first = next(iter(Ledger.read(folder).errors.items()))
-            raise RaylearnError(f"{counts['num_errors']} pool images cannot be scored, the first: {first}")
-        return counts
+            raise RaylearnError(f"{counts.num_errors} pool images cannot be scored, the first: {first}")
+        return asdict(counts)

@@ -1,6 +1,7 @@
 """The query of one arm: from a ledger, or from chance, to images in order."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -11,28 +12,43 @@ from raylearn.query.aggregation import aggregate
 from raylearn.query.sampling import box_counts, draw_random, random_generator, top_n
 from raylearn.query.uncertainty import uncertainty
 from raylearn.query.weighting import class_weights, detection_weights
-from raylearn.scoring.ledger import Ledger
 
 
-def image_scores(arm: Arm, ledger: Ledger, class_counts: np.ndarray, weight_cap: float | None = None) -> np.ndarray:
-    """The number each image of the ledger is ranked by.
+class ScoredImages(Protocol):
+    """The detections of N images: a ledger, or a part of one."""
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(N + 1,) int64; image i owns detections offsets[i] to offsets[i + 1]."""
+        ...
+
+    @property
+    def class_scores(self) -> np.ndarray:
+        """(D, K) float32."""
+        ...
+
+
+def image_scores(
+    arm: Arm, images: ScoredImages, class_counts: np.ndarray, weight_cap: float | None = None
+) -> np.ndarray:
+    """The number each image is ranked by.
 
     Args:
         arm: of strategy uncertainty or box_count.
-        ledger: of a scoring pass.
+        images: of a scoring pass.
         class_counts: (K,) boxes per class in the currently labelled images.
         weight_cap: upper limit of a class weight.
 
     Returns:
-        (N,) float64, in the ledger's order; higher is asked for first.
+        (N,) float64, in the order of the images; higher is asked for first.
     """
     if arm.strategy == "box_count":
-        return box_counts(ledger.offsets)
+        return box_counts(images.offsets)
     if not (arm.uncertainty and arm.aggregation and arm.weighting and arm.probabilities):
         raise ValueError(f"strategy {arm.strategy!r} does not rank by scores")
-    per_detection = uncertainty(ledger.class_scores, arm.uncertainty, arm.probabilities)
+    per_detection = uncertainty(images.class_scores, arm.uncertainty, arm.probabilities)
     weights = class_weights(class_counts, arm.weighting, weight_cap)
-    return aggregate(per_detection * detection_weights(ledger.class_scores, weights), ledger.offsets, arm.aggregation)
+    return aggregate(per_detection * detection_weights(images.class_scores, weights), images.offsets, arm.aggregation)
 
 
 def query_by_scores(image_ids: np.ndarray, scores: np.ndarray, size: int, seed: int) -> Query:

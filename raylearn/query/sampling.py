@@ -72,6 +72,23 @@ def draw_random(image_ids: ImageIds, size: int, rng: np.random.Generator) -> np.
     return by_id[rng.choice(len(by_id), size, replace=False)]
 
 
+def seeded_order(image_ids: ImageIds, seed: int, purpose: str) -> np.ndarray:
+    """All positions in a random order; of two ids, which one is first depends on them and the seed alone.
+
+    So the first n of a set are, in the same order, among the first of any larger set.
+
+    Args:
+        image_ids: N unique ids.
+        seed: decides the order.
+        purpose: what is ordered, such as "pool order".
+
+    Returns:
+        (N,) int64.
+    """
+    hashes = np.array([_hash64(f"{purpose}/{seed}/{image_id}") for image_id in image_ids], dtype=np.uint64)
+    return np.argsort(hashes, kind="stable")
+
+
 def box_counts(offsets: np.ndarray) -> np.ndarray:
     """The number of detections of each image: the score of the `box_count` control.
 

@@ -2,10 +2,12 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
 
-from raylearn.errors import ClusterError
+from raylearn.errors import ClusterError, RaylearnError
 
 TRIAL_RESOURCE = "raylearn_trial"
 """A resource that the head node may offer (1 per trial, say 100000), so that waiting trials cost no CPU."""
@@ -95,3 +97,75 @@ def torch_device(num_gpus: float) -> str:
     import torch
 
     return "cuda:0" if num_gpus and torch.cuda.is_available() else "cpu"
+
+
+def cpus_beside_gpu(gpus: float) -> int:
+    """How many CPUs the cluster has beside so many GPUs, on the node where they are fewest; at least 1."""
+    import ray
+
+    shares = [
+        node["Resources"].get("CPU", 0) / node["Resources"]["GPU"] * gpus
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("GPU")
+    ]
+    return max(1, int(min(shares, default=1)))
+
+
+def own_cause(error: BaseException) -> BaseException:
+    """The error of raylearn's that a chain of Ray's wraps, or the outermost."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, RaylearnError) and not hasattr(inner, "cause"):
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return error
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What scoring finds on a cluster.
+
+    Args:
+        num_cpus: that detector actors may hold, all nodes together.
+        num_gpus: all nodes together, as Ray reports them.
+        gpus_per_actor: as asked for, or 1 where Ray has GPUs.
+        has_openvino: whether a worker can import it.
+        versions: of the packages that decide detections, in a worker.
+    """
+
+    num_cpus: int
+    num_gpus: float
+    gpus_per_actor: float
+    has_openvino: bool
+    versions: Mapping[str, str]
+
+
+def look_at_machines(gpus_per_actor: float | None) -> Machine:
+    """Asks Ray what there is, and a worker what is installed on it.
+
+    Raises:
+        ClusterError: GPUs are asked for and Ray has none, or an actor would need part of a second one.
+    """
+    import ray
+
+    gpus = num_gpus()
+    if gpus_per_actor is None:
+        gpus_per_actor = min(gpus, 1.0)
+    if gpus_per_actor > 1 and gpus_per_actor % 1:
+        raise ClusterError(f"--gpus-per-actor {gpus_per_actor:g} must be whole above 1")
+    if gpus_per_actor > gpus:
+        raise ClusterError(f"--gpus-per-actor {gpus_per_actor:g} is asked for, but Ray has {gpus:g} GPUs: lower it")
+    resources = ray.cluster_resources()
+    spare = 1 if TRIAL_RESOURCE in resources else 0
+    installed = ray.remote(_installed).options(num_cpus=0, num_gpus=gpus_per_actor)
+    has_openvino, versions = ray.get(installed.remote())
+    return Machine(max(1, int(resources.get("CPU", 0)) - spare), gpus, gpus_per_actor, has_openvino, versions)
+
+
+def _installed() -> tuple[bool, dict[str, str]]:
+    from importlib.util import find_spec
+
+    import cv2
+
+    versions = {name: version(name) for name in ("torch", "torchvision", "ultralytics")}
+    return find_spec("openvino") is not None, {**versions, "opencv": cv2.__version__}

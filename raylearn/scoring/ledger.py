@@ -1,23 +1,35 @@
-"""The ledger: everything that one scoring pass found, one row per image, from which any query is arithmetic."""
+"""The ledger: everything that one scoring pass found, one row per image, from which any query is arithmetic.
+
+A folder: `plan.json` says what is being made, `manifest.parquet` of which images, `part-00000.parquet` and so on are
+finished parts of it, and `ledger.json`, written last, says that all are there and what made them.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
+from raylearn.errors import LedgerError
 
-ROWS_FILE = "ledger.parquet"
 FACTS_FILE = "ledger.json"
+_COUNTS = b"raylearn"
+_PART = re.compile(r"part-(\d+)\.parquet")
 
 
 def schema(num_classes: int) -> pa.Schema:
-    """One row per image; boxes are xyxy pixels of the upright original."""
+    """One row per image; boxes are xyxy pixels of the upright original, and error_kind is "" where status is "ok"."""
     return pa.schema(
         [
             ("image_id", pa.string()),
@@ -25,6 +37,7 @@ def schema(num_classes: int) -> pa.Schema:
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("status", pa.string()),
+            ("error_kind", pa.string()),
             ("error", pa.string()),
             ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
             ("class_scores", pa.list_(pa.list_(pa.float32(), num_classes))),
@@ -40,9 +53,8 @@ def rows(
     empty = [np.empty((0, 4), np.float32)], [np.empty((0, num_classes), np.float32)]
     boxes = np.concatenate(empty[0] + [found.boxes for found in detections]).astype(np.float32)
     scores = np.concatenate(empty[1] + [found.class_scores for found in detections]).astype(np.float32)
-    names = ("image_id", "uri", "width", "height", "status", "error")
     wanted = schema(num_classes)
-    columns = [pa.array(list(images[name]), wanted.field(name).type) for name in names]
+    columns = [pa.array(images[name], wanted.field(name).type) for name in wanted.names[:-2]]
     columns += [_ragged(boxes, offsets), _ragged(scores, offsets)]
     return pa.table(columns, schema=wanted)
 
@@ -52,12 +64,117 @@ def _ragged(values: np.ndarray, offsets: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), inner)
 
 
-@dataclass(frozen=True, eq=False)
-class Ledger:
-    """A ledger in memory, ordered by image id.
+@dataclass(frozen=True)
+class PartCounts:
+    """What a part holds.
 
     Args:
-        image_ids: (N,) str, the images that were scored; those whose bytes could not be read are in `errors`.
+        num_images: rows.
+        num_detections: boxes of all of them.
+        errors: kind of error -> images.
+    """
+
+    num_images: int
+    num_detections: int
+    errors: Mapping[str, int]
+
+    @property
+    def num_errors(self) -> int:
+        return sum(self.errors.values())
+
+    @classmethod
+    def of(cls, table: pa.Table) -> "PartCounts":
+        failed = table.filter(pc.equal(table["status"], "error"))
+        detections = pc.sum(pc.list_value_length(table["boxes"])).as_py() or 0
+        return cls(table.num_rows, int(detections), dict(sorted(Counter(failed["error_kind"].to_pylist()).items())))
+
+    def __add__(self, other: "PartCounts") -> "PartCounts":
+        errors = Counter(self.errors) + Counter(other.errors)
+        return PartCounts(
+            self.num_images + other.num_images,
+            self.num_detections + other.num_detections,
+            dict(sorted(errors.items())),
+        )
+
+
+NOTHING = PartCounts(0, 0, {})
+
+
+def part_name(part: int) -> str:
+    return f"part-{part:05d}.parquet"
+
+
+def add_part(folder: Folder, part: int, key: str, table: pa.Table) -> PartCounts:
+    """Makes a finished part appear in the ledger, whole, marked with the key of the pass that made it."""
+    counts = PartCounts.of(table)
+    mark = {"key": key, "num_detections": counts.num_detections, "errors": dict(counts.errors)}
+    table = table.replace_schema_metadata({_COUNTS: json.dumps(mark, sort_keys=True)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, use_dictionary=["status", "error_kind"], row_group_size=len(table) or 1)
+    folder.add(part_name(part), sink.getvalue())
+    return counts
+
+
+def finished_parts(folder: Folder) -> list[int]:
+    """The numbers of the parts that are there, in order."""
+    return sorted(int(found[1]) for name in folder.sizes() if (found := _PART.fullmatch(name)))
+
+
+def read_counts(folder: Folder, part: int, key: str) -> PartCounts:
+    """What a finished part holds, from its own mark.
+
+    Raises:
+        LedgerError: it is torn, or of another pass.
+    """
+    with open_part(folder, part) as file:
+        mark = json.loads((file.schema_arrow.metadata or {}).get(_COUNTS, b"{}"))
+        if mark.get("key") != key:
+            raise LedgerError(f"{folder}/{part_name(part)} is of another scoring pass: score into a new folder")
+        return PartCounts(file.metadata.num_rows, mark["num_detections"], mark["errors"])
+
+
+def open_part(folder: Folder, part: int) -> pq.ParquetFile:
+    """A finished part, to read columns of it.
+
+    Raises:
+        LedgerError: it is torn.
+    """
+    try:
+        return pq.ParquetFile(folder.open(part_name(part)))
+    except (pa.ArrowException, OSError) as error:
+        raise LedgerError(
+            f"{folder}/{part_name(part)} is damaged ({error}): remove it, and score again to make it anew"
+        ) from error
+
+
+def write_facts(folder: Folder, facts: Mapping[str, Any]) -> None:
+    """Writes ledger.json, which makes the ledger a finished one."""
+    folder.add(FACTS_FILE, json.dumps(facts, indent=1, sort_keys=True).encode())
+
+
+def read_facts(folder: Folder) -> dict[str, Any]:
+    """What made a finished ledger.
+
+    Raises:
+        LedgerError: there is none, or it is not finished.
+    """
+    text = folder.read(FACTS_FILE)
+    if text is None:
+        done = len(finished_parts(folder)) if folder.path is None or folder.path.is_dir() else 0
+        unfinished = f": it has {done} finished parts, but is not complete; the score command goes on with it"
+        raise LedgerError(f"{folder} is no ledger{unfinished if done else ': it has no ' + FACTS_FILE}")
+    try:
+        return dict(json.loads(text))
+    except ValueError as error:
+        raise LedgerError(f"{folder}/{FACTS_FILE} is damaged: score into a new folder") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """A ledger, or a part of one, in memory; images whose bytes could not be read are in `errors` only.
+
+    Args:
+        image_ids: (N,) str, the images that were scored.
         offsets: (N + 1,) int64; image i owns detections offsets[i] to offsets[i + 1].
         boxes: (D, 4) float32 xyxy pixels.
         class_scores: (D, K) float32.
@@ -73,28 +190,48 @@ class Ledger:
     facts: Mapping[str, Any]
 
     @classmethod
-    def read(cls, folder: Path) -> "Ledger":
-        facts = json.loads((folder / FACTS_FILE).read_text())
-        table = pq.read_table(folder / ROWS_FILE)
-        failed = table.filter(pa.compute.equal(table["status"], "error"))
-        table = table.filter(pa.compute.equal(table["status"], "ok")).combine_chunks()
-        counts = pa.compute.list_value_length(table["boxes"]).to_numpy()
+    def read(cls, path: Path) -> "Ledger":
+        """The whole of a finished ledger, ordered by image id."""
+        folder = Folder(str(path))
+        facts = read_facts(folder)
+        tables = [open_part(folder, part).read() for part in range(facts["num_parts"])]
+        table = pa.concat_tables(tables).sort_by("image_id").combine_chunks()
+        failed = table.filter(pc.equal(table["status"], "error"))
+        scored = table.filter(pc.equal(table["status"], "ok")).combine_chunks()
         return cls(
-            image_ids=np.array(table["image_id"].to_pylist(), dtype=object),
-            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            boxes=_flat(table["boxes"], 4),
-            class_scores=_flat(table["class_scores"], table.schema.field("class_scores").type.value_type.list_size),
+            image_ids=np.array(scored["image_id"].to_pylist(), dtype=object),
+            offsets=offsets_of(scored["boxes"]),
+            boxes=flat(scored["boxes"]),
+            class_scores=flat(scored["class_scores"]),
             errors=dict(zip(failed["image_id"].to_pylist(), failed["error"].to_pylist(), strict=True)),
             facts=facts,
         )
 
 
-def _flat(column: pa.ChunkedArray, width: int) -> np.ndarray:
+def read_parts(folder: Folder, facts: Mapping[str, Any], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The parts of a finished ledger one after the other; the next one is read while the last is used."""
+
+    def read(part: int) -> pa.Table:
+        with open_part(folder, part) as file:
+            return file.read(columns=list(columns))
+
+    with ThreadPoolExecutor(1) as ahead:
+        parts = iter(range(facts["num_parts"]))
+        waiting = deque(ahead.submit(read, part) for part in islice(parts, 2))
+        while waiting:
+            table = waiting.popleft().result()
+            waiting.extend(ahead.submit(read, part) for part in islice(parts, 1))
+            yield table
+
+
+def offsets_of(column: pa.ChunkedArray) -> np.ndarray:
+    """(N + 1,) int64: where the detections of each image begin and end in the flat arrays."""
+    counts = pc.list_value_length(column).to_numpy()
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def flat(column: pa.ChunkedArray) -> np.ndarray:
+    """(D, k) float32: the rows of all images one after the other."""
+    width = column.type.value_type.list_size
     parts = [chunk.flatten().flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, width)
-
-
-def write_ledger(table: pa.Table, facts: Mapping[str, Any], folder: Path) -> None:
-    """Writes a ledger; equal content gives equal bytes."""
-    pq.write_table(table.sort_by("image_id").combine_chunks(), folder / ROWS_FILE)
-    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1, sort_keys=True))

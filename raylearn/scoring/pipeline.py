@@ -1,100 +1,140 @@
-"""The scoring pass: a manifest goes through Ray Data and comes out as a ledger."""
+"""The scoring pass: Ray Data deals the parts of a manifest out to detector actors, which write them into a ledger."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from raylearn.data.images import content_hash, decode, read_bytes
+from raylearn.data.storage import Folder, read_address, reason_of
 from raylearn.detectors import build_detector
-from raylearn.detectors.base import Detections, DetectorSettings
-from raylearn.detectors.letterbox import letterbox
-from raylearn.errors import ImageError, RaylearnError
+from raylearn.detectors.base import Detections, Detector, DetectorSettings, Engine
+from raylearn.errors import LedgerError, RaylearnError, StorageError
 from raylearn.scoring import ledger
-from raylearn.scoring.cluster import torch_device
-from raylearn.scoring.manifest import Manifest
+from raylearn.scoring.cluster import cpus_beside_gpu, own_cause, torch_device
+from raylearn.scoring.ledger import NOTHING, PartCounts
+from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, read_manifest_file
+from raylearn.scoring.reading import Reader, ReadImage, batches, read_ahead, read_image
+
+# A part whose actor dies is tried again so often: machines go, but an image that kills its actor would do so for ever.
+_ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """One pass of one checkpoint over one manifest.
+    """How one pass of one checkpoint is made.
 
     Args:
-        model: the detector's name.
-        checkpoint: written by the detector's `fit`.
-        num_classes: of the checkpoint.
+        checkpoint: the address of a file that every worker can read.
         settings: what decides the detections.
-        batch_size: images per call of the model; no influence on the result.
+        engine: what runs the network.
+        batch_size: images per call of the model; no influence on the result beyond the last bits.
         num_actors: detector actors; no influence on the result.
         cpus_per_actor, gpus_per_actor: what one actor asks Ray for.
     """
 
-    model: str
-    checkpoint: Path
-    num_classes: int
+    checkpoint: str
     settings: DetectorSettings
-    batch_size: int = 32
+    engine: Engine = field(default_factory=Engine)
+    batch_size: int = 4
     num_actors: int = 1
     cpus_per_actor: float = 1
     gpus_per_actor: float = 0
 
 
-def read_images(batch: dict[str, np.ndarray], image_size: int) -> dict[str, np.ndarray]:
-    """Ray Data function on CPU tasks: bytes to letterboxed squares; what cannot be read becomes an error row."""
-    num_images = len(batch["uri"])
-    squares = np.zeros((num_images, image_size, image_size, 3), dtype=np.uint8)
-    sizes = np.zeros((num_images, 2), dtype=np.int32)
-    errors = np.array([""] * num_images, dtype=object)
-    for i, (uri, expected) in enumerate(zip(batch["uri"], batch["content_hash"], strict=True)):
+@dataclass(frozen=True)
+class Part:
+    """A part that has just been finished.
+
+    Args:
+        number: which.
+        counts: what it holds.
+        started, finished: seconds since the epoch, by the actor's clock.
+    """
+
+    number: int
+    counts: PartCounts
+    started: float
+    finished: float
+
+
+class ScorePart:
+    """Ray Data callable: one detector per actor, loaded once; part numbers in, finished parts of the ledger out.
+
+    Reading runs in threads, ahead of the model. What travels between the two stays in this process, and what leaves it
+    is a file in the ledger's folder: a part is committed where it was made, and the driver hears of it after that.
+
+    Args:
+        open_detector: gives the loaded detector.
+        read: reads one image.
+        folder: of the ledger; holds the manifest.
+        key: of the pass, put as a mark into every part.
+        batch_size: images per call of the model.
+        num_threads: that read.
+    """
+
+    def __init__(
+        self,
+        open_detector: Callable[[], Detector],
+        read: Reader,
+        folder: Folder,
+        key: str,
+        batch_size: int,
+        num_threads: int,
+    ) -> None:
+        self._read, self._folder, self._key, self._batch_size = read, folder, key, batch_size
+        self._num_threads = num_threads
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
+        self._detector = open_detector()
         try:
-            data = read_bytes(str(uri))
-            if content_hash(data) != expected:
-                raise ImageError(f"image {str(uri)!r} changed since the run began")
-            image = decode(data)
-        except ImageError as error:
-            errors[i] = str(error)
-            continue
-        squares[i] = letterbox(image, image_size)
-        sizes[i] = image.shape[1], image.shape[0]
-    return {"image_id": batch["image_id"], "uri": batch["uri"], "error": errors, "size": sizes, "square": squares}
+            self._manifest = read_manifest_file(folder.open(MANIFEST_FILE))
+        except FileNotFoundError as error:
+            raise LedgerError(
+                f"a worker does not find {folder}/{MANIFEST_FILE}: --out must be at the same place on every node"
+            ) from error
+        self._manifest_lock = Lock()
 
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Part]]:
+        return {"part": [self._score(int(number)) for number in batch["number"]]}
 
-class ScoreImages:
-    """Ray Data callable: one detector per actor, loaded once; squares to ledger rows."""
+    def _score(self, number: int) -> Part:
+        started = time.time()
+        with self._manifest_lock:
+            rows = self._manifest.read_row_group(number).to_pydict()
+        num_classes = len(self._detector.class_names)
+        found = [_no_detections(num_classes)] * len(rows["uri"])
+        images: list[ReadImage] = []
 
-    def __init__(self, plan: ScoringPlan) -> None:
-        self._num_classes = plan.num_classes
-        self._detector = build_detector(
-            plan.model,
-            plan.settings,
-            device=torch_device(plan.gpus_per_actor),
-            num_threads=int(plan.cpus_per_actor) or 1,
-        )
-        self._detector.load(plan.checkpoint)
+        def reading() -> Iterator[ReadImage]:
+            ahead = 2 * max(self._batch_size, self._num_threads)
+            for image in read_ahead(rows["uri"], rows["content_hash"], self._read, self._threads, ahead):
+                # kept without its pixels, of which only a few batches may be in memory
+                images.append(ReadImage(None, image.size, image.error))
+                yield image
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
-        readable = np.flatnonzero(batch["error"] == "")
-        found = [_no_detections(self._num_classes)] * len(batch["error"])
-        if len(readable):
-            predicted = self._detector.predict(batch["square"][readable], batch["size"][readable])
-            for i, detections in zip(readable, predicted, strict=True):
-                found[i] = detections
+        for positions, canvases, sizes in batches(reading(), self._batch_size):
+            for position, detections in zip(positions, self._detector.predict(canvases, sizes), strict=True):
+                found[position] = detections
         columns: dict[str, Any] = {
-            "image_id": batch["image_id"],
-            "uri": batch["uri"],
-            "width": batch["size"][:, 0],
-            "height": batch["size"][:, 1],
-            "status": ["error" if error else "ok" for error in batch["error"]],
-            "error": batch["error"],
+            "image_id": rows["image_id"],
+            "uri": rows["uri"],
+            "width": [image.size[0] for image in images],
+            "height": [image.size[1] for image in images],
+            "status": ["error" if image.error else "ok" for image in images],
+            "error_kind": [image.error.kind if image.error else "" for image in images],
+            "error": [str(image.error or "") for image in images],
         }
-        return ledger.rows(columns, found, self._num_classes)
+        counts = ledger.add_part(self._folder, number, self._key, ledger.rows(columns, found, num_classes))
+        return Part(number, counts, started, time.time())
 
 
-def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, Any], folder: Path) -> dict[str, int]:
+def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, Any], folder: Path) -> PartCounts:
     """Scores every image of the manifest and writes the ledger into `folder`.
 
     Args:
@@ -103,50 +143,122 @@ def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, An
         facts: written into ledger.json beside the settings and the counts.
         folder: exists, and is this pass's own.
 
-    Returns:
-        num_images, num_errors and num_detections.
-
     Raises:
-        RaylearnError: Ray gave back other rows than it was given.
+        RaylearnError: Ray lost a part, or a worker met an error.
         DivergedError: the model gives NaN.
     """
+    target = Folder.at(folder)
+    target.add(MANIFEST_FILE, manifest.to_buffer())
+    made_by = {
+        **facts,
+        "settings": asdict(plan.settings),
+        "engine": asdict(plan.engine),
+        "manifest": manifest.hash,
+        "num_parts": manifest.num_parts,
+    }
+    counts = NOTHING
+    for part in score_parts(range(manifest.num_parts), plan, target, key=manifest.hash):
+        counts += part.counts
+    finish(target, manifest, counts, made_by)
+    return counts
+
+
+def finish(folder: Folder, manifest: Manifest, counts: PartCounts, facts: Mapping[str, Any]) -> None:
+    """Writes ledger.json, after a look at whether all is there.
+
+    Raises:
+        RaylearnError: a part is missing, or has other rows than the manifest.
+    """
+    there = ledger.finished_parts(folder)
+    if there != list(range(manifest.num_parts)) or counts.num_images != len(manifest):
+        raise RaylearnError(
+            f"{folder} has {len(there)} of {manifest.num_parts} parts, with {counts.num_images} of {len(manifest)} "
+            "rows: run it again"
+        )
+    ledger.write_facts(folder, {**facts, **asdict(counts), "num_errors": counts.num_errors})
+
+
+def score_parts(parts: Sequence[int], plan: ScoringPlan, folder: Folder, key: str) -> Iterator[Part]:
+    """Scores parts of the manifest in `folder`, and tells of each when it is in the ledger; in no order.
+
+    Raises:
+        RaylearnError: what a worker met, or a part whose actors died again and again.
+    """
+    read = partial(read_image, settings=plan.settings)
+    return deal_out(parts, partial(_open_detector, plan), read, plan, folder, key)
+
+
+def deal_out(
+    parts: Sequence[int],
+    open_detector: Callable[[], Detector],
+    read: Callable[[str, str], ReadImage],
+    plan: ScoringPlan,
+    folder: Folder,
+    key: str,
+) -> Iterator[Part]:
+    """`score_parts` for any detector and any way of reading."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-    rows_per_block = max(1, min(plan.batch_size, -(-len(manifest) // (2 * plan.num_actors))))
-    blocks = [manifest.table.slice(start, rows_per_block) for start in range(0, len(manifest), rows_per_block)]
-    scored = (
-        ray.data.from_arrow([block.combine_chunks() for block in blocks])
-        .map_batches(
-            read_images,
-            fn_kwargs={"image_size": plan.settings.image_size},
-            batch_size=rows_per_block,
-            num_cpus=1,
-        )
-        .map_batches(
-            ScoreImages,
-            fn_constructor_args=(plan,),
-            batch_size=plan.batch_size,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=plan.num_actors),
-            num_cpus=plan.cpus_per_actor,
-            num_gpus=plan.gpus_per_actor,
-        )
+    context.max_consecutive_actor_init_deaths = _ATTEMPTS
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    # On a GPU a second part is begun before the first is done, so that the device never waits at the seam of two.
+    at_once = 2 if plan.gpus_per_actor else 1
+    num_threads = max(2, cpus_beside_gpu(plan.gpus_per_actor) if plan.gpus_per_actor else int(plan.cpus_per_actor))
+    scored = ray.data.from_items([{"number": part} for part in parts], override_num_blocks=len(parts)).map_batches(
+        ScorePart,
+        fn_constructor_args=(open_detector, read, folder, key, plan.batch_size, num_threads),
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(
+            size=min(plan.num_actors, len(parts)),
+            max_concurrent_calls_per_actor=at_once,
+            max_tasks_in_flight_per_actor=at_once + 1,
+            enable_true_multi_threading=True,
+        ),
+        num_cpus=plan.cpus_per_actor,
+        num_gpus=plan.gpus_per_actor,
+        ray_remote_args_fn=lambda: {"max_task_retries": _ATTEMPTS},
     )
-    table = pa.concat_tables(scored.iter_batches(batch_size=None, batch_format="pyarrow"))
-    if sorted(table["image_id"].to_pylist()) != manifest.table["image_id"].to_pylist():
-        raise RaylearnError(f"the scoring pass gave {table.num_rows} rows for {len(manifest)} images: run it again")
-    counts = {
-        "num_images": table.num_rows,
-        "num_errors": table["status"].to_pylist().count("error"),
-        "num_detections": int(pa.compute.sum(pa.compute.list_value_length(table["boxes"])).as_py()),
-    }
-    made_by = {"model": plan.model, "settings": asdict(plan.settings), "manifest": manifest.hash, **counts}
-    ledger.write_ledger(table, {**facts, **made_by}, folder)
-    return counts
+    try:
+        for row in scored.iter_rows():
+            yield row["part"]
+    except ray.exceptions.RayError as error:
+        cause = own_cause(error)
+        if isinstance(cause, RaylearnError):
+            raise cause from error
+        raise RaylearnError(f"scoring stopped: {last_line(error)}; the same command goes on from here") from error
+
+
+def last_line(error: BaseException) -> str:
+    """The end of a long message of Ray's, where the cause stands."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _open_detector(plan: ScoringPlan) -> Detector:
+    """In an actor: the detector of the plan, loaded."""
+    import tempfile
+
+    import cv2
+
+    cv2.setNumThreads(1)  # images are read side by side; threads within one would only get in each other's way
+    with tempfile.TemporaryDirectory(prefix="raylearn-checkpoint-") as name:
+        path = Path(name) / "checkpoint.pt"
+        try:
+            path.write_bytes(read_address(plan.checkpoint))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"a worker cannot read the checkpoint {plan.checkpoint}: {reason_of(error)}") from error
+        detector = build_detector(
+            "",
+            plan.settings,
+            device=torch_device(plan.gpus_per_actor),
+            num_threads=max(1, int(plan.cpus_per_actor)),
+            engine=plan.engine,
+        )
+        detector.load(path)
+    return detector
 
 
 def _no_detections(num_classes: int) -> Detections:

@@ -22,9 +22,10 @@ from raylearn.detectors import check_detector
 from raylearn.errors import ClusterError, ConfigError, RaylearnError, RunFailedError, RunFolderError
 from raylearn.learning.jobs import Job, WorkResources, Workshop
 from raylearn.learning.store import Artifact, Store
-from raylearn.scoring.cluster import heavy_cpu_slots, num_gpus, ray_session, trial_resources
+from raylearn.scoring.cluster import heavy_cpu_slots, num_gpus, own_cause, ray_session, trial_resources
+from raylearn.scoring.lock import locked
+from raylearn.scoring.pipeline import last_line
 from raylearn.sweep.grid import Trial, num_rounds, trials
-from raylearn.sweep.lock import locked
 from raylearn.sweep.results import write_tables
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 
@@ -236,7 +237,7 @@ def _run_on_ray(
         failed = dict(progress.failed)
     for result in grid:
         if result.error and result.config:
-            failed[result.config["trial"].name] = _last_line(result.error)
+            failed[result.config["trial"].name] = last_line(result.error)
     return trained, failed
 
 
@@ -253,7 +254,7 @@ def _tune_trial(config: Mapping[str, Any], bench: Bench, workshop: Any) -> None:
         try:
             artifact, started = ray.get(workshop.make.remote(job, trial.name))
         except ray.exceptions.RayTaskError as error:
-            raise _own_cause(error) from error
+            raise own_cause(error) from error
         trained += started and job.kind == "training"
         made: Artifact = artifact
         return made
@@ -277,21 +278,6 @@ def _tune_trial(config: Mapping[str, Any], bench: Bench, workshop: Any) -> None:
     except RaylearnError as error:
         # Told, not raised: Tune would try again what would only fail again.
         tune.report({"trial_name": trial.name, "failed": str(error)})
-
-
-def _own_cause(error: BaseException) -> BaseException:
-    """The error of raylearn's that a chain of Ray's wraps, or the outermost."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, RaylearnError) and not hasattr(inner, "cause"):
-            return inner
-        inner = getattr(inner, "cause", None)
-    return error
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def _run_facts(

@@ -98,8 +98,6 @@ class Bench:
         return ScoringJob(
             training_key=model.key,
             training_folder=model.folder,
-            model=detector.model,
-            num_classes=self.dataset.num_classes,
             settings=DetectorSettings(detector.image_size, section.confidence, section.iou, section.max_detections),
             manifest=Manifest.of(self.dataset.pool[self._images_by_id[image_id]] for image_id in wanted),
             batch_size=section.batch_size,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from raylearn.errors import RunFolderError
-from raylearn.sweep.lock import locked
+from raylearn.scoring.lock import locked
 
-HOLD = "import sys, time, pathlib; from raylearn.sweep.lock import locked\n"
+HOLD = "import sys, time, pathlib; from raylearn.scoring.lock import locked\n"
 HOLD += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from raylearn.config import Experiment
 from raylearn.data.dataset import Dataset, GroundTruth, Image
+from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
-from raylearn.scoring.ledger import Ledger, rows, write_ledger
+from raylearn.scoring.ledger import Ledger, add_part, rows, write_facts
 
 CLASS_NAMES = ("crab", "fish", "squid")
 
@@ -55,6 +56,7 @@ def make_rows(class_scores: Mapping[str, Sequence[Sequence[float]] | str], num_c
         "width": [64] * len(errors),
         "height": [48] * len(errors),
         "status": ["error" if error else "ok" for error in errors],
+        "error_kind": ["broken" if error else "" for error in errors],
         "error": errors,
     }
     detections = [
@@ -63,10 +65,27 @@ def make_rows(class_scores: Mapping[str, Sequence[Sequence[float]] | str], num_c
     return rows(columns, detections, num_classes)
 
 
+def write_ledger(
+    class_scores: Mapping[str, Sequence[Sequence[float]] | str],
+    folder: Path,
+    num_classes: int = 2,
+    part_size: int = 1000,
+    **facts: Any,
+) -> Folder:
+    """A finished ledger on the disk; `class_scores` as in `make_rows`."""
+    target = Folder.at(folder)
+    ids = list(class_scores)
+    parts = [ids[start : start + part_size] for start in range(0, len(ids), part_size)] or [[]]
+    for number, part in enumerate(parts):
+        add_part(target, number, "hand-made", make_rows({name: class_scores[name] for name in part}, num_classes))
+    write_facts(target, {"num_parts": len(parts), "num_images": len(ids), **facts})
+    return target
+
+
 def make_ledger(
     class_scores: Mapping[str, Sequence[Sequence[float]] | str], folder: Path, num_classes: int = 2
 ) -> Ledger:
-    write_ledger(make_rows(class_scores, num_classes), {}, folder)
+    write_ledger(class_scores, folder, num_classes)
     return Ledger.read(folder)
 
 

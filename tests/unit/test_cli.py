@@ -15,8 +15,8 @@ import raylearn.detectors
 from raylearn import __version__
 from raylearn.cli import app, main
 from raylearn.config import Experiment
+from raylearn.scoring.lock import locked
 from raylearn.sweep import runner
-from raylearn.sweep.lock import locked
 
 EXPERIMENT: dict[str, Any] = {
     "name": "desk",
@@ -25,7 +25,7 @@ EXPERIMENT: dict[str, Any] = {
     "budget": 2,
     "arms": {"query_size": [1], "controls": ["random"]},
 }
-COMMANDS = ["run", "report", "check", "schema"]
+COMMANDS = ["run", "score", "query", "compare", "report", "check", "schema"]
 
 
 class ReachedTheDetectorError(Exception):

@@ -2,13 +2,24 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylearn.scoring.ledger import FACTS_FILE, ROWS_FILE, Ledger, rows, schema, write_ledger
-from tests.unit.hand_made import make_detections, make_ledger, make_rows
+from raylearn.data.storage import Folder
+from raylearn.errors import LedgerError
+from raylearn.scoring.ledger import (
+    Ledger,
+    PartCounts,
+    add_part,
+    finished_parts,
+    read_counts,
+    read_facts,
+    read_parts,
+    rows,
+    schema,
+)
+from tests.unit.hand_made import make_detections, make_ledger, make_rows, write_ledger
 
 SCORES = {
     "b.jpg": [[0.6, 0.2], [0.5, 0.5]],
@@ -33,19 +44,60 @@ def test_an_image_that_could_not_be_read_is_an_error_and_no_empty_image(tmp_path
 
 
 def test_a_ledger_has_as_many_rows_as_images_were_asked_for(tmp_path):
-    write_ledger(make_rows(SCORES), {}, tmp_path)
-    table = pq.read_table(tmp_path / ROWS_FILE)
-    assert table.num_rows == 4
-    assert table.schema.equals(schema(2))
-    assert table["image_id"].to_pylist() == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
-    assert table["status"].to_pylist() == ["ok", "ok", "ok", "error"]
-    assert table["boxes"].to_pylist()[0] == table["boxes"].to_pylist()[3] == []
+    folder = write_ledger(SCORES, tmp_path, part_size=3)
+    tables = list(read_parts(folder, read_facts(folder), schema(2).names))
+    assert [table.num_rows for table in tables] == [3, 1]
+    assert all(table.schema.equals(schema(2)) for table in tables)
+    table = pa.concat_tables(tables)
+    assert table["image_id"].to_pylist() == list(SCORES)
+    assert table["status"].to_pylist() == ["ok", "ok", "error", "ok"]
+    assert table["error_kind"].to_pylist() == ["", "", "broken", ""]
+    assert table["boxes"].to_pylist()[1] == table["boxes"].to_pylist()[2] == []
 
 
 def test_what_made_it_comes_back(tmp_path):
-    facts = {"training": "ab", "settings": {"iou": 0.7}, "num_images": 4}
-    write_ledger(make_rows(SCORES), facts, tmp_path)
-    assert Ledger.read(tmp_path).facts == facts
+    write_ledger(SCORES, tmp_path, training="ab", settings={"iou": 0.7})
+    facts = Ledger.read(tmp_path).facts
+    assert (facts["training"], facts["settings"]) == ("ab", {"iou": 0.7})
+
+
+def test_a_part_knows_what_it_holds_and_which_pass_made_it(tmp_path):
+    folder = Folder.at(tmp_path)
+    told = add_part(folder, 3, "this pass", make_rows(SCORES))
+    assert told == PartCounts(num_images=4, num_detections=3, errors={"broken": 1})
+    assert read_counts(folder, 3, "this pass") == told
+    assert finished_parts(folder) == [3]
+    with pytest.raises(LedgerError, match=r"part-00003.parquet is of another scoring pass"):
+        read_counts(folder, 3, "another pass")
+
+
+def test_a_part_that_is_there_is_not_written_again(tmp_path):
+    folder = Folder.at(tmp_path)
+    add_part(folder, 0, "first", make_rows(SCORES))
+    add_part(folder, 0, "late", make_rows({"z.jpg": []}))
+    assert read_counts(folder, 0, "first").num_images == 4
+
+
+def test_counts_add_up():
+    assert PartCounts(3, 5, {"empty": 1}) + PartCounts(2, 0, {"empty": 1, "broken": 2}) == PartCounts(
+        5, 5, {"broken": 2, "empty": 2}
+    )
+
+
+def test_a_torn_part_is_named(tmp_path):
+    folder = write_ledger(SCORES, tmp_path)
+    part = tmp_path / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(LedgerError, match=r"part-00000.parquet is damaged"):
+        read_counts(folder, 0, "hand-made")
+
+
+def test_what_is_no_finished_ledger_is_refused(tmp_path):
+    with pytest.raises(LedgerError, match=r"is no ledger: it has no ledger.json"):
+        read_facts(Folder(str(tmp_path / "nothing")))
+    add_part(Folder.at(tmp_path), 0, "key", make_rows(SCORES))
+    with pytest.raises(LedgerError, match=r"1 finished parts, but is not complete"):
+        read_facts(Folder(str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -67,23 +119,24 @@ def test_a_ledger_without_detections_keeps_its_shapes(tmp_path, scores, ids, err
     assert ledger.errors == errors
 
 
+def test_equal_content_is_equal_bytes(tmp_path):
+    for name in ("one", "two"):
+        write_ledger(SCORES, tmp_path / name, part_size=2, settings={"iou": 0.7})
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["ledger.json", "part-00000.parquet", "part-00001.parquet"]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
 @settings(deadline=None, max_examples=15)
-@given(st.permutations(sorted(SCORES)))
-def test_equal_content_is_equal_bytes_whatever_order_it_came_in(tmp_path_factory, order):
-    folders = [tmp_path_factory.mktemp("ledger") for _ in range(2)]
-    write_ledger(make_rows(SCORES), {"a": 1, "b": 2}, folders[0])
-    write_ledger(make_rows({image_id: SCORES[image_id] for image_id in order}), {"b": 2, "a": 1}, folders[1])
-    for name in (ROWS_FILE, FACTS_FILE):
-        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
-
-
-def test_equal_content_is_equal_bytes_whatever_batches_it_came_in(tmp_path):
-    found = set()
-    for size in (1, 3, 4):
-        batches = [dict(list(SCORES.items())[start : start + size]) for start in range(0, 4, size)]
-        write_ledger(pa.concat_tables([make_rows(batch) for batch in reversed(batches)]), {}, tmp_path)
-        found.add((tmp_path / ROWS_FILE).read_bytes())
-    assert len(found) == 1
+@given(st.permutations(sorted(SCORES)), st.integers(1, 4))
+def test_the_ledger_in_memory_does_not_depend_on_the_order_or_the_parts(tmp_path_factory, order, part_size):
+    folder = tmp_path_factory.mktemp("ledger")
+    write_ledger({image_id: SCORES[image_id] for image_id in order}, folder, part_size=part_size)
+    ledger = Ledger.read(folder)
+    assert ledger.image_ids.tolist() == ["a.jpg", "b.jpg", "c.jpg"]
+    assert ledger.offsets.tolist() == [0, 0, 2, 3]
+    np.testing.assert_array_equal(ledger.class_scores, np.float32([[0.6, 0.2], [0.5, 0.5], [0.9, 0.1]]))
 
 
 def test_names_come_back_as_they_were(tmp_path):
@@ -103,6 +156,7 @@ def test_each_image_keeps_its_own_detections(tmp_path_factory, counts, num_class
 
 
 def test_rows_refuse_detections_of_another_number_of_classes():
-    columns = {"image_id": ["a"], "uri": ["a"], "width": [1], "height": [1], "status": ["ok"], "error": [""]}
+    columns = {name: ["a"] for name in ("image_id", "uri", "status", "error_kind", "error")}
+    columns |= {"width": [1], "height": [1]}
     with pytest.raises(ValueError, match="must match exactly"):
         rows(columns, [make_detections([[0.1, 0.2]])], num_classes=3)

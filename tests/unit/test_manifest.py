@@ -53,4 +53,4 @@ def test_the_hash_knows_which_content_belongs_to_which_image():
 def test_a_manifest_may_be_empty():
     empty = manifest()
     assert len(empty) == 0
-    assert empty.table.column_names == ["image_id", "uri", "content_hash"]
+    assert empty.table.column_names == ["image_id", "uri", "content_hash", "version"]

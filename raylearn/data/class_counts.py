@@ -1,0 +1,61 @@
+"""Boxes per class of what is labelled already, from a data set or a JSON file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raylearn.data.formats import read_dataset
+from raylearn.errors import QueryError
+
+
+def read_class_counts(path: Path) -> dict[str, int]:
+    """Class name -> boxes.
+
+    Args:
+        path: a JSON file with an object of names and counts; or a data set in YOLO, COCO or Pascal VOC form, of whose
+            pool (its training split) the boxes are counted.
+
+    Raises:
+        QueryError: no such file, or not of these forms.
+        DatasetError: a data set with a problem.
+    """
+    if path.is_file() and path.suffix.lower() == ".json":
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise QueryError(f"class counts {path} cannot be read: {error}") from error
+        if not (isinstance(content, dict) and "annotations" in content):
+            return _checked(content, path)
+    dataset = read_dataset(path, _format_of(path))
+    counts = np.zeros(dataset.num_classes, dtype=np.int64)
+    for image in dataset.pool:
+        counts += np.bincount(dataset.truth[image.image_id].class_ids, minlength=dataset.num_classes)
+    return dict(zip(dataset.class_names, counts.tolist(), strict=True))
+
+
+def _checked(content: Any, path: Path) -> dict[str, int]:
+    if not isinstance(content, Mapping) or not content:
+        raise QueryError(f'class counts {path} must be an object such as {{"crab": 12, "fish": 340}}')
+    for name, count in content.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise QueryError(f"class counts {path}: {name!r} has {count!r}, a whole number >= 0 is wanted")
+    return dict(content)
+
+
+def _format_of(path: Path) -> str:
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return "yolo"
+    if path.suffix.lower() == ".json":
+        return "coco"
+    if not path.is_dir():
+        raise QueryError(f"class counts {path} is not there: give a data set or a JSON file")
+    if (path / "JPEGImages").is_dir():
+        return "voc"
+    if any(path.glob("*.yaml")) or any(path.glob("*.yml")):
+        return "yolo"
+    if any(path.glob("*/_annotations.coco.json")) or any(path.glob("annotations/*.json")):
+        return "coco"
+    raise QueryError(f"class counts {path}: no data set in YOLO, COCO or Pascal VOC form, and no JSON file")

@@ -1,0 +1,307 @@
+"""Where bytes lie: on a disk, or at an address that pyarrow's file systems open (s3, gs and others)."""
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from raylearn.errors import InputError, StorageError
+
+S3_ATTEMPTS = 8  # with the waits between them half a minute; refusals (403, 404) are not tried again
+_S3_OPTIONS = ("region", "scheme", "endpoint_override", "anonymous")
+_UNFINISHED = ".unfinished"
+
+
+def scheme_of(uri: str) -> str | None:
+    """The scheme of an address such as s3://bucket/key, or None for a local path, which is taken as it is."""
+    scheme, separator, _ = uri.partition("://")
+    return scheme if separator and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) else None
+
+
+def local_path(uri: str) -> str | None:
+    """The path that a plain path or a file:// address names; None for any other address."""
+    scheme = scheme_of(uri)
+    if scheme is None:
+        return uri
+    if scheme != "file":
+        return None
+    path = uri.partition("://")[2].partition("?")[0].partition("/")[2]
+    return "/" + os.fsdecode(unquote_to_bytes(path))
+
+
+def percent_encoded(key: str) -> str:
+    """A key as it stands in an address: only what an address would misread is encoded."""
+    return re.sub(r"[%?#\x00-\x1f]", lambda found: f"%{ord(found.group()):02X}", key)
+
+
+def redacted(text: str) -> str:
+    """The text without the credentials of an address such as s3://key:secret@bucket."""
+    return re.sub(r"//[^/@\s]*@", "//***@", text)
+
+
+def reason_of(error: BaseException) -> str:
+    """What an operating system's or a file system's error says, in one line and without credentials."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return redacted(" ".join(text.split())) or type(error).__name__
+
+
+def open_file_system(address: str) -> tuple[Any, str]:
+    """pyarrow's file system of an address with a scheme, and the path in it.
+
+    Raises:
+        ValueError, OSError: pyarrow's own, for an address it cannot open.
+    """
+    scheme, _, rest = address.partition("://")
+    path, _, options = rest.partition("?")
+    bucket, _, key = path.partition("/")
+    # Kept by bucket: to open S3 anew asks the network for the bucket's region, once for every image.
+    file_system, root = _file_system(scheme, bucket, options)
+    key = unquote_to_bytes(key).decode(errors="surrogateescape")
+    return file_system, f"{root}/{key}" if key else root
+
+
+def read_address(address: str) -> bytes:
+    """All bytes of a file, at a local path or an address.
+
+    Raises:
+        ValueError, OSError: the file system's own.
+    """
+    path = local_path(address)
+    if path is not None:
+        # a named pipe would make a plain open wait for a writer
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            return file.read()
+    file_system, path = open_file_system(address)
+    with file_system.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+@lru_cache(maxsize=64)
+def _file_system(scheme: str, bucket: str, options: str) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    if scheme != "s3" or "@" in bucket:
+        file_system, root = fs.FileSystem.from_uri(f"{scheme}://{bucket}" + (f"?{options}" if options else ""))
+        return file_system, root
+    given = dict(parse_qsl(options))
+    unknown = given.keys() - set(_S3_OPTIONS)
+    if unknown:
+        raise ValueError(f"unknown option {min(unknown)!r}: known are {', '.join(_S3_OPTIONS)}")
+    environment = os.environ
+    endpoint = (
+        given.get("endpoint_override") or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    )
+    region = given.get("region") or environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    file_system = fs.S3FileSystem(
+        region=region or ("us-east-1" if endpoint else fs.resolve_s3_region(bucket)),
+        endpoint_override=endpoint,
+        scheme=given.get("scheme", "https"),
+        anonymous=given.get("anonymous", "").lower() == "true",
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
+        connect_timeout=5,
+        request_timeout=30,
+    )
+    return file_system, bucket
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of files that are written once, each whole or absent; on a disk or at an address.
+
+    On a disk a file is written aside and linked under its name; at an address it is put with one request. A file that
+    is there is never replaced, so a writer that comes late changes nothing.
+
+    Args:
+        address: a local path or an address with a scheme.
+    """
+
+    address: str
+
+    @classmethod
+    def at(cls, address: str | Path) -> "Folder":
+        """Makes the folder where it is not there.
+
+        Raises:
+            InputError: it cannot be a folder to write in, or the address holds credentials.
+        """
+        folder = cls(str(address))
+        refuse_credentials(folder.address)
+        path = local_path(folder.address)
+        try:
+            if path is None:
+                open_file_system(folder.address)
+            else:
+                Path(path).mkdir(parents=True, exist_ok=True)
+                folder = cls(str(Path(path).resolve()))  # workers have working directories of their own
+        except (OSError, ValueError, RuntimeError) as error:  # a loop of links is a RuntimeError
+            raise InputError(f"{folder} cannot be written: {reason_of(error)}; give another with --out") from error
+        return folder
+
+    def __str__(self) -> str:
+        return redacted(self.address)
+
+    @property
+    def path(self) -> Path | None:
+        """Where it is on a disk, or None."""
+        path = local_path(self.address)
+        return None if path is None else Path(path)
+
+    def address_of(self, name: str) -> str:
+        """Where a file of this folder is, as `raylearn.data.images.read_bytes` takes it."""
+        base, mark, options = self.address.partition("?") if self.path is None else (self.address, "", "")
+        return f"{base.rstrip('/')}/{name}{mark}{options}"
+
+    def open(self, name: str) -> Any:
+        """A file for pyarrow to read at random.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            StorageError: it cannot be read.
+        """
+        import pyarrow as pa
+
+        try:
+            if self.path is not None:
+                return pa.OSFile(str(self.path / name))
+            file_system, root = open_file_system(self.address)
+            return file_system.open_input_file(f"{root.rstrip('/')}/{name}")
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{self}/{name} cannot be read: {reason_of(error)}") from error
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, or None where it is not there."""
+        try:
+            with self.open(name) as file:
+                return bytes(file.read())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(f"{self}/{name} cannot be read: {reason_of(error)}") from error
+
+    def sizes(self) -> dict[str, int]:
+        """Name -> bytes of every finished file."""
+        from pyarrow import fs
+
+        try:
+            if self.path is not None:
+                with os.scandir(self.path) as entries:
+                    found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+            else:
+                file_system, root = open_file_system(self.address)
+                infos = file_system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+                found = {info.base_name: info.size for info in infos if info.type == fs.FileType.File}
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{self} cannot be listed: {reason_of(error)}") from error
+        return {name: size for name, size in found.items() if not name.startswith(".")}
+
+    def add(self, name: str, data: Any) -> None:
+        """Makes a file appear, whole; one that is there stays as it is.
+
+        Args:
+            name: of the file.
+            data: bytes, or a buffer of pyarrow's.
+
+        Raises:
+            StorageError: it cannot be written, a full disk among the reasons; nothing of it can be seen then.
+        """
+        try:
+            if self.path is not None:
+                _write_and_link(self.path, name, data)
+            else:
+                file_system, root = open_file_system(self.address)
+                target = f"{root.rstrip('/')}/{name}"
+                if not file_system.get_file_info(target).is_file:
+                    # In one piece: a stream that is left by an exception would put what it had been given so far.
+                    stream = file_system.open_output_stream(target, buffer_size=None)
+                    stream.write(data)
+                    stream.close()
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{self}/{name} cannot be written: {reason_of(error)}") from error
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Writes a file that may change, such as a lock; whole at any time."""
+        try:
+            if self.path is not None:
+                temporary = _write_aside(self.path, name, data)
+                os.replace(temporary, self.path / name)
+            else:
+                file_system, root = open_file_system(self.address)
+                with file_system.open_output_stream(f"{root.rstrip('/')}/{name}") as stream:
+                    stream.write(data)
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{self}/{name} cannot be written: {reason_of(error)}") from error
+
+    def remove(self, name: str) -> None:
+        """Removes a file; one that is not there is no error."""
+        try:
+            if self.path is not None:
+                (self.path / name).unlink(missing_ok=True)
+            else:
+                file_system, root = open_file_system(self.address)
+                file_system.delete_file(f"{root.rstrip('/')}/{name}")
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{self}/{name} cannot be removed: {reason_of(error)}") from error
+
+    def clear_unfinished(self) -> None:
+        """Removes what killed writers left aside; only for whoever knows that nobody writes."""
+        for path in self._unfinished():
+            path.unlink(missing_ok=True)
+
+    def _unfinished(self) -> Iterator[Path]:
+        if self.path is not None:
+            yield from self.path.glob(f".*{_UNFINISHED}")
+
+
+def refuse_credentials(address: str) -> None:
+    """Raises InputError for an address with a key and a secret in it: they would end up in records and messages."""
+    scheme = scheme_of(address)
+    if scheme not in (None, "file") and "@" in address.partition("://")[2].partition("/")[0]:
+        raise InputError(
+            f"{redacted(address)} holds credentials, which would be written into records: take them out, and give them "
+            "in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or by the machine's role"
+        )
+
+
+def _write_and_link(folder: Path, name: str, data: Any) -> None:
+    if (folder / name).exists():
+        return
+    temporary = _write_aside(folder, name, data)
+    try:
+        os.link(temporary, folder / name)
+    except FileExistsError:
+        pass  # another attempt was first, with the same content
+    except OSError:  # a file system without hard links
+        os.replace(temporary, folder / name)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush(folder)
+
+
+def _write_aside(folder: Path, name: str, data: Any) -> Path:
+    temporary = folder / f".{name}.{uuid.uuid4().hex}{_UNFINISHED}"
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,90 @@
+"""A query as files that people and programs open, and lists of image ids back."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raylearn.data.storage import reason_of
+from raylearn.errors import InputError, QueryError
+from raylearn.learning.ledger_query import QueriedImage
+
+_COLUMNS = ("rank", "image_id", "uri", "score", "num_detections", "predicted_classes")
+# A spreadsheet runs a cell that begins with one of these; "'" is here so that guarding can be undone.
+_GUARDED = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def write_query(images: Sequence[QueriedImage], folder: Path) -> list[Path]:
+    """Writes query.parquet, query.csv and query.txt, each with the same rows in order of rank.
+
+    `predicted_classes` is "name:detections", most frequent first, joined by "; ". In the CSV a text that a spreadsheet
+    would run is preceded by an apostrophe; in the text file a name with a line break or a tab stands as a JSON string.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    rows = [
+        (
+            image.rank,
+            image.image_id,
+            image.uri,
+            image.score,
+            image.num_detections,
+            "; ".join(f"{name}:{count}" for name, count in image.classes.items()),
+        )
+        for image in images
+    ]
+    paths = [folder / f"query.{ending}" for ending in ("parquet", "csv", "txt")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        types = (pa.int64(), pa.string(), pa.string(), pa.float64(), pa.int64(), pa.string())
+        columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)]
+        pq.write_table(pa.table(columns, names=list(_COLUMNS)), paths[0])
+        with paths[1].open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(_COLUMNS)
+            writer.writerows([_guarded(value) for value in row] for row in rows)
+        with paths[2].open("w", encoding="utf-8") as file:
+            file.write("\t".join(_COLUMNS) + "\n")
+            file.writelines("\t".join(_in_one_field(value) for value in row) + "\n" for row in rows)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {reason_of(error)}; give another with --out") from error
+    return paths
+
+
+def read_image_ids(path: Path) -> list[str]:
+    """Image ids from a text file with one per line, or the column image_id of a CSV or Parquet file.
+
+    Raises:
+        QueryError: it cannot be read, or has no such column.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            if "image_id" in pq.read_schema(path).names:
+                return [str(value) for value in pq.read_table(path, columns=["image_id"])["image_id"].to_pylist()]
+        elif path.suffix.lower() == ".csv":
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                if "image_id" in (reader.fieldnames or ()):
+                    return [_unguarded(row["image_id"]) for row in reader]
+        else:
+            return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+        raise QueryError(f"image ids {path} cannot be read: {reason_of(error)}") from error
+    raise QueryError(f"{path} has no column image_id")
+
+
+def _guarded(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_GUARDED) else value
+
+
+def _unguarded(text: str) -> str:
+    return text[1:] if text.startswith("'") and text[1:].startswith(_GUARDED) else text
+
+
+def _in_one_field(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() else json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,264 @@
+"""Queries from a finished ledger, read part by part, so that it may be larger than memory."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raylearn.config import Aggregation, Arm, Probabilities, Uncertainty, Weighting
+from raylearn.data.storage import Folder
+from raylearn.errors import LedgerError, QueryError
+from raylearn.learning.selection import image_scores
+from raylearn.query.sampling import top_n
+from raylearn.scoring.ledger import flat, offsets_of, read_facts, read_parts
+
+_COLUMNS = ("image_id", "uri", "status", "class_scores")
+
+
+@dataclass(frozen=True, eq=False)
+class LedgerPart:
+    """The readable images of one part of a ledger, without those that were left out.
+
+    Args:
+        image_ids, uris: (N,) of Arrow.
+        offsets: (N + 1,) int64; image i owns detections offsets[i] to offsets[i + 1].
+        class_scores: (D, K) float32.
+    """
+
+    image_ids: pa.ChunkedArray
+    uris: pa.ChunkedArray
+    offsets: np.ndarray
+    class_scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+@dataclass(frozen=True)
+class QueriedImage:
+    """One image of a query.
+
+    Args:
+        rank: from 1, the most wanted first.
+        score: the number it was ranked by.
+        classes: predicted class -> detections of it, the most frequent first.
+    """
+
+    rank: int
+    image_id: str
+    uri: str
+    score: float
+    num_detections: int
+    classes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class LedgerQuery:
+    """The answer to one query.
+
+    Args:
+        images: the most wanted first.
+        num_candidates: images that could have been chosen.
+        num_errors: images of the ledger that could not be read when it was made, and so were not looked at.
+        num_excluded: images of the ledger that were left out because they were named.
+    """
+
+    images: tuple[QueriedImage, ...]
+    num_candidates: int
+    num_errors: int
+    num_excluded: int
+
+
+def query_ledger(
+    folder: Folder,
+    arm: Arm,
+    size: int,
+    *,
+    seed: int,
+    class_counts: Mapping[str, int] | None = None,
+    weight_cap: float | None = None,
+    exclude: Sequence[str] = (),
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> LedgerQuery:
+    """The `size` images that an arm wants most.
+
+    Args:
+        folder: of a finished ledger.
+        arm: how images are ranked; `random` ranks them by a hash of seed and id.
+        size: how many.
+        seed: orders images of equal score.
+        class_counts: boxes per class in the currently labelled images, by name; weightings other than none need it.
+        weight_cap: upper limit of a class weight.
+        exclude: ids that are labelled already, or not wanted for another reason.
+        progress: told how many parts are done, of how many.
+
+    Raises:
+        LedgerError: no finished ledger, or a damaged one.
+        QueryError: more images than there are, or class counts that are missing or of other classes.
+    """
+    facts = read_facts(folder)
+    names = class_names(facts, folder)
+    counts = counts_by_class(class_counts, names, arm)
+    best = _Best(size, seed)
+    totals = _Totals()
+    for done, part in enumerate(_readable(folder, facts, exclude, totals), start=1):
+        best.add(part, _scores(arm, part, counts, weight_cap))
+        progress(done, facts["num_parts"])
+    _check_size(size, totals)
+    return LedgerQuery(best.images(names), totals.candidates, totals.errors, totals.excluded)
+
+
+def compare_arms(
+    folder: Folder,
+    arms: Sequence[Arm],
+    size: int,
+    *,
+    seed: int,
+    class_counts: Mapping[str, int] | None = None,
+    weight_cap: float | None = None,
+    exclude: Sequence[str] = (),
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> np.ndarray:
+    """How much the queries of several arms have in common, from one reading of the ledger; see `query_ledger`.
+
+    Returns:
+        (A, A) float64 in [0, 1]: the share of images that the queries of two arms have in common; 1 on the diagonal.
+    """
+    facts = read_facts(folder)
+    names = class_names(facts, folder)
+    all_counts = [counts_by_class(class_counts, names, arm) for arm in arms]
+    bests = [_Best(size, seed) for _ in arms]
+    totals = _Totals()
+    for done, part in enumerate(_readable(folder, facts, exclude, totals), start=1):
+        for arm, counts, best in zip(arms, all_counts, bests, strict=True):
+            best.add(part, _scores(arm, part, counts, weight_cap))
+        progress(done, facts["num_parts"])
+    _check_size(size, totals)
+    chosen = [{image.image_id for image in best.images(names)} for best in bests]
+    return np.array([[len(one & other) / size for other in chosen] for one in chosen])
+
+
+def all_arms(size: int, probabilities: Probabilities, weighted: bool) -> list[Arm]:
+    """Every uncertainty with every aggregation and, if `weighted`, weighting; then the controls."""
+    weightings: tuple[Weighting, ...] = get_args(Weighting) if weighted else ("none",)
+    grid = product(get_args(Uncertainty), get_args(Aggregation), weightings)
+    arms = [Arm("uncertainty", *axes, probabilities, size) for axes in grid]
+    return [*arms, Arm("random", query_size=size), Arm("box_count", query_size=size)]
+
+
+def class_names(facts: Mapping[str, Any], folder: Folder) -> list[str]:
+    """Of a ledger, in the order of class ids.
+
+    Raises:
+        LedgerError: it does not say; ledgers inside a run's store belong to their run.
+    """
+    if "class_names" not in facts:
+        raise LedgerError(f"{folder} does not name its classes: query a ledger that `raylearn score` made")
+    return list(facts["class_names"])
+
+
+def counts_by_class(class_counts: Mapping[str, int] | None, names: Sequence[str], arm: Arm) -> np.ndarray:
+    """(K,) boxes per class in the order of the ledger's classes.
+
+    Raises:
+        QueryError: the arm needs counts and there are none, or their classes are not the ledger's.
+    """
+    if class_counts is None:
+        if arm.weighting not in (None, "none"):
+            raise QueryError(
+                f"weighting {arm.weighting} needs the boxes labelled so far: give --class-counts, a data set or JSON"
+            )
+        return np.zeros(len(names), dtype=np.int64)
+    unknown = [name for name in class_counts if name not in names]
+    missing = [name for name in names if name not in class_counts]
+    if unknown or missing:
+        wrong = f"{unknown[0]!r} is no class of the ledger" if unknown else f"{missing[0]!r} has no count"
+        raise QueryError(f"class counts: {wrong}; its classes are {', '.join(names)}")
+    return np.array([class_counts[name] for name in names], dtype=np.int64)
+
+
+@dataclass
+class _Totals:
+    candidates: int = 0
+    errors: int = 0
+    excluded: int = 0
+
+
+def _readable(
+    folder: Folder, facts: Mapping[str, Any], exclude: Sequence[str], totals: _Totals
+) -> Iterator[LedgerPart]:
+    left_out = pa.array(sorted(set(exclude)), pa.string())
+    for table in read_parts(folder, facts, _COLUMNS):
+        kept = table.filter(pc.equal(table["status"], "ok"))
+        totals.errors += table.num_rows - kept.num_rows
+        if len(left_out):
+            num_ok = kept.num_rows
+            kept = kept.filter(pc.invert(pc.is_in(kept["image_id"], left_out)))
+            totals.excluded += num_ok - kept.num_rows
+        totals.candidates += kept.num_rows
+        scores = kept["class_scores"]
+        yield LedgerPart(kept["image_id"], kept["uri"], offsets_of(scores), flat(scores))
+
+
+def _scores(arm: Arm, part: LedgerPart, class_counts: np.ndarray, weight_cap: float | None) -> np.ndarray:
+    if arm.strategy == "random":
+        return np.zeros(len(part))  # all equal, so that the hash of seed and id decides
+    return image_scores(arm, part, class_counts, weight_cap)
+
+
+def _check_size(size: int, totals: _Totals) -> None:
+    if size > totals.candidates:
+        raise QueryError(
+            f"a query of {size:,} images, but the ledger has {totals.candidates:,} that can be asked for "
+            f"({totals.errors:,} could not be read, {totals.excluded:,} are excluded): lower --size"
+        )
+
+
+class _Best:
+    """The images of the highest scores so far, and what is to be told of them."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size, self._seed = size, seed
+        self._ids: list[str] = []
+        self._uris: list[str] = []
+        self._scores = np.empty(0)
+        self._classes: list[np.ndarray] = []
+
+    def add(self, part: LedgerPart, scores: np.ndarray) -> None:
+        # Once there are enough, only what is not below the lowest of them can come in.
+        threshold = self._scores.min() if len(self._scores) >= self._size else -np.inf
+        wanted = np.flatnonzero(scores >= threshold)
+        if len(wanted) > self._size:
+            cut = np.partition(scores[wanted], -self._size)[-self._size]
+            wanted = wanted[scores[wanted] >= cut]
+        if not len(wanted):
+            return
+        self._ids += part.image_ids.take(wanted).to_pylist()
+        self._uris += part.uris.take(wanted).to_pylist()
+        self._scores = np.concatenate([self._scores, scores[wanted]])
+        for image in wanted:
+            own = part.class_scores[part.offsets[image] : part.offsets[image + 1]]
+            self._classes.append(own.argmax(axis=1).astype(np.int32))
+        if len(self._ids) > self._size:
+            self._keep(top_n(self._ids, self._scores, self._size, self._seed))
+
+    def _keep(self, positions: np.ndarray) -> None:
+        self._ids = [self._ids[i] for i in positions]
+        self._uris = [self._uris[i] for i in positions]
+        self._classes = [self._classes[i] for i in positions]
+        self._scores = self._scores[positions]
+
+    def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
+        self._keep(top_n(self._ids, self._scores, self._size, self._seed))
+        told = []
+        for position, (image_id, uri, score, ids) in enumerate(
+            zip(self._ids, self._uris, self._scores.tolist(), self._classes, strict=True)
+        ):
+            counts = np.bincount(ids, minlength=len(names))
+            classes = {names[k]: int(counts[k]) for k in np.argsort(-counts, kind="stable") if counts[k]}
+            told.append(QueriedImage(position + 1, image_id, uri, score, len(ids), classes))
+        return tuple(told)

@@ -1,0 +1,347 @@
+"""What a pool is: a folder, a glob, a list or a prefix in an object store becomes a manifest."""
+
+import csv
+import glob
+import io
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raylearn.data.storage import (
+    local_path,
+    open_file_system,
+    percent_encoded,
+    reason_of,
+    redacted,
+    refuse_credentials,
+)
+from raylearn.errors import PoolError
+from raylearn.query.sampling import seeded_order
+from raylearn.scoring.manifest import Manifest
+
+IMAGE_ENDINGS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp .gif .jp2 .j2k .avif".split()  # noqa: SIM905
+)
+_LISTS = (".txt", ".csv", ".parquet")
+_URI_COLUMNS = ("uri", "path", "image", "file_name")
+_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Found:
+    """One image of a pool; see Manifest for the fields."""
+
+    image_id: str
+    uri: str
+    content_hash: str = ""
+    version: str = ""
+
+
+@dataclass
+class Listing:
+    """A walk over a pool.
+
+    Args:
+        root: no local file outside of this folder is listed, by whatever link, `../` or absolute path.
+        num_other: files that were left out: no image by their ending, or hidden.
+    """
+
+    root: Path
+    num_other: int = 0
+    _real_root: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._real_root = os.path.realpath(self.root)
+
+    def allow(self, path: str, where: str) -> str:
+        """The real path of a file or folder; PoolError where it lies outside of the root."""
+        real = os.path.join(_real_folder(os.path.dirname(path)), os.path.basename(path))
+        if os.path.islink(real):
+            real = os.path.realpath(real)
+        if real != self._real_root and not real.startswith(self._real_root.rstrip("/") + "/"):
+            raise PoolError(f"{where} leads out of {self.root}, to {real}: remove it, or allow that with --root DIR")
+        return real
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def list_pool(
+    pool: str,
+    *,
+    root: Path | None = None,
+    limit: int | None = None,
+    shuffle_seed: int | None = None,
+    part_size: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[Manifest, int]:
+    """Freezes a pool.
+
+    A folder is walked with everything below it; hidden files and folders, and files whose ending is no image's, are
+    left out. Links are followed within `root`, and what can be reached in several ways is listed once. A list is a
+    text file with a path or address per line, or a CSV or Parquet file with a column uri (or path, image, file_name)
+    and, if wanted, image_id and content_hash; its relative paths start at its own folder. Image ids are paths below
+    the folder or prefix, or a list's own ids, or its paths.
+
+    Args:
+        pool: a folder, a glob such as 'camera-*/**/*.jpg', a list, or a prefix such as s3://bucket/images.
+        root: the folder that local files may be read from; by default the pool's own.
+        limit: images at most: the first ones, or those that the seed puts first.
+        shuffle_seed: puts the images in a random order that depends on seed and ids alone.
+        part_size: of the manifest.
+        progress: told how many images have been found so far.
+
+    Returns:
+        The manifest, and how many files were left out.
+
+    Raises:
+        PoolError: nothing there, no images in it, a file outside of the root, a folder that cannot be listed, or a
+            list that cannot be read.
+    """
+    listing = Listing(root or _own_root(pool))
+    columns: list[list[pa.Array]] = [[], [], [], []]
+    count = 0
+    for batch in _batches(_walk(pool, listing), None if shuffle_seed is not None else limit):
+        for column, name in zip(columns, ("image_id", "uri", "content_hash", "version"), strict=True):
+            column.append(pa.array([getattr(found, name) for found in batch], pa.string()))
+        count += len(batch)
+        progress(count)
+    if not count:
+        others = f", only {listing.num_other} other files" if listing.num_other else ""
+        raise PoolError(
+            f"no images in {redacted(pool)}{others}: endings of images are {' '.join(sorted(IMAGE_ENDINGS))}"
+        )
+    table = pa.table([pa.chunked_array(column) for column in columns], names=list("abcd"))
+    if shuffle_seed is not None:
+        table = table.take(seeded_order(table["a"].to_pylist(), shuffle_seed, "pool order")[:limit])
+    return Manifest.of_columns(table.columns, part_size), listing.num_other
+
+
+def _batches(found: Iterator[Found], limit: int | None) -> Iterator[list[Found]]:
+    batch: list[Found] = []
+    for number, image in enumerate(found, start=1):
+        batch.append(image)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+        if number == limit:
+            break
+    if batch:
+        yield batch
+
+
+def _own_root(pool: str) -> Path:
+    path = Path(local_path(pool) or ".")
+    if path.is_dir():
+        return path
+    return path.parent if path.exists() else Path(_glob_root(str(path)))
+
+
+def _glob_root(pattern: str) -> str:
+    steady = []
+    for part in Path(pattern).parts[:-1]:
+        if glob.has_magic(part):
+            break
+        steady.append(part)
+    return os.path.join(*steady) if steady else "."
+
+
+def _walk(pool: str, listing: Listing) -> Iterator[Found]:
+    refuse_credentials(pool)
+    path = local_path(pool)
+    if path is None:
+        return _walk_prefix(pool, listing)
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and glob.has_magic(path):
+            return _walk_glob(path, listing)
+        raise PoolError(
+            f"pool {pool} cannot be read: {reason_of(error)}; give a folder, glob, list or address"
+        ) from error
+    if stat.S_ISDIR(mode):
+        return _walk_folder(path, listing)
+    ending = Path(path).suffix.lower()
+    if ending not in _LISTS:
+        raise PoolError(f"pool {pool} is no folder and no list: a list ends in {', '.join(_LISTS)}")
+    return _walk_list(Path(path), ending, listing)
+
+
+def _walk_folder(top: str, listing: Listing) -> Iterator[Found]:
+    base = os.path.abspath(top)
+    seen_through_links: set[str] = set()
+    waiting = [(base, "")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                inside = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise PoolError(
+                f"folder {folder} cannot be listed: {reason_of(error)}; allow it, or leave it out"
+            ) from error
+        deeper = []
+        for entry in inside:
+            if entry.name.startswith("."):
+                listing.num_other += 1
+                continue
+            if entry.is_symlink():
+                real = listing.allow(entry.path, f"link {entry.path}")
+                if real in seen_through_links or _has_own_entry(real, os.path.realpath(base)):
+                    continue
+                seen_through_links.add(real)
+            if entry.is_dir():
+                deeper.append((entry.path, f"{prefix}{entry.name}/"))
+            elif _is_image(entry.name):
+                yield _local(f"{prefix}{entry.name}", entry.path)
+            else:
+                listing.num_other += 1
+        waiting.extend(reversed(deeper))
+
+
+def _has_own_entry(real: str, base: str) -> bool:
+    """Whether the target of a link comes up in the walk of `base` under its own name."""
+    if real != base and not real.startswith(base.rstrip("/") + "/"):
+        return False
+    hidden = any(part.startswith(".") for part in os.path.relpath(real, base).split("/") if part != ".")
+    return not hidden and (os.path.isdir(real) or (os.path.isfile(real) and _is_image(real)))
+
+
+def _walk_glob(pattern: str, listing: Listing) -> Iterator[Found]:
+    root = os.path.abspath(_glob_root(pattern))
+    seen: set[str] = set()
+    for match in sorted(glob.iglob(os.path.abspath(pattern), recursive=True)):
+        if os.path.isdir(match):
+            continue
+        if not _is_image(match):
+            listing.num_other += 1
+            continue
+        real = listing.allow(match, match)
+        if real not in seen:
+            seen.add(real)
+            yield _local(os.path.relpath(match, root), match)
+
+
+def _walk_prefix(address: str, listing: Listing) -> Iterator[Found]:
+    from pyarrow import fs
+
+    base, mark, options = address.partition("?")
+    scheme, _, rest = base.partition("://")
+    bucket = rest.partition("/")[0]
+    try:
+        file_system, top = open_file_system(address)
+        waiting = [top.rstrip("/")]
+        while waiting:
+            folder = waiting.pop()
+            inside = file_system.get_file_info(fs.FileSelector(folder))
+            deeper = []
+            for info in sorted(inside, key=lambda info: str(info.path)):
+                if info.base_name.startswith("."):
+                    listing.num_other += 1
+                elif info.type == fs.FileType.Directory:
+                    deeper.append(info.path)
+                elif _is_image(info.base_name):
+                    key = info.path.removeprefix(bucket + "/")
+                    yield Found(
+                        image_id=info.path.removeprefix(top.rstrip("/") + "/"),
+                        uri=f"{scheme}://{bucket}/{percent_encoded(key)}{mark}{options}",
+                        version=f"{info.size}-{info.mtime_ns}",
+                    )
+                else:
+                    listing.num_other += 1
+            waiting.extend(reversed(deeper))
+    except (OSError, ValueError) as error:
+        raise PoolError(f"pool {address} cannot be listed: {reason_of(error)}") from error
+
+
+def _walk_list(path: Path, ending: str, listing: Listing) -> Iterator[Found]:
+    try:
+        rows = _READERS[ending](path)
+        for where, uri, image_id, content in rows:
+            if not uri:
+                raise PoolError(f"{path}:{where}: no path or address: fill it in, or remove the row")
+            refuse_credentials(uri)
+            inside = local_path(uri)
+            if inside is None:
+                yield Found(image_id or uri, uri, content or "")
+            else:
+                inside = os.path.abspath(path.parent / inside)
+                listing.allow(inside, f"{path}:{where}: {uri}")
+                yield _local(image_id or uri, inside, content or "")
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+        raise PoolError(f"list {path} cannot be read: {reason_of(error)}") from error
+
+
+_Row = tuple[int, str, str | None, str | None]
+
+
+def _text_rows(path: Path) -> Iterator[_Row]:
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        text = line.removesuffix(b"\r").decode("utf-8", errors="surrogateescape")
+        if text:
+            yield number, text, None, None
+
+
+def _csv_rows(path: Path) -> Iterator[_Row]:
+    with io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="") as file:
+        reader = csv.DictReader(file)
+        column = _uri_column(path, reader.fieldnames or ())
+        for row in reader:
+            yield reader.line_num, row[column], row.get("image_id"), row.get("content_hash")
+
+
+def _parquet_rows(path: Path) -> Iterator[_Row]:
+    with pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        wanted = [_uri_column(path, names), *(name for name in ("image_id", "content_hash") if name in names)]
+        number = 0
+        for batch in file.iter_batches(columns=wanted):
+            for row in batch.to_pylist():
+                number += 1
+                texts = {name: value if value is None else str(value) for name, value in row.items()}
+                yield number, texts[wanted[0]] or "", texts.get("image_id"), texts.get("content_hash")
+
+
+_READERS: dict[str, Callable[[Path], Iterable[_Row]]] = {
+    ".txt": _text_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}
+
+
+def _uri_column(path: Path, names: Iterable[Any]) -> str:
+    known = [str(name) for name in names]
+    for name in _URI_COLUMNS:
+        if name in known:
+            return name
+    raise PoolError(f"list {path} has no column {' or '.join(_URI_COLUMNS)}, only {', '.join(known) or 'none'}")
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
+
+
+def _local(image_id: str, path: str, content_hash: str = "") -> Found:
+    try:
+        status = os.stat(path)
+        version = f"{status.st_size}-{status.st_mtime_ns}"
+    except OSError:
+        version = ""  # reading it will say what is wrong
+    try:
+        path.encode()
+        image_id.encode()
+    except UnicodeEncodeError:  # a name that is no UTF-8: kept, byte by byte, in the form of an address
+        return Found(
+            quote(os.fsencode(image_id), safe="/ "), "file://" + quote(os.fsencode(path)), content_hash, version
+        )
+    return Found(image_id, path, content_hash, version)
