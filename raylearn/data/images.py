@@ -178,14 +178,13 @@ def _opencv_pixels(data: bytes, factor: int) -> np.ndarray:
     import cv2
 
     reduced = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
-    flags = reduced[factor] if factor > 1 else cv2.IMREAD_COLOR
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), reduced.get(factor, cv2.IMREAD_COLOR_RGB))
     except cv2.error as error:
         _refuse(data, error)
     if pixels is None:
         raise ImageError(f"image cannot be decoded: its {len(data)} bytes are cut off or broken")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if factor > 1 else pixels)
 
 
 def _refuse(data: bytes, error: Exception) -> NoReturn:

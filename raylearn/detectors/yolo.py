@@ -26,6 +26,7 @@ from ultralytics.utils.ops import scale_boxes, xywh2xyxy  # noqa: E402
 
 _CLASS_OFFSET = 7680.0  # pixels, as Ultralytics has it: boxes of two classes never overlap
 _FORMAT = "raylearn-yolo-1"
+_WARM_UP = 64  # pixels
 _OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp")
 
 
@@ -99,7 +100,9 @@ class YoloDetector:
         self._limit_threads()
         fused = model.to(self._device).eval().fuse(verbose=False)
         with torch.inference_mode():
-            self._run = start_engine(fused, self._engine, self._device, self._num_threads)
+            run = start_engine(fused, self._engine, self._device, self._num_threads)
+            run(np.zeros((1, _WARM_UP, _WARM_UP, 3), dtype=np.uint8))  # what an engine does once, it does here
+        self._run = run
 
     def predict(self, canvases: np.ndarray, sizes: np.ndarray) -> list[Detections]:
         """Detections of each image; see Detector.predict. Threads may call it at once."""

@@ -27,20 +27,19 @@ def ray_session(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; unset, Ray warns of it
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # otherwise Tune prints a banner even when told to be silent
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # otherwise Tune answers Ctrl+C as if the trials had failed
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # otherwise its C++ part warns of what Ray Data itself does
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    private = {
+        "address": "local",
+        "num_cpus": num_local_cpus() + 1,
+        "resources": {TRIAL_RESOURCE: 100_000},
+        "include_dashboard": False,
+    }
     try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=num_local_cpus() + 1,
-                resources={TRIAL_RESOURCE: 100_000},
-                include_dashboard=False,
-                **quiet,
-            )
+        with _stderr_set_aside():
+            ray.init(**({"address": address} if address else private), **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
         raise ClusterError(f"cannot reach {where}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
@@ -48,6 +47,19 @@ def ray_session(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _stderr_set_aside() -> Iterator[None]:
+    """While Ray starts: its C++ part tells the terminal that it was told to be quiet. What fails is raised."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def num_local_cpus() -> int:

@@ -1,7 +1,10 @@
 """The scoring pass: Ray Data deals the parts of a manifest out to detector actors, which write them into a ledger."""
 
 import logging
+import os
+import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -56,12 +59,14 @@ class Part:
         number: which.
         counts: what it holds.
         started, finished: seconds since the epoch, by the actor's clock.
+        worker: the process that made it, as "host:pid".
     """
 
     number: int
     counts: PartCounts
     started: float
     finished: float
+    worker: str
 
 
 class ScorePart:
@@ -131,7 +136,7 @@ class ScorePart:
             "error": [str(image.error or "") for image in images],
         }
         counts = ledger.add_part(self._folder, number, self._key, ledger.rows(columns, found, num_classes))
-        return Part(number, counts, started, time.time())
+        return Part(number, counts, started, time.time(), f"{socket.gethostname()}:{os.getpid()}")
 
 
 def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, Any], folder: Path) -> PartCounts:
@@ -198,6 +203,7 @@ def deal_out(
 ) -> Iterator[Part]:
     """`score_parts` for any detector and any way of reading."""
     import ray.data
+    from ray.util.annotations import RayDeprecationWarning
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -207,23 +213,27 @@ def deal_out(
     # On a GPU a second part is begun before the first is done, so that the device never waits at the seam of two.
     at_once = 2 if plan.gpus_per_actor else 1
     num_threads = max(2, cpus_beside_gpu(plan.gpus_per_actor) if plan.gpus_per_actor else int(plan.cpus_per_actor))
-    scored = ray.data.from_items([{"number": part} for part in parts], override_num_blocks=len(parts)).map_batches(
-        ScorePart,
-        fn_constructor_args=(open_detector, read, folder, key, plan.batch_size, num_threads),
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(
-            size=min(plan.num_actors, len(parts)),
-            max_concurrent_calls_per_actor=at_once,
-            max_tasks_in_flight_per_actor=at_once + 1,
-            enable_true_multi_threading=True,
-        ),
-        num_cpus=plan.cpus_per_actor,
-        num_gpus=plan.gpus_per_actor,
-        ray_remote_args_fn=lambda: {"max_task_retries": _ATTEMPTS},
-    )
+    numbers = ray.data.from_items([{"number": part} for part in parts], override_num_blocks=len(parts))
+    with warnings.catch_warnings():
+        # Ray Data's own names for what an actor is created with leave out how often a task is tried.
+        warnings.simplefilter("ignore", category=RayDeprecationWarning)
+        scored = numbers.map_batches(
+            ScorePart,
+            fn_constructor_args=(open_detector, read, folder, key, plan.batch_size, num_threads),
+            batch_size=1,  # a part at a time; its images are batched in the actor
+            compute=ray.data.ActorPoolStrategy(
+                size=min(plan.num_actors, len(parts)),
+                max_concurrent_calls_per_actor=at_once,
+                max_tasks_in_flight_per_actor=at_once + 1,
+                enable_true_multi_threading=True,
+            ),
+            num_cpus=plan.cpus_per_actor,
+            num_gpus=plan.gpus_per_actor,
+            ray_remote_args_fn=lambda: {"max_task_retries": _ATTEMPTS},
+        )
     try:
-        for row in scored.iter_rows():
-            yield row["part"]
+        for batch in scored.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is there
+            yield from batch["part"]
     except ray.exceptions.RayError as error:
         cause = own_cause(error)
         if isinstance(cause, RaylearnError):

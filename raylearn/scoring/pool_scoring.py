@@ -294,7 +294,7 @@ class _Progress:
     def __init__(self, console: Console, num_images: int, before: PartCounts, began: float) -> None:
         self._console, self._num_images, self._before = console, num_images, before
         self._began = began
-        self._first: float | None = None
+        self._first, self._last = float("inf"), float("-inf")  # seconds since the epoch, by the actors' clocks
         self._done = before
         self._last_line = time.monotonic()
         self._bar = Progress(
@@ -316,10 +316,9 @@ class _Progress:
 
     def tell(self, part: Part, counts: PartCounts) -> None:
         now = time.monotonic()
-        if self._first is None:
-            self._first = now - (part.finished - part.started)
+        self._first, self._last = min(self._first, part.started), max(self._last, part.finished)
         self._done = counts
-        speed = self._speed(now)
+        speed = self._speed()
         left = (self._num_images - counts.num_images) / speed if speed else 0
         told = f"{speed:.1f} img/s, {_minutes(left)} left"
         if counts.num_errors:
@@ -330,17 +329,14 @@ class _Progress:
             _say(self._console, f"scored {counts.num_images:,} of {self._num_images:,} images: {told}")
 
     def rate(self) -> str:
-        now = time.monotonic()
-        first = self._first if self._first is not None else now
         scored = self._done.num_images - self._before.num_images
-        return (
-            f"scored {scored:,} images in {now - first:.1f} s: {self._speed(now):.1f} img/s, after "
-            f"{first - self._began:.1f} s to list the pool and to start"
-        )
+        seconds = self._last - self._first
+        other = time.monotonic() - self._began - seconds
+        return f"scored {scored:,} images in {seconds:.1f} s: {self._speed():.1f} img/s; all else took {other:.1f} s"
 
-    def _speed(self, now: float) -> float:
-        elapsed = now - (self._first if self._first is not None else now)
-        return (self._done.num_images - self._before.num_images) / elapsed if elapsed > 0 else 0.0
+    def _speed(self) -> float:
+        """Images per second from the first image on, without the start of Ray and of the detectors."""
+        return (self._done.num_images - self._before.num_images) / max(1e-9, self._last - self._first)
 
 
 def _minutes(seconds: float) -> str:
