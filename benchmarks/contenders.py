@@ -119,7 +119,7 @@ def _bare(folder: Path, checkpoint: Path, backend: str, decode: bool) -> tuple[i
     jpegs = [np.frombuffer(file.read_bytes(), np.uint8) for file in files]
 
     def canvas(jpeg: np.ndarray) -> np.ndarray:
-        return letterbox(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), IMAGE_SIZE, "rectangle")
+        return letterbox(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), IMAGE_SIZE)
 
     ready = np.stack([canvas(jpeg) for jpeg in jpegs[:4]])
     with torch.inference_mode():

@@ -116,9 +116,12 @@ def score(
     iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap above which the weaker of two boxes goes.")] = 0.7,
     max_detections: Annotated[int, typer.Option(min=1, help="Most confident boxes kept per image.")] = 100,
     canvas: Annotated[
-        Literal["rectangle", "square"],
-        typer.Option(help="Pad to a rectangle (a quarter faster for 4:3 images) or to a square."),
-    ] = "rectangle",
+        Literal["square", "rectangle"],
+        typer.Option(
+            help="Pad to a square, as in training; or to a rectangle: a quarter less work for 4:3 images, but other "
+            "scores (docs/scoring.md)."
+        ),
+    ] = "square",
     decode: Annotated[
         Literal["full", "reduced"],
         typer.Option(help="reduced decodes JPEGs of at least twice the image size at 1/2, 1/4 or 1/8."),

@@ -56,7 +56,7 @@ class ScoreRequest:
     confidence: float = 0.05
     iou: float = 0.7
     max_detections: int = 100
-    canvas: str = "rectangle"
+    canvas: str = "square"
     decode: str = "full"
     root: Path | None = None
     limit: int | None = None
