@@ -1,7 +1,8 @@
 """Queries from a finished ledger, read part by part, so that it may be larger than memory."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ from raylearn.data.storage import Folder
 from raylearn.errors import LedgerError, QueryError
 from raylearn.learning.selection import image_scores
 from raylearn.query.sampling import top_n
-from raylearn.scoring.ledger import flat, offsets_of, read_facts, read_parts
+from raylearn.scoring.ledger import flat, map_parts, offsets_of, read_facts
 
 _COLUMNS = ("image_id", "uri", "status", "class_scores")
 
@@ -105,8 +106,10 @@ def query_ledger(
     counts = counts_by_class(class_counts, names, arm)
     best = _Best(size, seed)
     totals = _Totals()
-    for done, part in enumerate(_readable(folder, facts, exclude, totals), start=1):
-        best.add(part, _scores(arm, part, counts, weight_cap))
+    score = partial(_score_part, arms=[(arm, counts)], weight_cap=weight_cap, left_out=_strings(exclude))
+    for done, (part, scores, part_totals) in enumerate(map_parts(folder, facts, _COLUMNS, score), start=1):
+        best.add(part, scores[0])
+        totals += part_totals
         progress(done, facts["num_parts"])
     _check_size(size, totals)
     return LedgerQuery(best.images(names), totals.candidates, totals.errors, totals.excluded)
@@ -133,9 +136,16 @@ def compare_arms(
     all_counts = [counts_by_class(class_counts, names, arm) for arm in arms]
     bests = [_Best(size, seed) for _ in arms]
     totals = _Totals()
-    for done, part in enumerate(_readable(folder, facts, exclude, totals), start=1):
-        for arm, counts, best in zip(arms, all_counts, bests, strict=True):
-            best.add(part, _scores(arm, part, counts, weight_cap))
+    score = partial(
+        _score_part,
+        arms=list(zip(arms, all_counts, strict=True)),
+        weight_cap=weight_cap,
+        left_out=_strings(exclude),
+    )
+    for done, (part, scores, part_totals) in enumerate(map_parts(folder, facts, _COLUMNS, score), start=1):
+        for best, own in zip(bests, scores, strict=True):
+            best.add(part, own)
+        totals += part_totals
         progress(done, facts["num_parts"])
     _check_size(size, totals)
     chosen = [{image.image_id for image in best.images(names)} for best in bests]
@@ -181,33 +191,35 @@ def counts_by_class(class_counts: Mapping[str, int] | None, names: Sequence[str]
     return np.array([class_counts[name] for name in names], dtype=np.int64)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Totals:
     candidates: int = 0
     errors: int = 0
     excluded: int = 0
 
-
-def _readable(
-    folder: Folder, facts: Mapping[str, Any], exclude: Sequence[str], totals: _Totals
-) -> Iterator[LedgerPart]:
-    left_out = pa.array(sorted(set(exclude)), pa.string())
-    for table in read_parts(folder, facts, _COLUMNS):
-        kept = table.filter(pc.equal(table["status"], "ok"))
-        totals.errors += table.num_rows - kept.num_rows
-        if len(left_out):
-            num_ok = kept.num_rows
-            kept = kept.filter(pc.invert(pc.is_in(kept["image_id"], left_out)))
-            totals.excluded += num_ok - kept.num_rows
-        totals.candidates += kept.num_rows
-        scores = kept["class_scores"]
-        yield LedgerPart(kept["image_id"], kept["uri"], offsets_of(scores), flat(scores))
+    def __add__(self, other: "_Totals") -> "_Totals":
+        return _Totals(self.candidates + other.candidates, self.errors + other.errors, self.excluded + other.excluded)
 
 
-def _scores(arm: Arm, part: LedgerPart, class_counts: np.ndarray, weight_cap: float | None) -> np.ndarray:
-    if arm.strategy == "random":
-        return np.zeros(len(part))  # all equal, so that the hash of seed and id decides
-    return image_scores(arm, part, class_counts, weight_cap)
+def _strings(values: Sequence[str]) -> pa.Array:
+    return pa.array(sorted(set(values)), pa.string())
+
+
+def _score_part(
+    table: pa.Table, arms: Sequence[tuple[Arm, np.ndarray]], weight_cap: float | None, left_out: pa.Array
+) -> tuple[LedgerPart, list[np.ndarray], _Totals]:
+    """A part of a ledger without what cannot be asked for, and its image scores by each arm with its class counts."""
+    readable = table.filter(pc.equal(table["status"], "ok"))
+    kept = readable.filter(pc.invert(pc.is_in(readable["image_id"], left_out))) if len(left_out) else readable
+    totals = _Totals(kept.num_rows, table.num_rows - readable.num_rows, readable.num_rows - kept.num_rows)
+    class_scores = kept["class_scores"]
+    part = LedgerPart(kept["image_id"], kept["uri"], offsets_of(class_scores), flat(class_scores))
+    scores = [
+        # all equal where chance is to choose, so that the hash of seed and id decides
+        np.zeros(len(part)) if arm.strategy == "random" else image_scores(arm, part, counts, weight_cap)
+        for arm, counts in arms
+    ]
+    return part, scores, totals
 
 
 def _check_size(size: int, totals: _Totals) -> None:

@@ -7,12 +7,12 @@ finished parts of it, and `ledger.json`, written last, says that all are there a
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,8 @@ from raylearn.detectors.base import Detections
 from raylearn.errors import LedgerError
 
 FACTS_FILE = "ledger.json"
+_PARTS_AT_ONCE = 4
+Result = TypeVar("Result")
 _COUNTS = b"raylearn"
 _PART = re.compile(r"part-(\d+)\.parquet")
 
@@ -208,20 +210,30 @@ class Ledger:
         )
 
 
-def read_parts(folder: Folder, facts: Mapping[str, Any], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """The parts of a finished ledger one after the other; the next one is read while the last is used."""
+def map_parts(
+    folder: Folder, facts: Mapping[str, Any], columns: Sequence[str], work: Callable[[pa.Table], Result]
+) -> Iterator[Result]:
+    """Reads the parts of a finished ledger and does `work` on each, a few at a time in threads.
 
-    def read(part: int) -> pa.Table:
+    Yields:
+        What `work` gave, in the order of the parts; a few parts are in memory at once, whatever the ledger's size.
+    """
+
+    def read_and_work(part: int) -> Result:
         with open_part(folder, part) as file:
-            return file.read(columns=list(columns))
+            return work(file.read(columns=list(columns), use_threads=False))
 
-    with ThreadPoolExecutor(1) as ahead:
+    with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
         parts = iter(range(facts["num_parts"]))
-        waiting = deque(ahead.submit(read, part) for part in islice(parts, 2))
-        while waiting:
-            table = waiting.popleft().result()
-            waiting.extend(ahead.submit(read, part) for part in islice(parts, 1))
-            yield table
+        waiting = deque(threads.submit(read_and_work, part) for part in islice(parts, 2 * _PARTS_AT_ONCE))
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(threads.submit(read_and_work, part) for part in islice(parts, 1))
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def offsets_of(column: pa.ChunkedArray) -> np.ndarray:

@@ -14,7 +14,7 @@ from raylearn.detectors import build_detector
 from raylearn.detectors.base import DetectorSettings
 from raylearn.detectors.letterbox import letterbox
 from raylearn.learning.selection import image_scores, query_by_scores
-from raylearn.scoring.ledger import Ledger, read_parts
+from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, score_manifest
 from tests.conftest import IMAGE_SIZE
@@ -87,9 +87,8 @@ def test_what_cannot_be_read_is_a_row_and_the_others_do_not_notice(
     alone = _score(reef.pool[:5], plan, tmp_path / "alone")
     np.testing.assert_array_equal(ledger.image_ids, alone.image_ids)
     np.testing.assert_allclose(ledger.class_scores, alone.class_scores, atol=1e-5)
-    assert sum(
-        table.num_rows for table in read_parts(Folder(str(tmp_path / "ledger")), ledger.facts, ["image_id"])
-    ) == len(images)
+    folder = Folder(str(tmp_path / "ledger"))
+    assert sum(map_parts(folder, ledger.facts, ["image_id"], lambda table: table.num_rows)) == len(images)
 
 
 def test_an_image_without_detections_keeps_its_row(reef: Dataset, plan: ScoringPlan, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from raylearn.scoring.ledger import (
     PartCounts,
     add_part,
     finished_parts,
+    map_parts,
     read_counts,
     read_facts,
-    read_parts,
     rows,
     schema,
 )
@@ -45,7 +45,7 @@ def test_an_image_that_could_not_be_read_is_an_error_and_no_empty_image(tmp_path
 
 def test_a_ledger_has_as_many_rows_as_images_were_asked_for(tmp_path):
     folder = write_ledger(SCORES, tmp_path, part_size=3)
-    tables = list(read_parts(folder, read_facts(folder), schema(2).names))
+    tables = list(map_parts(folder, read_facts(folder), schema(2).names, lambda table: table))
     assert [table.num_rows for table in tables] == [3, 1]
     assert all(table.schema.equals(schema(2)) for table in tables)
     table = pa.concat_tables(tables)
