@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install demo test unit check
+.PHONY: help install demo test unit check bench faults
 
 help:
 	@echo "make demo    run experiments/quickstart.yaml: a first learning curve in ten minutes on two CPU cores"
 	@echo "make test    checks, unit tests and tests on a real local Ray"
 	@echo "make unit    unit tests only: seconds, no Ray"
 	@echo "make check   ruff, mypy and import-linter"
+	@echo "make bench   speed and memory against peers; twenty minutes, on a quiet machine"
+	@echo "make faults  sixty seeded kills of drivers, actors and nodes; half an hour"
 	@echo "make install only the virtual environment .venv"
 
 install: $(INSTALLED)
@@ -34,3 +36,11 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.scoring
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.query
+
+faults: $(INSTALLED)
+	$(BIN)/pytest tests/faults -m long

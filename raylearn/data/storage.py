@@ -12,9 +12,10 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from raylearn.errors import InputError, StorageError
 
-S3_ATTEMPTS = 8  # with the waits between them half a minute; refusals (403, 404) are not tried again
+S3_ATTEMPTS = 6  # of one request, with growing waits between them; refusals (403, 404) are not tried again
 _S3_OPTIONS = ("region", "scheme", "endpoint_override", "anonymous")
 _UNFINISHED = ".unfinished"
+_CREDENTIALS = re.compile(r"//(?:[^/@\s]*|[^/@\s:]+:(?!\d*/)[^@\s]*)@")  # a secret may hold slashes; host:port/ is none
 
 
 def scheme_of(uri: str) -> str | None:
@@ -41,7 +42,7 @@ def percent_encoded(key: str) -> str:
 
 def redacted(text: str) -> str:
     """The text without the credentials of an address such as s3://key:secret@bucket."""
-    return re.sub(r"//[^/@\s]*@", "//***@", text)
+    return _CREDENTIALS.sub("//***@", text)
 
 
 def reason_of(error: BaseException) -> str:
@@ -104,7 +105,8 @@ def _file_system(scheme: str, bucket: str, options: str) -> tuple[Any, str]:
         anonymous=given.get("anonymous", "").lower() == "true",
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
         connect_timeout=5,
-        request_timeout=30,
+        request_timeout=20,
+        allow_delayed_open=True,  # what is small is put with one request
     )
     return file_system, bucket
 
@@ -264,7 +266,7 @@ class Folder:
 def refuse_credentials(address: str) -> None:
     """Raises InputError for an address with a key and a secret in it: they would end up in records and messages."""
     scheme = scheme_of(address)
-    if scheme not in (None, "file") and "@" in address.partition("://")[2].partition("/")[0]:
+    if scheme not in (None, "file") and _CREDENTIALS.match(address, address.index("//")):
         raise InputError(
             f"{redacted(address)} holds credentials, which would be written into records: take them out, and give them "
             "in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or by the machine's role"

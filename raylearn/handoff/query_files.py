@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,7 +69,7 @@ def read_image_ids(path: Path) -> list[str]:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
                 if "image_id" in (reader.fieldnames or ()):
-                    return [_unguarded(row["image_id"]) for row in reader]
+                    return [_unguarded(_id_of(row, path, reader.line_num)) for row in reader]
         else:
             return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
@@ -81,10 +81,17 @@ def _guarded(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_GUARDED) else value
 
 
+def _id_of(row: Mapping[str, str | None], path: Path, line: int) -> str:
+    image_id = row["image_id"]
+    if image_id is None:
+        raise QueryError(f"{path}:{line}: no image_id: the row is too short")
+    return image_id
+
+
 def _unguarded(text: str) -> str:
     return text[1:] if text.startswith("'") and text[1:].startswith(_GUARDED) else text
 
 
 def _in_one_field(value: object) -> str:
     text = str(value)
-    return text if text.isprintable() else json.dumps(text, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(text)  # in ASCII: U+2028 and others end lines too

@@ -234,6 +234,8 @@ class _Best:
     """The images of the highest scores so far, and what is to be told of them."""
 
     def __init__(self, size: int, seed: int) -> None:
+        if size < 1:
+            raise QueryError(f"a query of {size} images: ask for one at least")
         self._size, self._seed = size, seed
         self._ids: list[str] = []
         self._uris: list[str] = []

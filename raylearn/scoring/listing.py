@@ -1,11 +1,12 @@
 """What a pool is: a folder, a glob, a list or a prefix in an object store becomes a manifest."""
 
+import codecs
 import csv
 import glob
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -108,7 +109,10 @@ def list_pool(
         PoolError: nothing there, no images in it, a file outside of the root, a folder that cannot be listed, or a
             list that cannot be read.
     """
-    listing = Listing(root or _own_root(pool))
+    try:
+        listing = Listing(root or _own_root(pool))
+    except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
+        raise PoolError(f"pool {redacted(pool)} cannot be read: {reason_of(error)}") from error
     columns: list[list[pa.Array]] = [[], [], [], []]
     count = 0
     for batch in _batches(_walk(pool, listing), None if shuffle_seed is not None else limit):
@@ -179,10 +183,11 @@ def _walk(pool: str, listing: Listing) -> Iterator[Found]:
 
 def _walk_folder(top: str, listing: Listing) -> Iterator[Found]:
     base = os.path.abspath(top)
-    seen_through_links: set[str] = set()
-    waiting = [(base, "")]
+    real_base = os.path.realpath(base)
+    seen_through_links: set[str] = set()  # targets of links, and folders below them
+    waiting = [(base, "", False)]
     while waiting:
-        folder, prefix = waiting.pop()
+        folder, prefix, through_link = waiting.pop()
         try:
             with os.scandir(folder) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name)
@@ -195,13 +200,20 @@ def _walk_folder(top: str, listing: Listing) -> Iterator[Found]:
             if entry.name.startswith("."):
                 listing.num_other += 1
                 continue
-            if entry.is_symlink():
+            is_link = entry.is_symlink()
+            # not entry.is_dir() of a link: it raises where the link leads to itself
+            is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
+            if is_link or through_link:
                 real = listing.allow(entry.path, f"link {entry.path}")
-                if real in seen_through_links or _has_own_entry(real, os.path.realpath(base)):
+                if real in seen_through_links or _has_own_entry(real, real_base):
                     continue
-                seen_through_links.add(real)
-            if entry.is_dir():
-                deeper.append((entry.path, f"{prefix}{entry.name}/"))
+                above = os.path.dirname(real)
+                if is_link and above in seen_through_links and _has_own_entry(real, above):
+                    continue
+                if is_link or is_folder:
+                    seen_through_links.add(real)
+            if is_folder:
+                deeper.append((entry.path, f"{prefix}{entry.name}/", is_link or through_link))
             elif _is_image(entry.name):
                 yield _local(f"{prefix}{entry.name}", entry.path)
             else:
@@ -220,9 +232,8 @@ def _has_own_entry(real: str, base: str) -> bool:
 def _walk_glob(pattern: str, listing: Listing) -> Iterator[Found]:
     root = os.path.abspath(_glob_root(pattern))
     seen: set[str] = set()
-    for match in sorted(glob.iglob(os.path.abspath(pattern), recursive=True)):
-        if os.path.isdir(match):
-            continue
+    parts = Path(os.path.abspath(pattern)).parts
+    for match in sorted(_matches(parts[0], parts[1:], set())):
         if not _is_image(match):
             listing.num_other += 1
             continue
@@ -230,6 +241,24 @@ def _walk_glob(pattern: str, listing: Listing) -> Iterator[Found]:
         if real not in seen:
             seen.add(real)
             yield _local(os.path.relpath(match, root), match)
+
+
+def _matches(folder: str, parts: Sequence[str], seen: set[tuple[str, int]]) -> Iterator[str]:
+    """The files below a folder that a glob matches; `seen`, because glob's own `**` goes around in loops of links."""
+    state = (os.path.realpath(folder), len(parts))
+    if state in seen:
+        return
+    seen.add(state)
+    name, rest = parts[0], parts[1:]
+    if name == "**" and rest:
+        yield from _matches(folder, rest, seen)
+    for match in sorted(glob.iglob("*" if name == "**" else name, root_dir=folder)):
+        path = os.path.join(folder, match)
+        if os.path.isdir(path):
+            if name == "**" or rest:
+                yield from _matches(path, parts if name == "**" else rest, seen)
+        elif not rest:
+            yield path
 
 
 def _walk_prefix(address: str, listing: Listing) -> Iterator[Found]:
@@ -273,6 +302,7 @@ def _walk_list(path: Path, ending: str, listing: Listing) -> Iterator[Found]:
             refuse_credentials(uri)
             inside = local_path(uri)
             if inside is None:
+                uri.encode()  # of a list's odd bytes no address can be made
                 yield Found(image_id or uri, uri, content or "")
             else:
                 inside = os.path.abspath(path.parent / inside)
@@ -286,7 +316,7 @@ _Row = tuple[int, str, str | None, str | None]
 
 
 def _text_rows(path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         text = line.removesuffix(b"\r").decode("utf-8", errors="surrogateescape")
         if text:
             yield number, text, None, None
@@ -308,7 +338,10 @@ def _parquet_rows(path: Path) -> Iterator[_Row]:
         for batch in file.iter_batches(columns=wanted):
             for row in batch.to_pylist():
                 number += 1
-                texts = {name: value if value is None else str(value) for name, value in row.items()}
+                texts = {
+                    name: value.decode() if isinstance(value, bytes) else value if value is None else str(value)
+                    for name, value in row.items()
+                }
                 yield number, texts[wanted[0]] or "", texts.get("image_id"), texts.get("content_hash")
 
 

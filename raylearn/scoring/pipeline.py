@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 import time
 import warnings
@@ -20,7 +21,7 @@ from raylearn.detectors import build_detector
 from raylearn.detectors.base import Detections, Detector, DetectorSettings, Engine
 from raylearn.errors import LedgerError, RaylearnError, StorageError
 from raylearn.scoring import ledger
-from raylearn.scoring.cluster import cpus_beside_gpu, own_cause, torch_device
+from raylearn.scoring.cluster import cpus_beside_gpu, torch_device
 from raylearn.scoring.ledger import NOTHING, PartCounts
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, read_manifest_file
 from raylearn.scoring.reading import Reader, ReadImage, batches, read_ahead, read_image
@@ -96,17 +97,27 @@ class ScorePart:
         self._read, self._folder, self._key, self._batch_size = read, folder, key, batch_size
         self._num_threads = num_threads
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
-        self._detector = open_detector()
-        try:
-            self._manifest = read_manifest_file(folder.open(MANIFEST_FILE))
-        except FileNotFoundError as error:
-            raise LedgerError(
-                f"a worker does not find {folder}/{MANIFEST_FILE}: --out must be at the same place on every node"
-            ) from error
         self._manifest_lock = Lock()
+        self._failure: RaylearnError | None = None
+        try:
+            self._detector = open_detector()
+            self._manifest = read_manifest_file(folder.open(MANIFEST_FILE))
+        except RaylearnError as error:
+            self._failure = error
+        except FileNotFoundError:
+            self._failure = LedgerError(
+                f"a worker does not find {folder}/{MANIFEST_FILE}: --out must be at the same place on every node"
+            )
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Part]]:
-        return {"part": [self._score(int(number)) for number in batch["number"]]}
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Part | RaylearnError]]:
+        """Scores parts. An error of raylearn's comes in place of the part: what is raised, Ray turns into text."""
+        return {"part": [self._failure or self._part_or_error(int(number)) for number in batch["number"]]}
+
+    def _part_or_error(self, number: int) -> Part | RaylearnError:
+        try:
+            return self._score(number)
+        except RaylearnError as error:
+            return error
 
     def _score(self, number: int) -> Part:
         started = time.time()
@@ -233,18 +244,20 @@ def deal_out(
         )
     try:
         for batch in scored.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is there
-            yield from batch["part"]
+            for part in batch["part"]:
+                if isinstance(part, RaylearnError):
+                    raise part
+                yield part
     except ray.exceptions.RayError as error:
-        cause = own_cause(error)
-        if isinstance(cause, RaylearnError):
-            raise cause from error
-        raise RaylearnError(f"scoring stopped: {last_line(error)}; the same command goes on from here") from error
+        raise RaylearnError(f"scoring stopped: {cause_line(error)}; the same command goes on from here") from error
 
 
-def last_line(error: BaseException) -> str:
-    """The end of a long message of Ray's, where the cause stands."""
+def cause_line(error: BaseException) -> str:
+    """The line of a long message of Ray's where the cause stands, such as "ValueError: no such thing"."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    causes = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt): ", line)]
+    own = [line for line in causes if not line.startswith("ray.")]
+    return (own or causes or lines or [type(error).__name__])[-1]
 
 
 def _open_detector(plan: ScoringPlan) -> Detector:

@@ -24,7 +24,7 @@ from raylearn.learning.jobs import Job, WorkResources, Workshop
 from raylearn.learning.store import Artifact, Store
 from raylearn.scoring.cluster import heavy_cpu_slots, num_gpus, own_cause, ray_session, trial_resources
 from raylearn.scoring.lock import locked
-from raylearn.scoring.pipeline import last_line
+from raylearn.scoring.pipeline import cause_line
 from raylearn.sweep.grid import Trial, num_rounds, trials
 from raylearn.sweep.results import write_tables
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
@@ -237,7 +237,7 @@ def _run_on_ray(
         failed = dict(progress.failed)
     for result in grid:
         if result.error and result.config:
-            failed[result.config["trial"].name] = last_line(result.error)
+            failed[result.config["trial"].name] = cause_line(result.error)
     return trained, failed
 
 

@@ -14,7 +14,7 @@ from raylearn.detectors import build_detector
 from raylearn.detectors.base import DetectorSettings
 from raylearn.detectors.letterbox import letterbox
 from raylearn.learning.selection import image_scores, query_by_scores
-from raylearn.scoring.ledger import Ledger
+from raylearn.scoring.ledger import Ledger, map_parts
 from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, score_manifest
 from tests.conftest import IMAGE_SIZE

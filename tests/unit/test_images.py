@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from raylearn.data import images, storage
-from raylearn.data.images import MAX_PIXELS, content_hash, decode, read_bytes, upright_size, whole_size
+from raylearn.data.images import (
+    MAX_PIXELS,
+    content_hash,
+    decode,
+    decode_reduced,
+    read_bytes,
+    upright_size,
+    whole_size,
+)
 from raylearn.errors import ImageError
 
 # Four coloured quarters of a 60x40 picture: no two corners are alike, so every turn and flip shows.
@@ -133,6 +141,58 @@ def test_pixels_of_a_jpeg_are_those_of_opencv() -> None:
     assert np.array_equal(decode(data), theirs[..., ::-1])
 
 
+@pytest.mark.parametrize(
+    ("longer_side", "factor"),
+    [(20, 8), (21, 4), (40, 4), (41, 2), (80, 2), (81, 1), (160, 1), (161, 1), (1, 8), (None, 1)],
+)
+@pytest.mark.parametrize("upright", [True, False])
+def test_a_jpeg_is_reduced_as_far_as_its_longer_side_allows(longer_side, factor, upright):
+    picture = NOISE if upright else NOISE.transpose(Image.Transpose.ROTATE_90)
+    pixels, size = decode_reduced(encoded(picture, "JPEG"), longer_side)
+    assert size == picture.size == ((160, 120) if upright else (120, 160))
+    assert pixels.shape == (picture.size[1] // factor, picture.size[0] // factor, 3)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("size", [(161, 121), (167, 127), (168, 128), (160, 1), (9, 160)])
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_side_that_the_factor_does_not_divide_is_rounded_up(size, factor):
+    pixels, whole = decode_reduced(encoded(NOISE.resize(size), "JPEG"), 160 // factor)
+    assert whole == size
+    assert pixels.shape == (-(-size[1] // factor), -(-size[0] // factor), 3)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_pixel_of_a_reduced_jpeg_is_the_mean_of_those_it_stands_for(factor, mode):
+    data = encoded(NOISE.convert(mode), "JPEG", quality=95)
+    reduced = decode_reduced(data, 160 // factor)[0].astype(float)
+    means = decode(data).reshape(120 // factor, factor, 160 // factor, factor, 3).mean(axis=(1, 3))
+    assert np.abs(reduced - means).mean() < 2
+    assert np.abs(reduced.mean(axis=(0, 1)) - means.mean(axis=(0, 1))).max() < 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_is_turned_upright_and_its_size_is_the_upright_one(orientation):
+    data = with_orientation("JPEG", orientation)
+    pixels, size = decode_reduced(data, 15)
+    assert size == upright_size(data) == ((40, 60) if orientation >= 5 else (60, 40))
+    whole = decode(data)
+    assert pixels.shape == (whole.shape[0] // 4, whole.shape[1] // 4, 3)
+    # one pixel of each quarter, away from its edges
+    for row, column in ((1, 1), (1, -2), (-2, 1), (-2, -2)):
+        assert np.abs(pixels[row, column].astype(int) - whole[4 * row, 4 * column]).max() < 40
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "TIFF", "GIF", "JPEG2000", "AVIF"])
+def test_only_a_jpeg_is_reduced(kind):
+    data = encoded(NOISE, kind)
+    pixels, size = decode_reduced(data, 8)
+    assert size == (160, 120)
+    assert np.array_equal(pixels, decode(data))
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "JPEG2000", "AVIF"])
 @pytest.mark.parametrize("fraction", [0.0, 0.02, 0.5, 0.97])
 def test_cut_off_file_is_refused(kind: str, fraction: float) -> None:
@@ -140,6 +200,8 @@ def test_cut_off_file_is_refused(kind: str, fraction: float) -> None:
     cut = data[: int(len(data) * fraction)]
     with pytest.raises(ImageError):
         decode(cut)
+    with pytest.raises(ImageError):
+        decode_reduced(cut, 20)
     with pytest.raises(ImageError):
         whole_size(cut)
 

@@ -1,0 +1,227 @@
+"""Scoring is killed at seeded points: the ledger ends with the content of an undisturbed run's."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from raylearn.data.storage import Folder
+from raylearn.scoring.ledger import finished_parts
+from tests.faults.conftest import PART_SIZE, content_of, failed, run_score, score_command, succeeded
+
+NUM_PARTS = 104 // PART_SIZE
+
+
+def _num_parts(out: Path) -> int:
+    return len(finished_parts(Folder(str(out)))) if out.exists() else 0
+
+
+def _wait_for_parts(out: Path, wanted: int, driver: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 100
+    while _num_parts(out) < wanted:
+        assert driver.poll() is None, "the run ended before it could be disturbed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def _written(out: Path) -> dict[str, int]:
+    """Part -> when it was written, in nanoseconds."""
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
+
+
+def _start(pool: Path, trained: Path, out: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(score_command(pool, trained, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _kill_driver_at(pool: Path, trained: Path, out: Path, parts: int, delay: float) -> None:
+    driver = _start(pool, trained, out)
+    try:
+        _wait_for_parts(out, parts, driver)
+        time.sleep(delay)
+        family = psutil.Process(driver.pid).children(recursive=True)
+        driver.kill()
+    finally:
+        driver.kill()
+        driver.wait()
+    for process in family:
+        if process.is_running():
+            process.kill()
+
+
+def _same(out: Path, undisturbed: Path) -> None:
+    ours, theirs = content_of(out), content_of(undisturbed)
+    assert [row["image_id"] for row in ours] == [row["image_id"] for row in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one == other
+
+
+def test_a_driver_killed_at_five_points_goes_on_and_repeats_nothing_that_was_finished(
+    pool: Path, trained: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "ledger"
+    rng = random.Random(0)
+    written: dict[str, int] = {}
+    for kill in range(5):
+        _kill_driver_at(pool, trained, out, parts=1 + 4 * kill, delay=rng.uniform(0, 0.05))
+        now = _written(out)
+        assert written.items() <= now.items()
+        written = now
+    printed = succeeded(run_score(pool, trained, out))
+    assert f"{len(written)} of {NUM_PARTS} parts are there already" in printed
+    assert written.items() <= _written(out).items()
+    assert not list(out.glob(".*.unfinished"))
+    _same(out, undisturbed)
+
+
+def test_an_actor_that_is_killed_is_replaced_without_a_word(
+    pool: Path, trained: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "ledger"
+    driver = _start(pool, trained, out)
+    _wait_for_parts(out, 3, driver)
+    os.kill(_actors(driver.pid)[0], signal.SIGKILL)
+    assert driver.wait(timeout=150) == 0
+    _same(out, undisturbed)
+
+
+def _actors(driver: int) -> list[int]:
+    return [p.pid for p in psutil.Process(driver).children(recursive=True) if "MapWorker" in " ".join(p.cmdline())]
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[tuple[object, object]]:
+    """A cluster of a head without GPUs and two nodes with one each, as Ray believes."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    checks = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": checks})
+    nodes = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]
+    try:
+        yield cluster, nodes
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.mark.timeout(200)
+def test_a_node_that_dies_takes_nothing_along(
+    pool: Path, trained: Path, undisturbed: Path, tmp_path: Path, two_nodes: tuple[object, object]
+) -> None:
+    cluster, nodes = two_nodes
+    out = tmp_path / "ledger"
+    command = score_command(
+        pool, trained, out, "--address", cluster.address, "--precision", "fp32", "--batch-size", "4"
+    )  # type: ignore[attr-defined]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    _wait_for_parts(out, 3, driver)  # type: ignore[arg-type]
+    cluster.remove_node(nodes[0], allow_graceful=False)  # type: ignore[attr-defined,index]
+    printed, _ = driver.communicate(timeout=150)
+    assert driver.returncode == 0, printed
+    assert "2 actors of 1 GPUs" in printed
+    _same(out, undisturbed)
+
+
+def test_a_finished_pass_is_not_made_again(pool: Path, trained: Path, undisturbed: Path) -> None:
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in undisturbed.iterdir()}
+    printed = succeeded(run_score(pool, trained, undisturbed))
+    assert "finished already: 104 images" in printed
+    assert "scoring with" not in printed
+    after = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in undisturbed.iterdir()}
+    assert {**after, ".lock": 0} == {**before, ".lock": 0}
+
+
+def test_a_second_run_into_the_same_folder_is_refused_by_name(pool: Path, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ledger"
+    first = _start(pool, trained, out)
+    try:
+        _wait_for_parts(out, 1, first)
+        message = failed(run_score(pool, trained, out), 2)
+        assert f'"pid": {first.pid}' in message
+        assert str(out) in message
+        first.send_signal(signal.SIGINT)
+        assert first.wait(timeout=60) == 130
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_what_changed_since_the_start_is_refused_with_the_difference(
+    pool: Path, trained: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out, changed = tmp_path / "ledger", tmp_path / "pool"
+    shutil.copytree(undisturbed, out)
+    parts = _written(out)
+    assert "settings.iou=0.7, not 0.6" in failed(run_score(pool, trained, out, "--iou", "0.6"), 2)
+    other = tmp_path / "other.pt"
+    other.write_bytes(trained.read_bytes() + b"\0")
+    assert "checkpoint=" in failed(run_score(pool, other, out), 2)
+    shutil.copytree(pool, changed)
+    victim = sorted(changed.rglob("*.jpg"))[0]
+    victim.write_bytes(victim.read_bytes() + b"\0")
+    message = failed(run_score(changed, trained, out), 2)
+    assert "1 changed" in message
+    assert victim.name in message
+    victim.unlink()
+    (changed / "new.jpg").write_bytes(b"new")
+    message = failed(run_score(changed, trained, out), 2)
+    assert "1 added" in message
+    assert "1 removed" in message
+    assert _written(out) == parts
+
+
+def test_a_part_that_was_lost_after_the_end_is_told(
+    pool: Path, trained: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "ledger"
+    shutil.copytree(undisturbed, out)
+    (out / "part-00003.parquet").unlink()
+    assert "was finished with 26 parts and has 25" in failed(run_score(pool, trained, out), 2)
+    (out / "ledger.json").unlink()
+    assert "25 of 26 parts are there already" in succeeded(run_score(pool, trained, out))
+    _same(out, undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("point", range(20))
+@pytest.mark.parametrize("victim", ["driver", "actor", "node"])
+def test_twenty_seeded_kill_points(
+    victim: str,
+    point: int,
+    pool: Path,
+    trained: Path,
+    undisturbed: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    out = tmp_path / "ledger"
+    rng = random.Random(f"{victim}-{point}")
+    parts, delay = rng.randrange(NUM_PARTS - 3), rng.uniform(0, 0.3)
+    if victim == "driver":
+        _kill_driver_at(pool, trained, out, parts, delay)
+        succeeded(run_score(pool, trained, out))
+    elif victim == "actor":
+        driver = _start(pool, trained, out)
+        _wait_for_parts(out, max(1, parts), driver)
+        time.sleep(delay)
+        for pid in rng.sample(_actors(driver.pid), 1):
+            os.kill(pid, signal.SIGKILL)
+        assert driver.wait(timeout=150) == 0
+    else:
+        cluster, nodes = request.getfixturevalue("two_nodes")
+        command = score_command(pool, trained, out, "--address", cluster.address, "--precision", "fp32")
+        driver = subprocess.Popen([*command, "--batch-size", "4"], stdout=subprocess.DEVNULL)
+        _wait_for_parts(out, max(1, parts), driver)
+        time.sleep(delay)
+        cluster.remove_node(rng.choice(nodes), allow_graceful=False)
+        assert driver.wait(timeout=150) == 0
+    _same(out, undisturbed)

@@ -1,0 +1,127 @@
+"""A pool and a ledger in an object store that fails in all the ways they do."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raylearn.data.storage import Folder, _file_system
+from raylearn.errors import RunFolderError
+from raylearn.scoring.ledger import finished_parts
+from raylearn.scoring.lock import held
+from tests.faults.conftest import content_of, failed, run_score, score_command, succeeded
+from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store
+
+POOL = f"s3://{BUCKET}/images"
+
+
+@pytest.fixture(scope="module")
+def store(pool: Path) -> Iterator[ObjectStore]:
+    with object_store() as running:
+        for path in pool.rglob("*.jpg"):
+            running.put(f"images/{path.relative_to(pool)}", path.read_bytes())
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_faults(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test plants its own, and this process reads through the proxy too."""
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    _file_system.cache_clear()
+    yield
+    store.faults.clear()
+    _file_system.cache_clear()
+
+
+def _keys(pool: Path) -> list[str]:
+    return sorted(str(path.relative_to(pool)) for path in pool.rglob("*.jpg"))
+
+
+def test_passing_faults_are_waited_out_and_a_missing_object_is_that_images_error(
+    store: ObjectStore, pool: Path, trained: Path, undisturbed: Path
+) -> None:
+    keys = _keys(pool)
+    store.asked.clear()
+    store.faults |= {
+        keys[3]: lambda count: 500 if count < 2 else None,
+        keys[20]: lambda count: 503 if count < 3 else None,
+        keys[40]: lambda count: "reset" if count < 2 else None,
+        keys[60]: lambda count: "slow" if count < 2 else None,
+        keys[80]: lambda _: 404,
+    }
+    done = run_score(POOL, trained, f"s3://{BUCKET}/faulty", **store.environment)
+    printed = succeeded(done)
+    assert "104 images, 1 errors (1 missing)" in printed
+    ours, theirs = content_of(f"s3://{BUCKET}/faulty"), content_of(undisturbed)
+    assert [row["image_id"] for row in ours] == [row["image_id"] for row in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        if one["image_id"] == keys[80]:
+            assert (one["status"], one["error_kind"], one["boxes"]) == ("error", "missing", [])
+        else:
+            assert one == other
+    assert store.asked[f"/{BUCKET}/images/{keys[20]}"] > 3
+    assert store.asked[f"/{BUCKET}/images/{keys[80]}"] < 5
+    written = b"".join(
+        store.client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in store.objects("faulty/")
+    )
+    assert SECRET.encode() not in written
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_a_refusal_ends_the_run_at_once_and_the_next_one_goes_on(
+    store: ObjectStore, pool: Path, trained: Path, undisturbed: Path
+) -> None:
+    key = _keys(pool)[70]
+    store.asked.clear()
+    store.faults[key] = lambda _: 403
+    out = f"s3://{BUCKET}/refused"
+    start = time.monotonic()
+    message = failed(run_score(POOL, trained, out, **store.environment), 1)
+    assert time.monotonic() - start < 100
+    assert key in message
+    assert "ACCESS_DENIED" in message
+    assert store.asked[f"/{BUCKET}/images/{key}"] <= 6  # a HEAD by every actor that was given the part, and no more
+    before = {name: told for name, told in store.objects("refused/").items() if "part-" in name}
+    store.faults.clear()
+    succeeded(run_score(POOL, trained, out, **store.environment))
+    after = store.objects("refused/")
+    assert before.items() <= after.items()
+    assert content_of(out) == content_of(undisturbed)
+
+
+def test_a_killed_run_goes_on_in_a_bucket_and_writes_no_part_again(
+    store: ObjectStore, trained: Path, undisturbed: Path
+) -> None:
+    out = f"s3://{BUCKET}/killed"
+    driver = subprocess.Popen(score_command(POOL, trained, out), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while len(finished_parts(Folder(out))) < 5:
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    driver.kill()
+    driver.wait()
+    message = failed(run_score(POOL, trained, out, **store.environment), 2)
+    assert f'"pid": {driver.pid}' in message  # a holder is taken for dead after a minute without a beat
+    time.sleep(2)  # for what the dead driver's actors still had in hand
+    before = {name: told for name, told in store.objects("killed/").items() if "part-" in name}
+    store.client.delete_object(Bucket=BUCKET, Key="killed/.lock")
+    succeeded(run_score(POOL, trained, out, **store.environment))
+    assert before.items() <= store.objects("killed/").items()
+    assert content_of(out) == content_of(undisturbed)
+
+
+def test_a_lease_is_refused_while_it_beats_taken_over_when_stale_and_gone_at_the_end(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder.at(f"s3://{BUCKET}/leased")
+    with held(folder):
+        with pytest.raises(RunFolderError, match="is in use by"), held(folder):
+            pass
+        monkeypatch.setattr("raylearn.scoring.lock.STALE_SECONDS", 0.0)
+        with held(folder):
+            pass
+    assert "leased/.lock" not in store.objects("leased/")
