@@ -1,6 +1,6 @@
 """What runs a YOLO network: torch on a CPU or a GPU, or OpenVINO on a CPU."""
 
-import os
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -77,7 +77,8 @@ def _openvino_engine(model: Any, precision: str, device: torch.device, num_threa
         raise DetectorError('backend openvino is not installed: pip install "raylearn[openvino]", or use torch')
     if device.type != "cpu":
         raise DetectorError("backend openvino runs on CPUs: leave --gpus-per-actor out, or use torch")
-    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    # Otherwise each conversion is reported to its makers; without the package, OpenVINO takes a stub of its own.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino as ov
 
     converted = ov.convert_model(_HeadInputs(model).eval(), example_input=torch.zeros(2, 3, 64, 64))

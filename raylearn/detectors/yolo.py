@@ -245,12 +245,16 @@ def _open(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} is not there: give a .pt file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Once Ultralytics has opened a model in this process, torch opens theirs too, in the dict they are kept in.
+        if not (isinstance(content, dict) and isinstance(content.get("ema") or content.get("model"), torch.nn.Module)):
+            return content
     except Exception:  # not plain tensors: either a whole Ultralytics model, or no checkpoint
-        try:
-            return load_checkpoint(path)[0].float()
-        except Exception as error:
-            raise CheckpointError(f"{path} cannot be opened as a checkpoint: {_first_line(error)}") from error
+        pass
+    try:
+        return load_checkpoint(path)[0].float()
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be opened as a checkpoint: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
