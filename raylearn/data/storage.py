@@ -14,6 +14,7 @@ from raylearn.errors import InputError, StorageError
 
 S3_ATTEMPTS = 6  # of one request, with growing waits between them; refusals (403, 404) are not tried again
 _S3_OPTIONS = ("region", "scheme", "endpoint_override", "anonymous")
+_OTHER_OPTION = re.compile(rf"([?&](?!(?:{'|'.join(_S3_OPTIONS)})=)[\w-]+=)[^&\s'\"]+")
 _UNFINISHED = ".unfinished"
 _CREDENTIALS = re.compile(r"//(?:[^/@\s]*|[^/@\s:]+:(?!\d*/)[^@\s]*)@")  # a secret may hold slashes; host:port/ is none
 
@@ -41,8 +42,8 @@ def percent_encoded(key: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """The text without the credentials of an address such as s3://key:secret@bucket."""
-    return _CREDENTIALS.sub("//***@", text)
+    """The text without what may be secret in an address: s3://key:secret@bucket, or an option that is not known."""
+    return _OTHER_OPTION.sub(r"\1***", _CREDENTIALS.sub("//***@", text))
 
 
 def reason_of(error: BaseException) -> str:
@@ -174,7 +175,9 @@ class Folder:
             return file_system.open_input_file(f"{root.rstrip('/')}/{name}")
         except FileNotFoundError:
             raise
-        except (OSError, ValueError) as error:
+        except (NotADirectoryError, ValueError) as error:
+            raise InputError(f"{self} is no folder that can be read: {reason_of(error)}") from error
+        except OSError as error:
             raise StorageError(f"{self}/{name} cannot be read: {reason_of(error)}") from error
 
     def read(self, name: str) -> bytes | None:
@@ -266,10 +269,14 @@ class Folder:
 def refuse_credentials(address: str) -> None:
     """Raises InputError for an address with a key and a secret in it: they would end up in records and messages."""
     scheme = scheme_of(address)
-    if scheme not in (None, "file") and _CREDENTIALS.match(address, address.index("//")):
+    if scheme in (None, "file"):
+        return
+    rest = address.partition("://")[2]
+    if "@" in rest.partition("/")[0] or _CREDENTIALS.match("//" + rest):
+        shown = redacted(f"{scheme}://***@{rest.partition('@')[2]}")
         raise InputError(
-            f"{redacted(address)} holds credentials, which would be written into records: take them out, and give them "
-            "in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or by the machine's role"
+            f"{shown} holds credentials, which would be written into records: take them out, and give them in the "
+            "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or by the machine's role"
         )
 
 

@@ -71,7 +71,11 @@ def read_image_ids(path: Path) -> list[str]:
                 if "image_id" in (reader.fieldnames or ()):
                     return [_unguarded(_id_of(row, path, reader.line_num)) for row in reader]
         else:
-            return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+            lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
+            if lines[:1] != ["\t".join(_COLUMNS)]:
+                return lines
+            ids = (line.split("\t")[_COLUMNS.index("image_id")] for line in lines[1:])  # a query.txt
+            return [json.loads(text) if text.startswith('"') else text for text in ids]
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         raise QueryError(f"image ids {path} cannot be read: {reason_of(error)}") from error
     raise QueryError(f"{path} has no column image_id")

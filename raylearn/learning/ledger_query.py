@@ -14,7 +14,7 @@ from raylearn.config import Aggregation, Arm, Probabilities, Uncertainty, Weight
 from raylearn.data.storage import Folder
 from raylearn.errors import LedgerError, QueryError
 from raylearn.learning.selection import image_scores
-from raylearn.query.sampling import top_n
+from raylearn.query.sampling import random_generator, top_n
 from raylearn.scoring.ledger import flat, map_parts, offsets_of, read_facts
 
 _COLUMNS = ("image_id", "uri", "status", "class_scores")
@@ -104,7 +104,7 @@ def query_ledger(
     facts = read_facts(folder)
     names = class_names(facts, folder)
     counts = counts_by_class(class_counts, names, arm)
-    best = _Best(size, seed)
+    best = _Best(size, _tie_seed(arm, seed))
     totals = _Totals()
     score = partial(_score_part, arms=[(arm, counts)], weight_cap=weight_cap, left_out=_strings(exclude))
     for done, (part, scores, part_totals) in enumerate(map_parts(folder, facts, _COLUMNS, score), start=1):
@@ -134,7 +134,7 @@ def compare_arms(
     facts = read_facts(folder)
     names = class_names(facts, folder)
     all_counts = [counts_by_class(class_counts, names, arm) for arm in arms]
-    bests = [_Best(size, seed) for _ in arms]
+    bests = [_Best(size, _tie_seed(arm, seed)) for arm in arms]
     totals = _Totals()
     score = partial(
         _score_part,
@@ -199,6 +199,11 @@ class _Totals:
 
     def __add__(self, other: "_Totals") -> "_Totals":
         return _Totals(self.candidates + other.candidates, self.errors + other.errors, self.excluded + other.excluded)
+
+
+def _tie_seed(arm: Arm, seed: int) -> int:
+    """Chance has a seed of its own, or it would choose what other arms choose among images of equal score."""
+    return int(random_generator(seed, "random query").integers(2**62)) if arm.strategy == "random" else seed
 
 
 def _strings(values: Sequence[str]) -> pa.Array:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raylearn.data.storage import Folder
+from raylearn.data.storage import Folder, reason_of
 from raylearn.detectors.base import Detections
 from raylearn.errors import LedgerError
 
@@ -144,9 +144,14 @@ def open_part(folder: Folder, part: int) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(folder.open(part_name(part)))
     except (pa.ArrowException, OSError) as error:
-        raise LedgerError(
-            f"{folder}/{part_name(part)} is damaged ({error}): remove it, and score again to make it anew"
-        ) from error
+        raise _damaged(folder, part, error) from error
+
+
+def _damaged(folder: Folder, part: int, error: Exception) -> LedgerError:
+    name = f"{folder}/{part_name(part)}"
+    return LedgerError(
+        f"{name} is damaged ({reason_of(error)}): remove it and {FACTS_FILE}, and score again to make it anew"
+    )
 
 
 def write_facts(folder: Folder, facts: Mapping[str, Any]) -> None:
@@ -221,7 +226,11 @@ def map_parts(
 
     def read_and_work(part: int) -> Result:
         with open_part(folder, part) as file:
-            return work(file.read(columns=list(columns), use_threads=False))
+            try:
+                table = file.read(columns=list(columns), use_threads=False)
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(folder, part, error) from error
+        return work(table)
 
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
         parts = iter(range(facts["num_parts"]))

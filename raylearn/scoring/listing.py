@@ -110,6 +110,8 @@ def list_pool(
             list that cannot be read.
     """
     try:
+        if root is not None and not root.is_dir():
+            raise PoolError(f"root {root} is no folder: give one that holds the images")
         listing = Listing(root or _own_root(pool))
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
         raise PoolError(f"pool {redacted(pool)} cannot be read: {reason_of(error)}") from error

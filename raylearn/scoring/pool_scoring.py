@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from raylearn.data.storage import Folder, reason_of, redacted
 from raylearn.detectors import read_checkpoint
 from raylearn.detectors.base import DetectorSettings, Engine
-from raylearn.errors import CheckpointError, ClusterError, LedgerError
+from raylearn.errors import CheckpointError, ClusterError, LedgerError, RunFolderError
 from raylearn.scoring import ledger
 from raylearn.scoring.cluster import Machine, look_at_machines, ray_session
 from raylearn.scoring.ledger import NOTHING, PartCounts
@@ -77,6 +77,8 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
         RaylearnError: a worker met an error; the same call goes on after it.
     """
     began = time.monotonic()
+    if not out:
+        raise RunFolderError("--out is empty: name the folder or address of the ledger")
     record = _asked(request)
     folder = Folder.at(out)
     with held(folder):

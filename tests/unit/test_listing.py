@@ -171,6 +171,8 @@ def test_files_in_folders_that_several_links_lead_into_come_once(pool):
         (pool / name).symlink_to(target)
     (pool / "d.jpg").symlink_to(".store/sub/blob")
     (pool / "e.jpg").symlink_to(".store/sub/2.jpg")
+    (pool / "f").mkdir()
+    (pool / "f/g.jpg").symlink_to("../.store/sub/deep/3.jpg")
     assert sorted(contents(pool).values()) == [
         b".store/1.jpg",
         b".store/sub/2.jpg",

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from raylearn.data.images import content_hash, decode
+from raylearn.data.images import content_hash, decode, decode_reduced
 from raylearn.detectors.base import DetectorSettings
 from raylearn.detectors.letterbox import letterbox
 from raylearn.errors import ImageError, StorageError
@@ -53,6 +53,16 @@ def test_settings_decide_the_canvas_and_never_the_size(tmp_path, canvas, shape, 
     (tmp_path / "wide.jpg").write_bytes(jpeg(600, 200))
     image = read_image(str(tmp_path / "wide.jpg"), "", settings(canvas=canvas, decode=decode))
     assert (image.size, image.canvas.shape) == ((600, 200), shape)
+
+
+def test_a_reduced_image_is_placed_by_the_size_of_the_whole(tmp_path):
+    data = jpeg(520, 9)  # an eighth of it has two rows for what is one row of the canvas
+    (tmp_path / "a.jpg").write_bytes(data)
+    image = read_image(str(tmp_path / "a.jpg"), "", settings(decode="reduced"))
+    assert image.size == (520, 9)
+    np.testing.assert_array_equal(image.canvas, letterbox(decode_reduced(data, SIZE)[0], SIZE, "square", (520, 9)))
+    rows = np.flatnonzero((image.canvas != 114).any(axis=(1, 2)))
+    assert len(rows) == 1
 
 
 def test_only_reduced_decoding_takes_the_short_way(tmp_path, monkeypatch):
@@ -237,9 +247,10 @@ def test_a_batch_is_given_out_as_soon_as_it_is_full():
 
 
 def test_of_many_shapes_the_fullest_group_goes_first():
-    heights = [1, 2, 3, 3, 4, 5, 6, 7]  # batches of two: eight may wait
-    found = [positions for positions, _, _ in batches([image_of(n, height) for n, height in enumerate(heights)], 2)]
+    heights = [1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 11]  # batches of three: twelve may wait
+    found = [positions for positions, _, _ in batches([image_of(n, height) for n, height in enumerate(heights)], 3)]
     assert found[0] == [2, 3]
+    assert sorted(position for batch in found for position in batch) == list(range(12))
     crowded = [positions for positions, _, _ in batches([image_of(n, n % 8 + 1) for n in range(9)], 2)]
     assert crowded[0] == [0]
     assert sorted(position for batch in crowded for position in batch) == list(range(9))

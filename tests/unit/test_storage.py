@@ -85,6 +85,7 @@ def test_a_percent_encoded_key_is_opened_as_the_key_it_was(key):
 @given(st.text(string.ascii_letters + string.digits + "/-_.,'()& +=äß海", max_size=20))
 def test_a_key_that_no_address_misreads_stays_readable(key):
     assert percent_encoded(key) == key
+    assert percent_encoded(f"{key}%?#\n") == f"{key}%25%3F%23%0A"
 
 
 @pytest.mark.parametrize("credentials", ["key:hunter2", "key:hun/ter2+", "key", "key:", ":", "", "9:hun/ter2"])
@@ -93,6 +94,11 @@ def test_credentials_are_not_shown_and_refused(credentials):
     assert redacted(f"no '{address}', nor gs://k:s@b") == "no 's3://***@bucket/x', nor gs://***@b"
     with pytest.raises(InputError, match=r"^s3://\*\*\*@bucket/x holds credentials"):
         refuse_credentials(address)
+
+
+def test_credentials_with_a_space_in_them_are_refused_too():
+    with pytest.raises(InputError, match=r"^s3://\*\*\*@bucket/x holds credentials"):
+        refuse_credentials("s3://key:hun ter2@bucket/x")
 
 
 @pytest.mark.parametrize(
