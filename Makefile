@@ -11,7 +11,7 @@ help:
 	@echo "make unit    unit tests only: seconds, no Ray"
 	@echo "make check   ruff, mypy and import-linter"
 	@echo "make bench   speed and memory against peers; twenty minutes, on a quiet machine"
-	@echo "make faults  sixty seeded kills of drivers, actors and nodes; half an hour"
+	@echo "make faults  twenty seeded kills of drivers, actors and nodes; ten minutes"
 	@echo "make install only the virtual environment .venv"
 
 install: $(INSTALLED)

@@ -17,9 +17,6 @@ TRIAL_RESOURCE = "raylearn_trial"
 def ray_session(address: str | None) -> Iterator[None]:
     """Starts a private Ray, or joins the cluster at `address`, and leaves it at the end.
 
-    The private one offers a CPU more than the machine has: heavy work is kept to the real ones, and decoding always
-    finds the spare one, so that a scoring pass cannot wait for a CPU that its own actors hold.
-
     Raises:
         ClusterError: no cluster answers at the address.
     """
@@ -33,7 +30,7 @@ def ray_session(address: str | None) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     private = {
         "address": "local",
-        "num_cpus": num_local_cpus() + 1,
+        "num_cpus": num_local_cpus(),
         "resources": {TRIAL_RESOURCE: 100_000},
         "include_dashboard": False,
     }
@@ -75,21 +72,19 @@ def num_gpus() -> float:
 
 
 def heavy_cpu_slots(num_trials: int) -> int:
-    """How many CPUs heavy work may hold at once: all but the one that decoding needs, less what trials hold.
+    """How many CPUs heavy work may hold at once: all, less what trials hold.
 
     Raises:
-        ClusterError: there is no CPU beside that one.
+        ClusterError: there is none.
     """
     import ray
 
     resources = ray.cluster_resources()
-    free = resources.get("CPU", 0) - 1
+    free = resources.get("CPU", 0)
     if TRIAL_RESOURCE not in resources:
         free -= num_trials * TRIAL_CPUS
     if free < 1:
-        raise ClusterError(
-            f"Ray has {resources.get('CPU', 0):g} CPUs, and more are needed beside the one for decoding: add some"
-        )
+        raise ClusterError(f"Ray has {resources.get('CPU', 0):g} CPUs, and at least one is needed: add some")
     return int(free)
 
 
@@ -167,11 +162,10 @@ def look_at_machines(gpus_per_actor: float | None) -> Machine:
         raise ClusterError(f"--gpus-per-actor {gpus_per_actor:g} must be whole above 1")
     if gpus_per_actor > gpus:
         raise ClusterError(f"--gpus-per-actor {gpus_per_actor:g} is asked for, but Ray has {gpus:g} GPUs: lower it")
-    resources = ray.cluster_resources()
-    spare = 1 if TRIAL_RESOURCE in resources else 0
+    num_cpus = int(ray.cluster_resources().get("CPU", 0))
     installed = ray.remote(_installed).options(num_cpus=0, num_gpus=gpus_per_actor)
     has_openvino, versions = ray.get(installed.remote())
-    return Machine(max(1, int(resources.get("CPU", 0)) - spare), gpus, gpus_per_actor, has_openvino, versions)
+    return Machine(max(1, num_cpus), gpus, gpus_per_actor, has_openvino, versions)
 
 
 def _installed() -> tuple[bool, dict[str, str]]:
