@@ -72,7 +72,8 @@ def by_duckdb(folder: Path) -> list[tuple[str, float]]:
         ), vectors as (
             select image_id, s, list_sum(s) as total from detections
         ), probabilities as (
-            select image_id, list_transform(list_append(s, greatest(0, 1 - total)), lambda x: x / greatest(1, total)) as p
+            select image_id,
+                list_transform(list_append(s, greatest(0, 1 - total)), lambda x: x / greatest(1, total)) as p
             from vectors
         )
         select image_id, sum(-list_sum(list_transform(p, lambda x: case when x > 0 then x * ln(x) else 0 end)))
