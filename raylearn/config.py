@@ -171,7 +171,11 @@ class ScoringSection(_Section):
     confidence: float = Field(0.05, ge=0, le=1, description="detections below it do not count")
     iou: float = Field(0.7, ge=0, le=1, description="overlap above which NMS drops the weaker box")
     max_detections: int = Field(100, ge=1, description="most confident boxes kept per image; cuts what sum adds up")
-    batch_size: int = Field(32, ge=1, description="images per call of the model; does not change the result")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="images per call of the model; changes no result; null: 64 on a GPU, 4 on a CPU",
+    )
 
 
 class EvaluationSection(_Section):

@@ -13,7 +13,7 @@ from raylearn.learning.store import artifact_key
 from raylearn.learning.training import CHECKPOINT_FILE
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
-from raylearn.scoring.pipeline import ScoringPlan, score_manifest
+from raylearn.scoring.pipeline import ScoringPlan, default_batch_size, score_manifest
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class ScoringJob:
         training_folder: where the checkpoint is.
         settings: what decides the detections.
         manifest: what to score.
-        batch_size: images per call of the model; no influence on the result.
+        batch_size: images per call of the model, no influence on the result; None leaves it to the device.
     """
 
     training_key: str
     training_folder: Path
     settings: DetectorSettings
     manifest: Manifest
-    batch_size: int
+    batch_size: int | None
 
     kind = "ledger"
 
@@ -50,7 +50,7 @@ class ScoringJob:
         plan = ScoringPlan(
             checkpoint=str(self.training_folder / CHECKPOINT_FILE),
             settings=self.settings,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size or default_batch_size(resources.gpus),
             num_actors=resources.scoring_actors,
             gpus_per_actor=resources.gpus,
         )

@@ -24,7 +24,7 @@ from raylearn.scoring.ledger import NOTHING, PartCounts
 from raylearn.scoring.listing import list_pool
 from raylearn.scoring.lock import held
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, describe_difference
-from raylearn.scoring.pipeline import Part, ScoringPlan, finish, score_parts
+from raylearn.scoring.pipeline import Part, ScoringPlan, default_batch_size, finish, score_parts
 
 PLAN_FILE = "plan.json"
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -177,7 +177,7 @@ def _choose(request: ScoreRequest, record: Mapping[str, Any], machine: Machine, 
         checkpoint=folder.address_of(CHECKPOINT_FILE),
         settings=DetectorSettings(**record["settings"]),
         engine=Engine(backend, precision),
-        batch_size=request.batch_size or (64 if gpus else 4),
+        batch_size=request.batch_size or default_batch_size(gpus),
         num_actors=num_actors,
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
