@@ -52,6 +52,7 @@ class ScoringJob:
             settings=self.settings,
             batch_size=self.batch_size or default_batch_size(resources.gpus),
             num_actors=resources.scoring_actors,
+            cpus_per_actor=0 if resources.gpus else 1,
             gpus_per_actor=resources.gpus,
         )
         counts = score_manifest(self.manifest, plan, {"training": self.training_key}, folder)

@@ -169,7 +169,7 @@ def _choose(request: ScoreRequest, record: Mapping[str, Any], machine: Machine, 
         num_actors = max(1, int(machine.num_gpus / gpus)) if gpus else machine.num_cpus
     else:
         num_actors = request.num_actors
-    cpus = 1.0
+    cpus = 0.0  # beside a GPU none is reserved, so that nothing on its node can keep it from starting
     if not gpus:  # all CPUs are shared out, in whole ones where there are enough
         share = machine.num_cpus / num_actors
         cpus = float(math.floor(share)) if share >= 1 else math.floor(100 * share) / 100
