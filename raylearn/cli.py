@@ -334,6 +334,9 @@ def _options(
     pass
 
 
+_INTERRUPTED = "interrupted; the same command goes on from here"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The `raylearn` program: exit code 0, 1 (the work failed) or 2 (what was asked is wrong)."""
     try:
@@ -346,10 +349,12 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{message.removesuffix('.')} (see raylearn --help)", 2)
     except OSError as error:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
+    except KeyboardInterrupt:  # one that came while Ray was being left
+        _fail(_INTERRUPTED, 130)
     except typer.Abort as error:
         _fail(f"input ended too early: {error.__cause__ or 'nothing is left to read'}", 1)
     if code == 130:  # what Typer makes of a KeyboardInterrupt; Abort is what it makes of an EOFError
-        _fail("interrupted; the same command goes on from here", 130)
+        _fail(_INTERRUPTED, 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
