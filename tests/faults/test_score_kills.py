@@ -36,9 +36,9 @@ def _written(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
 
 
-def _start(pool: Path, trained: Path, out: Path) -> "subprocess.Popen[bytes]":
+def _start(pool: Path, trained: Path, out: Path, *more: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        score_command(pool, trained, out),
+        score_command(pool, trained, out, *more),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         # where the tests themselves run in the background, they were told to ignore it
@@ -148,7 +148,7 @@ def test_a_finished_pass_is_not_made_again(pool: Path, trained: Path, undisturbe
 
 def test_a_second_run_into_the_same_folder_is_refused_by_name(pool: Path, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "ledger"
-    first = _start(pool, trained, out)
+    first = _start(pool, trained, out, "--image-size", "1920")  # large, so that it is still at work at the end
     try:
         _wait_for_parts(out, 1, first)
         message = failed(run_score(pool, trained, out), 2)
