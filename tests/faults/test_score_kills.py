@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -91,15 +92,24 @@ def test_an_actor_that_is_killed_is_replaced_without_a_word(
 ) -> None:
     out = tmp_path / "ledger"
     driver = _start(pool, trained, out)
+    actors = _actors(driver)
     _wait_for_parts(out, 3, driver)
-    os.kill(_actors(driver.pid)[0], signal.SIGKILL)
+    os.kill(actors[0], signal.SIGKILL)
     _, told = driver.communicate(timeout=150)
     assert driver.returncode == 0, told
     _same(out, undisturbed)
 
 
-def _actors(driver: int) -> list[int]:
-    return [p.pid for p in psutil.Process(driver).children(recursive=True) if "MapWorker" in " ".join(p.cmdline())]
+def _actors(driver: "subprocess.Popen[bytes]") -> list[int]:
+    """The detector actors, as soon as there are any: found before they are wanted, since the pool is small."""
+    while driver.poll() is None:
+        with suppress(psutil.Error):
+            family = psutil.Process(driver.pid).children(recursive=True)
+            found = [process.pid for process in family if "MapWorker" in " ".join(process.cmdline())]
+            if found:
+                return found
+        time.sleep(0.05)
+    raise AssertionError("the run ended before it had actors")
 
 
 @pytest.fixture
@@ -211,9 +221,9 @@ def test_twenty_seeded_kill_points_of_driver_actor_and_node(
         succeeded(run_score(pool, trained, out))
     elif victim == "actor":
         driver = _start(pool, trained, out)
+        actors = _actors(driver)
         _wait_for_parts(out, max(1, parts), driver)
-        time.sleep(delay)
-        os.kill(rng.choice(_actors(driver.pid)), signal.SIGKILL)
+        os.kill(rng.choice(actors), signal.SIGKILL)
         assert driver.wait(timeout=150) == 0
     else:
         cluster, nodes = request.getfixturevalue("two_nodes")
