@@ -15,7 +15,7 @@ from torchvision.ops import nms
 from raylearn.detectors.base import CheckpointFacts, Detections, DetectorSettings, Engine, TrainingSet
 from raylearn.detectors.engines import RawModel, start_engine
 from raylearn.detectors.isolation import isolate_ultralytics
-from raylearn.errors import CheckpointError, ConfigError, DetectorError, nearest
+from raylearn.errors import CheckpointError, ConfigError, DetectorError, DivergedError, nearest
 
 isolate_ultralytics()
 
@@ -111,6 +111,12 @@ class YoloDetector:
         with torch.inference_mode():
             with self._one_at_a_time:
                 raw = self._run(canvases)
+            # Looked at before the threshold, which NaN would not pass: a diverged model is no model without detections.
+            if not torch.isfinite(raw).all():
+                raise DivergedError(
+                    "the detector gave a box or a score that is not a finite number: its training diverged, or its "
+                    f"numbers are too large for {self._engine.precision}"
+                )
             # All that can be kept comes from the device at once; suppression goes image by image, and is small.
             image, anchor = torch.nonzero(raw[:, 4:].amax(1) > self.settings.confidence, as_tuple=True)
             candidates = raw[image, :, anchor].cpu()

@@ -98,4 +98,6 @@ def _unguarded(text: str) -> str:
 
 def _in_one_field(value: object) -> str:
     text = str(value)
-    return text if text.isprintable() else json.dumps(text)  # in ASCII: U+2028 and others end lines too
+    return (
+        text if text.isprintable() and not text.startswith('"') else json.dumps(text)
+    )  # in ASCII: U+2028 and others end lines too

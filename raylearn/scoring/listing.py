@@ -292,7 +292,7 @@ def _walk_prefix(address: str, listing: Listing) -> Iterator[Found]:
                     listing.num_other += 1
             waiting.extend(reversed(deeper))
     except (OSError, ValueError) as error:
-        raise PoolError(f"pool {address} cannot be listed: {reason_of(error)}") from error
+        raise PoolError(f"pool {redacted(address)} cannot be listed: {reason_of(error)}") from error
 
 
 def _walk_list(path: Path, ending: str, listing: Listing) -> Iterator[Found]:

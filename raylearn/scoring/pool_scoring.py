@@ -107,11 +107,12 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
             plan = _choose(request, there or record, machine, folder)
             if there is None:
                 there = record | {"engine": asdict(plan.engine), "versions": dict(machine.versions)}
-                folder.add(MANIFEST_FILE, manifest.to_buffer())
-                folder.add(CHECKPOINT_FILE, request.checkpoint.read_bytes())
                 folder.add(PLAN_FILE, json.dumps(there, indent=1, sort_keys=True).encode())
             elif dict(machine.versions) != there["versions"]:
                 raise _another(folder, _first_difference(there["versions"], machine.versions, "versions."))
+            # Also when going on: a start may have been cut short after the plan, and a pool of the same files moved.
+            folder.replace(MANIFEST_FILE, bytes(manifest.to_buffer()))
+            _add_checkpoint(folder, request.checkpoint, there["checkpoint"])
             key = _key(there)
             done, counts = _finished(folder, key)
             missing = [part for part in range(manifest.num_parts) if part not in done]
@@ -154,6 +155,16 @@ def _asked(request: ScoreRequest) -> dict[str, Any]:
     }
 
 
+def _add_checkpoint(folder: Folder, checkpoint: Path, digest: str) -> None:
+    """Puts the checkpoint where every worker reads it; CheckpointError if it is not what the plan was made with."""
+    content = checkpoint.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise CheckpointError(
+            f"checkpoint {checkpoint} changed while the pool was listed: start again when it is final"
+        )
+    folder.add(CHECKPOINT_FILE, content)
+
+
 def _choose(request: ScoreRequest, record: Mapping[str, Any], machine: Machine, folder: Folder) -> ScoringPlan:
     """Fills in what was left open; a pass that was begun goes on with the engine that it was begun with."""
     gpus = machine.gpus_per_actor
@@ -187,10 +198,11 @@ def _choose(request: ScoreRequest, record: Mapping[str, Any], machine: Machine, 
 def _read_plan(folder: Folder) -> dict[str, Any] | None:
     text = folder.read(PLAN_FILE)
     if text is None:
-        if ledger.finished_parts(folder):
-            raise LedgerError(f"{folder} holds parts of a ledger, but no {PLAN_FILE}: give another folder with --out")
-        for name in (MANIFEST_FILE, CHECKPOINT_FILE):  # of a start that came no further
-            folder.remove(name)
+        # The plan is what a pass writes first, so without it these are of something else.
+        foreign = [name for name in (MANIFEST_FILE, CHECKPOINT_FILE) if name in folder.sizes()]
+        if foreign or ledger.finished_parts(folder):
+            what = foreign[0] if foreign else "parts of a ledger"
+            raise LedgerError(f"{folder} holds {what}, but no {PLAN_FILE}: give another folder with --out")
         return None
     try:
         return dict(json.loads(text))

@@ -15,7 +15,7 @@ from raylearn.detectors import build_detector, read_checkpoint
 from raylearn.detectors.base import Detections, DetectorSettings, Engine
 from raylearn.detectors.letterbox import letterbox
 from raylearn.detectors.yolo import build_model
-from raylearn.errors import CheckpointError, DetectorError
+from raylearn.errors import CheckpointError, DetectorError, DivergedError
 from tests.conftest import IMAGE_SIZE
 
 SETTINGS = DetectorSettings(IMAGE_SIZE, confidence=0.02, iou=0.7, max_detections=100)
@@ -117,6 +117,17 @@ def test_a_state_dict_alone_is_no_detector(tmp_path: Path) -> None:
 def test_half_precision_needs_a_gpu(trained: Path) -> None:
     with pytest.raises(DetectorError, match="needs a GPU"):
         _detect(trained, [], engine=Engine("torch", "fp16"))
+
+
+def test_a_diverged_model_is_an_error_and_no_model_without_detections(
+    reef: Dataset, trained: Path, tmp_path: Path
+) -> None:
+    content = torch.load(trained, weights_only=True)
+    name = next(name for name in content["state_dict"] if name.endswith("conv.weight"))
+    content["state_dict"][name].fill_(float("nan"))
+    torch.save(content, tmp_path / "diverged.pt")
+    with pytest.raises(DivergedError, match="not a finite number"):
+        _detect(tmp_path / "diverged.pt", _images(reef)[:1])
 
 
 def test_an_unknown_backend_is_named(trained: Path) -> None:

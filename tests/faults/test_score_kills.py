@@ -195,6 +195,13 @@ def test_what_changed_since_the_start_is_refused_with_the_difference(
     assert _written(out) == parts
 
 
+def test_a_checkpoint_in_the_output_folder_is_refused_and_kept(pool: Path, trained: Path, tmp_path: Path) -> None:
+    own = tmp_path / "checkpoint.pt"
+    shutil.copyfile(trained, own)
+    assert "holds checkpoint.pt, but no plan.json" in failed(run_score(pool, own, tmp_path), 2)
+    assert own.read_bytes() == trained.read_bytes()
+
+
 def test_a_part_that_was_lost_after_the_end_is_told(
     pool: Path, trained: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

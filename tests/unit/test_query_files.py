@@ -210,3 +210,9 @@ def test_a_list_that_cannot_be_read_is_refused_with_its_name(tmp_path, ending):
     with pytest.raises(QueryError, match=rf"labelled\.{ending} cannot be read: ") as caught:
         read_image_ids(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ['"x".jpg', '"a"', "line\nbreak.jpg", "tab\t.jpg", "plain.jpg"])
+def test_names_come_back_from_the_text_file_too(tmp_path, name):
+    write_query([QueriedImage(1, name, name, 0.5, 0, {})], tmp_path)
+    assert read_image_ids(tmp_path / "query.txt") == [name]
