@@ -197,7 +197,9 @@ class Folder:
         try:
             if self.path is not None:
                 with os.scandir(self.path) as entries:
-                    found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+                    # what is still being written may be gone before it can be looked at
+                    finished = [entry for entry in entries if not entry.name.startswith(".")]
+                    found = {entry.name: entry.stat().st_size for entry in finished if entry.is_file()}
             else:
                 file_system, root = open_file_system(self.address)
                 infos = file_system.get_file_info(fs.FileSelector(root, allow_not_found=True))
