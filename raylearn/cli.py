@@ -190,12 +190,15 @@ def query(
         Literal["uncertainty", "random", "box_count"],
         typer.Option(help="By uncertainty, or one of the controls: by chance, or by number of detections."),
     ] = "uncertainty",
-    uncertainty: Annotated[Uncertainty, typer.Option(help="Of one detection.")] = "entropy",
-    aggregation: Annotated[Aggregation, typer.Option(help="Of an image's detections.")] = "sum",
+    uncertainty: Annotated[Uncertainty | None, typer.Option(help="Of one detection. Default: entropy.")] = None,
+    aggregation: Annotated[Aggregation | None, typer.Option(help="Of an image's detections. Default: sum.")] = None,
     weighting: Annotated[
-        Weighting, typer.Option(help="Factor of a detection by its predicted class; needs --class-counts.")
-    ] = "none",
-    probabilities: _Probabilities = "background",
+        Weighting | None,
+        typer.Option(help="Factor of a detection by its predicted class; needs --class-counts. Default: none."),
+    ] = None,
+    probabilities: Annotated[
+        Probabilities | None, typer.Option(help="How class scores are read as probabilities. Default: background.")
+    ] = None,
     class_counts: _ClassCounts = None,
     weight_cap: _WeightCap = None,
     exclude: _Exclude = None,
@@ -209,12 +212,28 @@ def query(
     from raylearn.handoff.query_files import write_query
     from raylearn.learning.ledger_query import query_ledger
 
+    axes = {
+        "uncertainty": uncertainty,
+        "aggregation": aggregation,
+        "weighting": weighting,
+        "probabilities": probabilities,
+    }
+    named = [f"--{name} {value}" for name, value in axes.items() if value not in (None, "none")]
     if strategy == "uncertainty":
-        arm = Arm(strategy, uncertainty, aggregation, weighting, probabilities, size)
-    elif weighting == "none":
-        arm = Arm(strategy, query_size=size)
+        arm = Arm(
+            strategy,
+            uncertainty or "entropy",
+            aggregation or "sum",
+            weighting or "none",
+            probabilities or "background",
+            size,
+        )
+    elif named:
+        raise QueryError(f"{named[0]} has no meaning with --strategy {strategy}: leave it out")
     else:
-        raise QueryError(f"--weighting {weighting} has no meaning with --strategy {strategy}: leave it out")
+        arm = Arm(strategy, query_size=size)
+    if weight_cap is not None and arm.weighting in (None, "none"):
+        raise QueryError("--weight-cap has no meaning without a weighting: give --weighting too, or leave it out")
     given = _given(class_counts, exclude)
     with _ledger_progress() as progress:
         found = query_ledger(Folder(ledger), arm, size, seed=seed, weight_cap=weight_cap, progress=progress, **given)
@@ -249,12 +268,16 @@ def compare(
     from raylearn.scoring.ledger import read_facts
 
     folder = Folder(ledger)
-    size = size or max(1, min(10_000, read_facts(folder)["num_images"] // 10))
+    if weight_cap is not None and class_counts is None:
+        raise QueryError("--weight-cap has no meaning without weightings: give --class-counts too, or leave it out")
+    given = _given(class_counts, exclude)
+    if size is None:
+        facts = read_facts(folder)
+        candidates = facts["num_images"] - facts.get("num_errors", 0) - len(given["exclude"])
+        size = max(1, min(10_000, candidates // 10))
     arms = all_arms(size, probabilities, weighted=class_counts is not None)
     with _ledger_progress() as progress:
-        overlaps = compare_arms(
-            folder, arms, size, seed=seed, weight_cap=weight_cap, progress=progress, **_given(class_counts, exclude)
-        )
+        overlaps = compare_arms(folder, arms, size, seed=seed, weight_cap=weight_cap, progress=progress, **given)
     typer.echo(show_comparison(arms, overlaps, size, out))
 
 
@@ -264,7 +287,7 @@ def _given(class_counts: Path | None, exclude: list[Path] | None) -> dict[str, A
 
     return {
         "class_counts": read_class_counts(class_counts) if class_counts else None,
-        "exclude": [image_id for path in exclude or () for image_id in read_image_ids(path)],
+        "exclude": sorted({image_id for path in exclude or () for image_id in read_image_ids(path)}),
     }
 
 

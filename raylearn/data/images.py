@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
-from raylearn.data.storage import read_address, reason_of, redacted, scheme_of
+from raylearn.data.storage import concerns_one_name, read_address, reason_of, redacted
 from raylearn.errors import ImageError, StorageError
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def read_bytes(uri: str) -> bytes:
             path may be percent-encoded and whose options stand behind a question mark.
 
     Raises:
-        ImageError: nothing there, or it cannot be read. The cause is the file system's own error.
-        StorageError: an object store refuses its buckets, or does not answer after several attempts.
+        ImageError: nothing there, or it may not be read. The cause is the file system's own error.
+        StorageError: a disk fails, or an object store refuses its buckets or does not answer after several attempts.
     """
     try:
         return read_address(uri)
@@ -39,9 +39,9 @@ def read_bytes(uri: str) -> bytes:
         message = f"image {redacted(repr(uri))} cannot be read: {reason_of(error)}"
         if isinstance(error, FileNotFoundError):
             raise ImageError(message, "missing") from error
-        if isinstance(error, OSError) and error.errno is None and scheme_of(uri) in ("s3", "gs", "gcs"):
-            raise StorageError(message) from error
-        raise ImageError(message, "unreadable") from error
+        if concerns_one_name(error):
+            raise ImageError(message, "unreadable") from error
+        raise StorageError(message) from error
 
 
 def content_hash(data: bytes) -> str:

@@ -1,5 +1,6 @@
 """Where bytes lie: on a disk, or at an address that pyarrow's file systems open (s3, gs and others)."""
 
+import errno
 import os
 import re
 import uuid
@@ -10,12 +11,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from raylearn.errors import InputError, StorageError
+from raylearn.errors import InputError, RaylearnError, StorageError
 
 S3_ATTEMPTS = 6  # of one request, with growing waits between them; refusals (403, 404) are not tried again
 _S3_OPTIONS = ("region", "scheme", "endpoint_override", "anonymous")
 _OTHER_OPTION = re.compile(rf"([?&](?!(?:{'|'.join(_S3_OPTIONS)})=)[\w-]+=)[^&\s'\"]+")
 _UNFINISHED = ".unfinished"
+_OF_ONE_NAME = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+    | {errno.ENOENT, errno.ENXIO, errno.EROFS}
+)
+_OF_A_STORE = re.compile(r"AWS Error|google::cloud|curlCode")
 _CREDENTIALS = re.compile(r"//(?:[^/@\s]*|[^/@\s:]+:(?!\d*/)[^@\s]*)@")  # a secret may hold slashes; host:port/ is none
 
 
@@ -50,6 +56,26 @@ def reason_of(error: BaseException) -> str:
     """What an operating system's or a file system's error says, in one line and without credentials."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return redacted(" ".join(text.split())) or type(error).__name__
+
+
+def concerns_one_name(error: BaseException) -> bool:
+    """Whether an error says something of the one file or folder that was named.
+
+    Any other, such as a mount that went away, a failing disk, too many open files or a store that does not answer, says
+    nothing of the file: asked again, it may be fine.
+    """
+    return not isinstance(error, OSError) or error.errno in _OF_ONE_NAME
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether pyarrow, reading Parquet, met broken bytes, and not a disk or store that does not give them."""
+    return not isinstance(error, OSError) or (error.errno is None and not _OF_A_STORE.search(str(error)))
+
+
+def not_writable(what: object, error: BaseException) -> RaylearnError:
+    """The error to raise where `what` cannot be written: the user's where the name is at fault, else the disk's."""
+    kind = InputError if concerns_one_name(error) else StorageError
+    return kind(f"{what} cannot be written: {reason_of(error)}; give another with --out")
 
 
 def open_file_system(address: str) -> tuple[Any, str]:
@@ -88,7 +114,10 @@ def _file_system(scheme: str, bucket: str, options: str) -> tuple[Any, str]:
     from pyarrow import fs
 
     if scheme != "s3" or "@" in bucket:
-        file_system, root = fs.FileSystem.from_uri(f"{scheme}://{bucket}" + (f"?{options}" if options else ""))
+        try:
+            file_system, root = fs.FileSystem.from_uri(f"{scheme}://{bucket}" + (f"?{options}" if options else ""))
+        except NotImplementedError as error:  # a file system that this pyarrow was built without
+            raise ValueError(str(error)) from error
         return file_system, root
     given = dict(parse_qsl(options))
     unknown = given.keys() - set(_S3_OPTIONS)
@@ -117,7 +146,8 @@ class Folder:
     """A folder of files that are written once, each whole or absent; on a disk or at an address.
 
     On a disk a file is written aside and linked under its name; at an address it is put with one request. A file that
-    is there is never replaced, so a writer that comes late changes nothing.
+    is there stays as it is, so a writer that comes late changes nothing. (At an address, and on a disk without hard
+    links, two that write the same name in the same moment may both do so, and the last one stays.)
 
     Args:
         address: a local path or an address with a scheme.
@@ -131,6 +161,7 @@ class Folder:
 
         Raises:
             InputError: it cannot be a folder to write in, or the address holds credentials.
+            StorageError: the disk fails.
         """
         folder = cls(str(address))
         refuse_credentials(folder.address)
@@ -142,7 +173,7 @@ class Folder:
                 Path(path).mkdir(parents=True, exist_ok=True)
                 folder = cls(str(Path(path).resolve()))  # workers have working directories of their own
         except (OSError, ValueError, RuntimeError) as error:  # a loop of links is a RuntimeError
-            raise InputError(f"{folder} cannot be written: {reason_of(error)}; give another with --out") from error
+            raise not_writable(folder, error) from error
         return folder
 
     def __str__(self) -> str:
@@ -208,27 +239,31 @@ class Folder:
             raise StorageError(f"{self} cannot be listed: {reason_of(error)}") from error
         return {name: size for name, size in found.items() if not name.startswith(".")}
 
-    def add(self, name: str, data: Any) -> None:
+    def add(self, name: str, data: Any) -> bool:
         """Makes a file appear, whole; one that is there stays as it is.
 
         Args:
             name: of the file.
             data: bytes, or a buffer of pyarrow's.
 
+        Returns:
+            Whether it was not there before.
+
         Raises:
             StorageError: it cannot be written, a full disk among the reasons; nothing of it can be seen then.
         """
         try:
             if self.path is not None:
-                _write_and_link(self.path, name, data)
-            else:
-                file_system, root = open_file_system(self.address)
-                target = f"{root.rstrip('/')}/{name}"
-                if not file_system.get_file_info(target).is_file:
-                    # In one piece: a stream that is left by an exception would put what it had been given so far.
-                    stream = file_system.open_output_stream(target, buffer_size=None)
-                    stream.write(data)
-                    stream.close()
+                return _write_and_link(self.path, name, data)
+            file_system, root = open_file_system(self.address)
+            target = f"{root.rstrip('/')}/{name}"
+            if file_system.get_file_info(target).is_file:
+                return False
+            # In one piece: a stream that is left by an exception would put what it had been given so far.
+            stream = file_system.open_output_stream(target, buffer_size=None)
+            stream.write(data)
+            stream.close()
+            return True
         except (OSError, ValueError) as error:
             raise StorageError(f"{self}/{name} cannot be written: {reason_of(error)}") from error
 
@@ -282,19 +317,20 @@ def refuse_credentials(address: str) -> None:
         )
 
 
-def _write_and_link(folder: Path, name: str, data: Any) -> None:
+def _write_and_link(folder: Path, name: str, data: Any) -> bool:
     if (folder / name).exists():
-        return
+        return False
     temporary = _write_aside(folder, name, data)
     try:
         os.link(temporary, folder / name)
     except FileExistsError:
-        pass  # another attempt was first, with the same content
+        return False  # another attempt was first
     except OSError:  # a file system without hard links
         os.replace(temporary, folder / name)
     finally:
         temporary.unlink(missing_ok=True)
     _flush(folder)
+    return True
 
 
 def _write_aside(folder: Path, name: str, data: Any) -> Path:

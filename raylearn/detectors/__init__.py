@@ -1,6 +1,7 @@
 """Detectors; each family is imported only where it is used, since that brings torch along."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def read_checkpoint(path: Path) -> CheckpointFacts:
     from raylearn.detectors.yolo import open_model
 
     return open_model(path)[1]
+
+
+def openvino_is_installed() -> bool:
+    """Whether the backend openvino can be used by this Python."""
+    return find_spec("openvino") is not None
 
 
 def check_detector(model: str, training: Mapping[str, Any], initial_weights: Path | None = None) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from raylearn.config import Arm
-from raylearn.data.storage import reason_of
-from raylearn.errors import InputError
+from raylearn.data.storage import not_writable
 
 _COLUMN = 5
 
@@ -17,7 +16,7 @@ def show_comparison(arms: Sequence[Arm], overlaps: np.ndarray, size: int, csv_fi
     """A table of (A, A) shares in per cent; the same with names in every column is written to `csv_file`.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError, StorageError: the file cannot be written.
     """
     names = [arm_name(arm) for arm in arms]
     if csv_file is not None:
@@ -27,7 +26,7 @@ def show_comparison(arms: Sequence[Arm], overlaps: np.ndarray, size: int, csv_fi
                 writer.writerow(["arm", *names])
                 writer.writerows([name, *map(float, row)] for name, row in zip(names, overlaps, strict=True))
         except OSError as error:
-            raise InputError(f"{csv_file} cannot be written: {reason_of(error)}; give another with --out") from error
+            raise not_writable(csv_file, error) from error
     width = max(map(len, names))
     header = " " * (width + 4) + "".join(f"{number:>{_COLUMN}}" for number in range(1, len(arms) + 1))
     lines = [f"images that two queries of {size:,} have in common, per cent", header]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raylearn.data.storage import reason_of
-from raylearn.errors import InputError, QueryError
+from raylearn.data.storage import not_writable, reason_of
+from raylearn.errors import QueryError
 from raylearn.learning.ledger_query import QueriedImage
 
 _COLUMNS = ("rank", "image_id", "uri", "score", "num_detections", "predicted_classes")
@@ -24,7 +24,7 @@ def write_query(images: Sequence[QueriedImage], folder: Path) -> list[Path]:
     would run is preceded by an apostrophe; in the text file a name with a line break or a tab stands as a JSON string.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError, StorageError: the folder cannot be written.
     """
     rows = [
         (
@@ -51,7 +51,7 @@ def write_query(images: Sequence[QueriedImage], folder: Path) -> list[Path]:
             file.write("\t".join(_COLUMNS) + "\n")
             file.writelines("\t".join(_in_one_field(value) for value in row) + "\n" for row in rows)
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {reason_of(error)}; give another with --out") from error
+        raise not_writable(folder, error) from error
     return paths
 
 

@@ -14,7 +14,7 @@ from raylearn.config import Aggregation, Arm, Probabilities, Uncertainty, Weight
 from raylearn.data.storage import Folder
 from raylearn.errors import LedgerError, QueryError
 from raylearn.learning.selection import image_scores
-from raylearn.query.sampling import random_generator, top_n
+from raylearn.query.sampling import random_generator, tie_order
 from raylearn.scoring.ledger import flat, map_parts, offsets_of, read_facts
 
 _COLUMNS = ("image_id", "uri", "status", "class_scores")
@@ -101,17 +101,7 @@ def query_ledger(
         LedgerError: no finished ledger, or a damaged one.
         QueryError: more images than there are, or class counts that are missing or of other classes.
     """
-    facts = read_facts(folder)
-    names = class_names(facts, folder)
-    counts = counts_by_class(class_counts, names, arm)
-    best = _Best(size, _tie_seed(arm, seed))
-    totals = _Totals()
-    score = partial(_score_part, arms=[(arm, counts)], weight_cap=weight_cap, left_out=_strings(exclude))
-    for done, (part, scores, part_totals) in enumerate(map_parts(folder, facts, _COLUMNS, score), start=1):
-        best.add(part, scores[0])
-        totals += part_totals
-        progress(done, facts["num_parts"])
-    _check_size(size, totals)
+    (best,), totals, names = _best_of_each(folder, [arm], size, seed, class_counts, weight_cap, exclude, progress)
     return LedgerQuery(best.images(names), totals.candidates, totals.errors, totals.excluded)
 
 
@@ -131,16 +121,29 @@ def compare_arms(
     Returns:
         (A, A) float64 in [0, 1]: the share of images that the queries of two arms have in common; 1 on the diagonal.
     """
+    bests, _, _ = _best_of_each(folder, arms, size, seed, class_counts, weight_cap, exclude, progress)
+    chosen = [best.ids() for best in bests]
+    return np.array([[len(one & other) / size for other in chosen] for one in chosen])
+
+
+def _best_of_each(
+    folder: Folder,
+    arms: Sequence[Arm],
+    size: int,
+    seed: int,
+    class_counts: Mapping[str, int] | None,
+    weight_cap: float | None,
+    exclude: Sequence[str],
+    progress: Callable[[int, int], None],
+) -> tuple[list["_Best"], "_Totals", list[str]]:
+    """The best images of each arm, from one reading; what was read; and the class names."""
     facts = read_facts(folder)
     names = class_names(facts, folder)
-    all_counts = [counts_by_class(class_counts, names, arm) for arm in arms]
+    counts = [counts_by_class(class_counts, names, arm) for arm in arms]
     bests = [_Best(size, _tie_seed(arm, seed)) for arm in arms]
     totals = _Totals()
     score = partial(
-        _score_part,
-        arms=list(zip(arms, all_counts, strict=True)),
-        weight_cap=weight_cap,
-        left_out=_strings(exclude),
+        _score_part, arms=list(zip(arms, counts, strict=True)), weight_cap=weight_cap, left_out=_strings(exclude)
     )
     for done, (part, scores, part_totals) in enumerate(map_parts(folder, facts, _COLUMNS, score), start=1):
         for best, own in zip(bests, scores, strict=True):
@@ -148,8 +151,7 @@ def compare_arms(
         totals += part_totals
         progress(done, facts["num_parts"])
     _check_size(size, totals)
-    chosen = [{image.image_id for image in best.images(names)} for best in bests]
-    return np.array([[len(one & other) / size for other in chosen] for one in chosen])
+    return bests, totals, names
 
 
 def all_arms(size: int, probabilities: Probabilities, weighted: bool) -> list[Arm]:
@@ -166,9 +168,10 @@ def class_names(facts: Mapping[str, Any], folder: Folder) -> list[str]:
     Raises:
         LedgerError: it does not say; ledgers inside a run's store belong to their run.
     """
-    if "class_names" not in facts:
+    names = facts.get("class_names")
+    if not isinstance(names, list):
         raise LedgerError(f"{folder} does not name its classes: query a ledger that `raylearn score` made")
-    return list(facts["class_names"])
+    return names
 
 
 def counts_by_class(class_counts: Mapping[str, int] | None, names: Sequence[str], arm: Arm) -> np.ndarray:
@@ -236,7 +239,7 @@ def _check_size(size: int, totals: _Totals) -> None:
 
 
 class _Best:
-    """The images of the highest scores so far, and what is to be told of them."""
+    """The images of the highest scores so far, in order, and what is to be told of them."""
 
     def __init__(self, size: int, seed: int) -> None:
         if size < 1:
@@ -244,40 +247,47 @@ class _Best:
         self._size, self._seed = size, seed
         self._ids: list[str] = []
         self._uris: list[str] = []
-        self._scores = np.empty(0)
         self._classes: list[np.ndarray] = []
+        self._scores = np.empty(0)
+        self._ties = np.empty(0, np.uint64)
 
     def add(self, part: LedgerPart, scores: np.ndarray) -> None:
-        # Once there are enough, only what is not below the lowest of them can come in.
-        threshold = self._scores.min() if len(self._scores) >= self._size else -np.inf
+        wanted = self._promising(scores)
+        ids = part.image_ids.take(wanted).to_pylist()
+        uris = part.uris.take(wanted).to_pylist()
+        own = np.concatenate([self._scores, scores[wanted]])
+        ties = np.concatenate([self._ties, tie_order(ids, self._seed)])
+        best = np.lexsort((ties, -own))[: self._size]
+        before = len(self._ids)
+        self._ids = [self._ids[i] if i < before else ids[i - before] for i in best]
+        self._uris = [self._uris[i] if i < before else uris[i - before] for i in best]
+        self._classes = [self._classes[i] if i < before else _classes_of(part, wanted[i - before]) for i in best]
+        self._scores, self._ties = own[best], ties[best]
+
+    def _promising(self, scores: np.ndarray) -> np.ndarray:
+        """Positions of what can come in: once there are enough, only what is not below the lowest of them."""
+        threshold = self._scores[-1] if len(self._scores) == self._size else -np.inf
         wanted = np.flatnonzero(scores >= threshold)
         if len(wanted) > self._size:
             cut = np.partition(scores[wanted], -self._size)[-self._size]
             wanted = wanted[scores[wanted] >= cut]
-        if not len(wanted):
-            return
-        self._ids += part.image_ids.take(wanted).to_pylist()
-        self._uris += part.uris.take(wanted).to_pylist()
-        self._scores = np.concatenate([self._scores, scores[wanted]])
-        for image in wanted:
-            own = part.class_scores[part.offsets[image] : part.offsets[image + 1]]
-            self._classes.append(own.argmax(axis=1).astype(np.int32))
-        if len(self._ids) > self._size:
-            self._keep(top_n(self._ids, self._scores, self._size, self._seed))
+        return wanted
 
-    def _keep(self, positions: np.ndarray) -> None:
-        self._ids = [self._ids[i] for i in positions]
-        self._uris = [self._uris[i] for i in positions]
-        self._classes = [self._classes[i] for i in positions]
-        self._scores = self._scores[positions]
+    def ids(self) -> set[str]:
+        return set(self._ids)
 
     def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
-        self._keep(top_n(self._ids, self._scores, self._size, self._seed))
         told = []
-        for position, (image_id, uri, score, ids) in enumerate(
-            zip(self._ids, self._uris, self._scores.tolist(), self._classes, strict=True)
+        for rank, (image_id, uri, score, class_ids) in enumerate(
+            zip(self._ids, self._uris, self._scores.tolist(), self._classes, strict=True), start=1
         ):
-            counts = np.bincount(ids, minlength=len(names))
+            counts = np.bincount(class_ids, minlength=len(names))
             classes = {names[k]: int(counts[k]) for k in np.argsort(-counts, kind="stable") if counts[k]}
-            told.append(QueriedImage(position + 1, image_id, uri, score, len(ids), classes))
+            told.append(QueriedImage(rank, image_id, uri, score, len(class_ids), classes))
         return tuple(told)
+
+
+def _classes_of(part: LedgerPart, image: int) -> np.ndarray:
+    """(n,) the predicted class of each detection of one image."""
+    class_ids: np.ndarray = part.class_scores[part.offsets[image] : part.offsets[image + 1]].argmax(axis=1)
+    return class_ids.astype(np.int32)

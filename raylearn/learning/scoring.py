@@ -50,7 +50,7 @@ class ScoringJob:
         plan = ScoringPlan(
             checkpoint=str(self.training_folder / CHECKPOINT_FILE),
             settings=self.settings,
-            batch_size=self.batch_size or default_batch_size(resources.gpus),
+            batch_size=self.batch_size or default_batch_size(resources.gpus > 0),
             num_actors=resources.scoring_actors,
             cpus_per_actor=0 if resources.gpus else 1,
             gpus_per_actor=resources.gpus,

@@ -46,9 +46,14 @@ def top_n(image_ids: ImageIds, scores: np.ndarray, size: int, seed: int) -> np.n
     _, groups, counts = np.unique(scores[candidates], return_inverse=True, return_counts=True)
     # hashed only where it can matter: a million hashes take a second
     tied = np.flatnonzero(counts[groups] > 1)
-    tie_order = np.zeros(len(candidates), dtype=np.uint64)
-    tie_order[tied] = [_hash64(f"{seed}/{image_ids[position]}") for position in candidates[tied]]
-    return candidates[np.lexsort((tie_order, -groups))[:size]]
+    order = np.zeros(len(candidates), dtype=np.uint64)
+    order[tied] = tie_order([image_ids[position] for position in candidates[tied]], seed)
+    return candidates[np.lexsort((order, -groups))[:size]]
+
+
+def tie_order(image_ids: ImageIds, seed: int) -> np.ndarray:
+    """(N,) uint64: of images of equal score, the one with the lower number is asked for first."""
+    return np.array([_hash64(f"{seed}/{image_id}") for image_id in image_ids], dtype=np.uint64)
 
 
 def draw_random(image_ids: ImageIds, size: int, rng: np.random.Generator) -> np.ndarray:

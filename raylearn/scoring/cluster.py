@@ -1,13 +1,18 @@
 """Ray as raylearn uses it: a private one on this machine, or the cluster that was named."""
 
 import logging
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from raylearn.errors import ClusterError, RaylearnError
+from raylearn import __version__
+from raylearn.detectors import openvino_is_installed
+from raylearn.errors import ClusterError
+
+_WAIT_SECONDS = 15.0  # between two lines that say what is waited for
 
 TRIAL_RESOURCE = "raylearn_trial"
 """A resource that the head node may offer (1 per trial, say 100000), so that waiting trials cost no CPU."""
@@ -101,9 +106,11 @@ def trial_resources() -> dict[str, float]:
 
 def torch_device(num_gpus: float) -> str:
     """The device of a Ray task that asked for this many GPUs: the one Ray gave it, else the CPU."""
+    if not num_gpus:
+        return "cpu"
     import torch
 
-    return "cuda:0" if num_gpus and torch.cuda.is_available() else "cpu"
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def cpus_beside_gpu(gpus: float) -> int:
@@ -118,60 +125,97 @@ def cpus_beside_gpu(gpus: float) -> int:
     return max(1, int(min(shares, default=1)))
 
 
-def own_cause(error: BaseException) -> BaseException:
-    """The error of raylearn's that a chain of Ray's wraps, or the outermost."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, RaylearnError) and not hasattr(inner, "cause"):
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
-
-
 @dataclass(frozen=True)
 class Machine:
     """What scoring finds on a cluster.
 
     Args:
-        num_cpus: that detector actors may hold, all nodes together.
-        num_gpus: all nodes together, as Ray reports them.
+        node_cpus: CPUs of each node.
         gpus_per_actor: as asked for, or 1 where Ray has GPUs.
-        has_openvino: whether a worker can import it.
-        versions: of the packages that decide detections, in a worker.
+        num_actors: as many as there is room for: one per so many GPUs, or one per CPU.
+        device: what a worker's torch computes on: "cpu", or the name of a GPU.
+        versions: of the packages that decide detections, in a worker; of openvino only if it is installed.
     """
 
-    num_cpus: int
-    num_gpus: float
+    node_cpus: tuple[int, ...]
     gpus_per_actor: float
-    has_openvino: bool
+    num_actors: int
+    device: str
     versions: Mapping[str, str]
 
+    @property
+    def has_openvino(self) -> bool:
+        return "openvino" in self.versions
 
-def look_at_machines(gpus_per_actor: float | None) -> Machine:
+    @property
+    def has_cuda(self) -> bool:
+        return self.device != "cpu"
+
+
+def look_at_machines(gpus_per_actor: float | None, tell: Callable[[str], None]) -> Machine:
     """Asks Ray what there is, and a worker what is installed on it.
 
+    Args:
+        gpus_per_actor: None takes a GPU where there is one.
+        tell: told what a user would want to know of.
+
     Raises:
-        ClusterError: GPUs are asked for and Ray has none, or an actor would need part of a second one.
+        ClusterError: GPUs are asked for and no machine has so many, or an actor would need part of a second one; or
+            there are no CPUs either.
     """
     import ray
 
-    gpus = num_gpus()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    node_gpus = [node.get("GPU", 0.0) for node in nodes]
+    most = max(node_gpus, default=0.0)
     if gpus_per_actor is None:
-        gpus_per_actor = min(gpus, 1.0)
+        gpus_per_actor = min(most, 1.0)
     if gpus_per_actor > 1 and gpus_per_actor % 1:
         raise ClusterError(f"--gpus-per-actor {gpus_per_actor:g} must be whole above 1")
-    if gpus_per_actor > gpus:
-        raise ClusterError(f"--gpus-per-actor {gpus_per_actor:g} is asked for, but Ray has {gpus:g} GPUs: lower it")
-    num_cpus = int(ray.cluster_resources().get("CPU", 0))
-    installed = ray.remote(_installed).options(num_cpus=0, num_gpus=gpus_per_actor)
-    has_openvino, versions = ray.get(installed.remote())
-    return Machine(max(1, num_cpus), gpus, gpus_per_actor, has_openvino, versions)
+    if gpus_per_actor > most:
+        raise ClusterError(
+            f"--gpus-per-actor {gpus_per_actor:g} is asked for, but no machine of Ray's has more than {most:g} GPUs: "
+            "lower it"
+        )
+    node_cpus = tuple(int(node.get("CPU", 0)) for node in nodes)
+    if not gpus_per_actor and not any(node_cpus):
+        raise ClusterError("Ray has neither CPUs nor GPUs that could score: add some")
+    room = sum(int(gpus / gpus_per_actor) for gpus in node_gpus) if gpus_per_actor else sum(node_cpus)
+    asked = ray.remote(_look_around).options(num_cpus=0, num_gpus=gpus_per_actor).remote(gpus_per_actor)
+    while not ray.wait([asked], timeout=_WAIT_SECONDS)[0]:
+        tell(f"waiting for {gpus_per_actor:g} GPUs: others use them")
+    device, versions = ray.get(asked)
+    if gpus_per_actor and device == "cpu":
+        tell("Ray offers GPUs, but torch can use none of them: the CPUs beside them do the work")
+    return Machine(node_cpus, gpus_per_actor, max(1, room), device, versions)
 
 
-def _installed() -> tuple[bool, dict[str, str]]:
-    from importlib.util import find_spec
+def cpus_for_each(num_actors: int, node_cpus: Sequence[int]) -> float:
+    """The most CPUs that each of so many actors can have at once: whole ones, or a half, a third and so on of one.
 
+    No node lends part of its CPUs to an actor on another, so 2 and 6 CPUs give two actors 3 each, not 4.
+    """
+    for share in range(max(node_cpus, default=0), 0, -1):
+        if sum(cpus // share for cpus in node_cpus) >= num_actors:
+            return float(share)
+    return math.floor(100 / math.ceil(num_actors / sum(node_cpus))) / 100
+
+
+def _look_around(gpus: float) -> tuple[str, dict[str, str]]:
+    """In a worker: the device it computes on, and what is installed there."""
+    device = "cpu"
+    if torch_device(gpus) != "cpu":
+        import torch
+
+        device = torch.cuda.get_device_name(0)
+    return device, installed_versions()
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that decide detections, as this Python has them."""
     import cv2
 
-    versions = {name: version(name) for name in ("torch", "torchvision", "ultralytics")}
-    return find_spec("openvino") is not None, {**versions, "opencv": cv2.__version__}
+    names = ["torch", "torchvision", "ultralytics", "numpy", "pillow"]
+    if openvino_is_installed():
+        names.append("openvino")
+    return {**{name: version(name) for name in names}, "opencv": cv2.__version__, "raylearn": __version__}

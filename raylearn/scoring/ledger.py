@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raylearn.data.storage import Folder, reason_of
+from raylearn.data.storage import Folder, is_damage, reason_of
 from raylearn.detectors.base import Detections
-from raylearn.errors import LedgerError
+from raylearn.errors import LedgerError, RaylearnError, StorageError
 
 FACTS_FILE = "ledger.json"
 _PARTS_AT_ONCE = 4
+_MARKS_AT_ONCE = 16  # small, and at an address mostly waiting
 Result = TypeVar("Result")
 _COUNTS = b"raylearn"
 _PART = re.compile(r"part-(\d+)\.parquet")
@@ -107,13 +108,19 @@ def part_name(part: int) -> str:
 
 
 def add_part(folder: Folder, part: int, key: str, table: pa.Table) -> PartCounts:
-    """Makes a finished part appear in the ledger, whole, marked with the key of the pass that made it."""
+    """Makes a finished part appear in the ledger, whole, marked with the key of the pass that made it.
+
+    Raises:
+        LedgerError: the part is there already, and of another pass.
+        StorageError: it cannot be written.
+    """
     counts = PartCounts.of(table)
     mark = {"key": key, "num_detections": counts.num_detections, "errors": dict(counts.errors)}
     table = table.replace_schema_metadata({_COUNTS: json.dumps(mark, sort_keys=True)})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, use_dictionary=["status", "error_kind"], row_group_size=len(table) or 1)
-    folder.add(part_name(part), sink.getvalue())
+    if not folder.add(part_name(part), sink.getvalue()):
+        return read_counts(folder, part, key)  # another attempt was first, or another pass
     return counts
 
 
@@ -135,23 +142,32 @@ def read_counts(folder: Folder, part: int, key: str) -> PartCounts:
         return PartCounts(file.metadata.num_rows, mark["num_detections"], mark["errors"])
 
 
+def read_all_counts(folder: Folder, parts: Sequence[int], key: str) -> PartCounts:
+    """What finished parts hold together; see `read_counts`."""
+    with ThreadPoolExecutor(_MARKS_AT_ONCE) as threads:
+        return sum(threads.map(lambda part: read_counts(folder, part, key), parts), NOTHING)
+
+
 def open_part(folder: Folder, part: int) -> pq.ParquetFile:
     """A finished part, to read columns of it.
 
     Raises:
-        LedgerError: it is torn.
+        LedgerError: it is torn, or not there.
+        StorageError: it cannot be read.
     """
     try:
         return pq.ParquetFile(folder.open(part_name(part)))
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(folder, part, error) from error
+        raise _unreadable(folder, part, error) from error
 
 
-def _damaged(folder: Folder, part: int, error: Exception) -> LedgerError:
-    name = f"{folder}/{part_name(part)}"
-    return LedgerError(
-        f"{name} is damaged ({reason_of(error)}): remove it and {FACTS_FILE}, and score again to make it anew"
-    )
+def _unreadable(folder: Folder, part: int, error: Exception) -> RaylearnError:
+    name, again = f"{folder}/{part_name(part)}", f"{FACTS_FILE}, and score again to make it anew"
+    if isinstance(error, FileNotFoundError):
+        return LedgerError(f"{name} is not there: remove {again}")
+    if is_damage(error):
+        return LedgerError(f"{name} is damaged ({reason_of(error)}): remove it and {again}")
+    return StorageError(f"{name} cannot be read: {reason_of(error)}")
 
 
 def write_facts(folder: Folder, facts: Mapping[str, Any]) -> None:
@@ -163,7 +179,7 @@ def read_facts(folder: Folder) -> dict[str, Any]:
     """What made a finished ledger.
 
     Raises:
-        LedgerError: there is none, or it is not finished.
+        LedgerError: there is none, it is not finished, or its ledger.json is no one's of raylearn.
     """
     text = folder.read(FACTS_FILE)
     if text is None:
@@ -171,9 +187,12 @@ def read_facts(folder: Folder) -> dict[str, Any]:
         unfinished = f": it has {done} finished parts, but is not complete; the score command goes on with it"
         raise LedgerError(f"{folder} is no ledger{unfinished if done else ': it has no ' + FACTS_FILE}")
     try:
-        return dict(json.loads(text))
-    except ValueError as error:
-        raise LedgerError(f"{folder}/{FACTS_FILE} is damaged: score into a new folder") from error
+        facts = json.loads(text)
+    except ValueError:
+        facts = None
+    if not (isinstance(facts, dict) and all(isinstance(facts.get(name), int) for name in ("num_parts", "num_images"))):
+        raise LedgerError(f"{folder}/{FACTS_FILE} is damaged: score into a new folder")
+    return facts
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +248,7 @@ def map_parts(
             try:
                 table = file.read(columns=list(columns), use_threads=False)
             except (pa.ArrowException, OSError) as error:
-                raise _damaged(folder, part, error) from error
+                raise _unreadable(folder, part, error) from error
         return work(table)
 
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:

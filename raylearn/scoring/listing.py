@@ -1,22 +1,19 @@
 """What a pool is: a folder, a glob, a list or a prefix in an object store becomes a manifest."""
 
-import codecs
-import csv
+import fnmatch
 import glob
-import io
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raylearn.data.storage import (
+    concerns_one_name,
     local_path,
     open_file_system,
     percent_encoded,
@@ -24,15 +21,14 @@ from raylearn.data.storage import (
     redacted,
     refuse_credentials,
 )
-from raylearn.errors import PoolError
+from raylearn.errors import PoolError, StorageError
 from raylearn.query.sampling import seeded_order
 from raylearn.scoring.manifest import Manifest
+from raylearn.scoring.pool_lists import LIST_ENDINGS, read_list
 
 IMAGE_ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp .gif .jp2 .j2k .avif".split()  # noqa: SIM905
 )
-_LISTS = (".txt", ".csv", ".parquet")
-_URI_COLUMNS = ("uri", "path", "image", "file_name")
 _BATCH = 4096
 
 
@@ -108,6 +104,7 @@ def list_pool(
     Raises:
         PoolError: nothing there, no images in it, a file outside of the root, a folder that cannot be listed, or a
             list that cannot be read.
+        StorageError: an object store that does not answer.
     """
     try:
         if root is not None and not root.is_dir():
@@ -178,8 +175,8 @@ def _walk(pool: str, listing: Listing) -> Iterator[Found]:
     if stat.S_ISDIR(mode):
         return _walk_folder(path, listing)
     ending = Path(path).suffix.lower()
-    if ending not in _LISTS:
-        raise PoolError(f"pool {pool} is no folder and no list: a list ends in {', '.join(_LISTS)}")
+    if ending not in LIST_ENDINGS:
+        raise PoolError(f"pool {pool} is no folder and no list: a list ends in {', '.join(LIST_ENDINGS)}")
     return _walk_list(Path(path), ending, listing)
 
 
@@ -254,13 +251,25 @@ def _matches(folder: str, parts: Sequence[str], seen: set[tuple[str, int]]) -> I
     name, rest = parts[0], parts[1:]
     if name == "**" and rest:
         yield from _matches(folder, rest, seen)
-    for match in sorted(glob.iglob("*" if name == "**" else name, root_dir=folder)):
+    for match in _entries(folder, "*" if name == "**" else name):
         path = os.path.join(folder, match)
         if os.path.isdir(path):
             if name == "**" or rest:
                 yield from _matches(path, parts if name == "**" else rest, seen)
         elif not rest:
             yield path
+
+
+def _entries(folder: str, pattern: str) -> list[str]:
+    """Names in a folder that a pattern matches, as a shell has it: a hidden one is to be named as such."""
+    if not glob.has_magic(pattern):
+        return [pattern] if os.path.lexists(os.path.join(folder, pattern)) else []
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise PoolError(f"folder {folder} cannot be listed: {reason_of(error)}; allow it, or leave it out") from error
+    matching = fnmatch.filter(names, pattern)
+    return sorted(name for name in matching if pattern.startswith(".") or not name.startswith("."))
 
 
 def _walk_prefix(address: str, listing: Listing) -> Iterator[Found]:
@@ -292,74 +301,24 @@ def _walk_prefix(address: str, listing: Listing) -> Iterator[Found]:
                     listing.num_other += 1
             waiting.extend(reversed(deeper))
     except (OSError, ValueError) as error:
-        raise PoolError(f"pool {redacted(address)} cannot be listed: {reason_of(error)}") from error
+        kind = PoolError if concerns_one_name(error) else StorageError
+        raise kind(f"pool {redacted(address)} cannot be listed: {reason_of(error)}") from error
 
 
 def _walk_list(path: Path, ending: str, listing: Listing) -> Iterator[Found]:
-    try:
-        rows = _READERS[ending](path)
-        for where, uri, image_id, content in rows:
-            if not uri:
-                raise PoolError(f"{path}:{where}: no path or address: fill it in, or remove the row")
-            refuse_credentials(uri)
-            inside = local_path(uri)
-            if inside is None:
-                uri.encode()  # of a list's odd bytes no address can be made
-                yield Found(image_id or uri, uri, content or "")
-            else:
-                inside = os.path.abspath(path.parent / inside)
-                listing.allow(inside, f"{path}:{where}: {uri}")
-                yield _local(image_id or uri, inside, content or "")
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        raise PoolError(f"list {path} cannot be read: {reason_of(error)}") from error
-
-
-_Row = tuple[int, str, str | None, str | None]
-
-
-def _text_rows(path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
-        text = line.removesuffix(b"\r").decode("utf-8", errors="surrogateescape")
-        if text:
-            yield number, text, None, None
-
-
-def _csv_rows(path: Path) -> Iterator[_Row]:
-    with io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="") as file:
-        reader = csv.DictReader(file)
-        column = _uri_column(path, reader.fieldnames or ())
-        for row in reader:
-            yield reader.line_num, row[column], row.get("image_id"), row.get("content_hash")
-
-
-def _parquet_rows(path: Path) -> Iterator[_Row]:
-    with pq.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        wanted = [_uri_column(path, names), *(name for name in ("image_id", "content_hash") if name in names)]
-        number = 0
-        for batch in file.iter_batches(columns=wanted):
-            for row in batch.to_pylist():
-                number += 1
-                texts = {
-                    name: value.decode() if isinstance(value, bytes) else value if value is None else str(value)
-                    for name, value in row.items()
-                }
-                yield number, texts[wanted[0]] or "", texts.get("image_id"), texts.get("content_hash")
-
-
-_READERS: dict[str, Callable[[Path], Iterable[_Row]]] = {
-    ".txt": _text_rows,
-    ".csv": _csv_rows,
-    ".parquet": _parquet_rows,
-}
-
-
-def _uri_column(path: Path, names: Iterable[Any]) -> str:
-    known = [str(name) for name in names]
-    for name in _URI_COLUMNS:
-        if name in known:
-            return name
-    raise PoolError(f"list {path} has no column {' or '.join(_URI_COLUMNS)}, only {', '.join(known) or 'none'}")
+    for row in read_list(path, ending):
+        refuse_credentials(row.uri)
+        inside = local_path(row.uri)
+        if inside is None:
+            yield Found(row.image_id or row.uri, row.uri, row.content_hash)
+            continue
+        inside = os.path.abspath(path.parent / inside)
+        try:
+            listing.allow(inside, f"{path}:{row.line}: {row.uri}")
+            found = _local(row.image_id or row.uri, inside, row.content_hash)
+        except (OSError, ValueError) as error:  # a name with a NUL in it
+            raise PoolError(f"list {path} cannot be read: line {row.line}: {reason_of(error)}") from error
+        yield found
 
 
 def _is_image(name: str) -> bool:

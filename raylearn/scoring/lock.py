@@ -8,12 +8,12 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from raylearn.data.storage import Folder
+from raylearn.data.storage import Folder, not_writable
 from raylearn.errors import RunFolderError, StorageError
 
 LOCK_FILE = ".lock"
@@ -38,20 +38,23 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         RunFolderError: another process holds it; the message names that process.
+        InputError, StorageError: it cannot be written.
     """
     try:
         file = (folder / LOCK_FILE).open("a+")
     except OSError as error:
-        raise RunFolderError(f"{folder} cannot be written: {error.strerror}; give another folder with --out") from error
+        raise not_writable(folder, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(json.dumps(_holder()))
+            file.flush()
         except BlockingIOError as error:
             file.seek(0)
             raise _in_use(folder, file.read().strip()) from error
-        file.truncate(0)
-        file.write(json.dumps(_holder()))
-        file.flush()
+        except OSError as error:
+            raise not_writable(folder, error) from error
         yield
 
 
@@ -59,8 +62,9 @@ def locked(folder: Path) -> Iterator[None]:
 def _leased(folder: Folder) -> Iterator[None]:
     """Holds a folder at an address by a file that is renewed while this process lives.
 
-    Object stores have no locks: two that start within the same second could both get it. Nothing is lost then, since a
-    part has the same content whoever writes it, but the work is done twice.
+    Object stores have no locks: two that start within the same second could both get it. A part of another pass is
+    noticed by its mark, and a part of the same pass has the same content whoever writes it: no ledger is spoilt then,
+    but work is done twice.
     """
     holder = {**_holder(), "lease": uuid.uuid4().hex}
     there = _read(folder)
@@ -72,6 +76,8 @@ def _leased(folder: Folder) -> Iterator[None]:
     def beat() -> None:
         while not ended.wait(BEAT_SECONDS):
             try:
+                if not _is_ours(folder, holder):
+                    return  # taken over by another, who counted this process as dead
                 folder.replace(LOCK_FILE, json.dumps({**holder, "beat": time.time()}).encode())
             except StorageError:
                 continue  # the next beat tries again; the work itself will report a store that stays away
@@ -84,7 +90,13 @@ def _leased(folder: Folder) -> Iterator[None]:
     finally:
         ended.set()
         beating.join()
-        folder.remove(LOCK_FILE)
+        with suppress(StorageError):  # what was done is done; the hold that is left ends by itself
+            if _is_ours(folder, holder):
+                folder.remove(LOCK_FILE)
+
+
+def _is_ours(folder: Folder, holder: dict[str, Any]) -> bool:
+    return bool((_read(folder) or {}).get("lease") == holder["lease"])
 
 
 def _read(folder: Folder) -> dict[str, Any] | None:

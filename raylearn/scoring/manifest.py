@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raylearn.data.dataset import Image
-from raylearn.errors import LedgerError, PoolError
+from raylearn.data.storage import is_damage, reason_of
+from raylearn.errors import LedgerError, PoolError, StorageError
 
 MANIFEST_FILE = "manifest.parquet"
 MAX_PART_SIZE = 2048
@@ -60,10 +61,6 @@ class Manifest:
     def num_parts(self) -> int:
         return -(-len(self) // self.part_size)
 
-    def rows_of(self, part: int) -> int:
-        """How many images a part has."""
-        return min(self.part_size, len(self) - part * self.part_size)
-
     @cached_property
     def hash(self) -> str:
         """SHA-256 over ids and contents, or versions where contents are not known; where the files lie does not count.
@@ -100,11 +97,14 @@ def read_manifest_file(file: Any) -> pq.ParquetFile:
 
     Raises:
         LedgerError: it is damaged.
+        StorageError: it cannot be read.
     """
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise LedgerError(f"{MANIFEST_FILE} is damaged ({error}): score into a new folder") from error
+        if is_damage(error):
+            raise LedgerError(f"{MANIFEST_FILE} is damaged ({reason_of(error)}): score into a new folder") from error
+        raise StorageError(f"{MANIFEST_FILE} cannot be read: {reason_of(error)}") from error
 
 
 def describe_difference(before: Manifest, now: Manifest) -> str:

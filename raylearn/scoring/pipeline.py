@@ -19,9 +19,9 @@ import numpy as np
 from raylearn.data.storage import Folder, read_address, reason_of
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import Detections, Detector, DetectorSettings, Engine
-from raylearn.errors import LedgerError, RaylearnError, StorageError
+from raylearn.errors import ClusterError, LedgerError, RaylearnError, StorageError
 from raylearn.scoring import ledger
-from raylearn.scoring.cluster import cpus_beside_gpu, torch_device
+from raylearn.scoring.cluster import cpus_beside_gpu, installed_versions, torch_device
 from raylearn.scoring.ledger import NOTHING, PartCounts
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, read_manifest_file
 from raylearn.scoring.reading import Reader, ReadImage, batches, read_ahead, read_image
@@ -41,6 +41,8 @@ class ScoringPlan:
         batch_size: images per call of the model; no influence on the result beyond the last bits.
         num_actors: detector actors; no influence on the result.
         cpus_per_actor, gpus_per_actor: what one actor asks Ray for.
+        needs_cuda: an actor whose GPU torch cannot use is an error; otherwise the CPU does the work.
+        versions: package -> version that every worker must have; empty where they are not looked at.
     """
 
     checkpoint: str
@@ -50,11 +52,13 @@ class ScoringPlan:
     num_actors: int = 1
     cpus_per_actor: float = 1
     gpus_per_actor: float = 0
+    needs_cuda: bool = False
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def default_batch_size(gpus: float) -> int:
+def default_batch_size(on_gpu: bool) -> int:
     """Images per call of the model: many keep a GPU busy, few stay in a CPU's cache."""
-    return 64 if gpus else 4
+    return 64 if on_gpu else 4
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,12 @@ class ScorePart:
             return self._score(number)
         except RaylearnError as error:
             return error
+        except Exception as error:  # of torch or Ray's worker: the part is named, or nobody would know where to look
+            advice = "lower --batch-size" if "OutOfMemory" in type(error).__name__ else "it is logged by Ray's worker"
+            logging.getLogger(__name__).exception("part %d", number)
+            return RaylearnError(
+                f"part {number} of {MANIFEST_FILE}: {type(error).__name__}: {reason_of(error)}; {advice}"
+            )
 
     def _score(self, number: int) -> Part:
         started = time.time()
@@ -142,6 +152,7 @@ class ScorePart:
         for positions, canvases, sizes in batches(reading(), self._batch_size):
             for position, detections in zip(positions, self._detector.predict(canvases, sizes), strict=True):
                 found[position] = detections
+        _refuse_a_lost_mount(rows, images)
         columns: dict[str, Any] = {
             "image_id": rows["image_id"],
             "uri": rows["uri"],
@@ -271,6 +282,17 @@ def _open_detector(plan: ScoringPlan) -> Detector:
 
     import cv2
 
+    here = socket.gethostname()
+    installed = installed_versions() if plan.versions else {}
+    for name, wanted in plan.versions.items():
+        if installed.get(name) != wanted:
+            raise ClusterError(
+                f"{here} has {name} {installed.get(name)}, but the pass was begun with {wanted}: install the same "
+                "versions on every node"
+            )
+    device = torch_device(plan.gpus_per_actor)
+    if plan.needs_cuda and device == "cpu":
+        raise ClusterError(f"Ray offers a GPU on {here}, but torch cannot use it: look at its driver and its torch")
     cv2.setNumThreads(1)  # images are read side by side; threads within one would only get in each other's way
     with tempfile.TemporaryDirectory(prefix="raylearn-checkpoint-") as name:
         path = Path(name) / "checkpoint.pt"
@@ -281,12 +303,25 @@ def _open_detector(plan: ScoringPlan) -> Detector:
         detector = build_detector(
             "",
             plan.settings,
-            device=torch_device(plan.gpus_per_actor),
+            device=device,
             num_threads=max(1, int(plan.cpus_per_actor)),
             engine=plan.engine,
         )
         detector.load(path)
     return detector
+
+
+def _refuse_a_lost_mount(rows: Mapping[str, Sequence[str]], images: Sequence[ReadImage]) -> None:
+    """Raises StorageError if files that were there when they were listed are gone, a whole part of them."""
+    gone = [
+        bool(known) and image.error is not None and image.error.kind == "missing"
+        for known, image in zip(rows["version"], images, strict=True)
+    ]
+    if len(gone) > 1 and all(gone):
+        raise StorageError(
+            f"{socket.gethostname()} finds none of {len(gone)} images that were there when they were listed, the "
+            f"first: {images[0].error}; is the pool at the same place on every node?"
+        )
 
 
 def _no_detections(num_classes: int) -> Detections:

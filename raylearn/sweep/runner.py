@@ -22,7 +22,7 @@ from raylearn.detectors import check_detector
 from raylearn.errors import ClusterError, ConfigError, RaylearnError, RunFailedError, RunFolderError
 from raylearn.learning.jobs import Job, WorkResources, Workshop
 from raylearn.learning.store import Artifact, Store
-from raylearn.scoring.cluster import heavy_cpu_slots, num_gpus, own_cause, ray_session, trial_resources
+from raylearn.scoring.cluster import heavy_cpu_slots, num_gpus, ray_session, trial_resources
 from raylearn.scoring.lock import locked
 from raylearn.scoring.pipeline import cause_line
 from raylearn.sweep.grid import Trial, num_rounds, trials
@@ -254,7 +254,7 @@ def _tune_trial(config: Mapping[str, Any], bench: Bench, workshop: Any) -> None:
         try:
             artifact, started = ray.get(workshop.make.remote(job, trial.name))
         except ray.exceptions.RayTaskError as error:
-            raise own_cause(error) from error
+            raise _own_cause(error) from error
         trained += started and job.kind == "training"
         made: Artifact = artifact
         return made
@@ -322,3 +322,13 @@ def _write_at_once(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.unfinished")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _own_cause(error: BaseException) -> BaseException:
+    """The error of raylearn's that a chain of Ray's wraps, or the outermost."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, RaylearnError) and not hasattr(inner, "cause"):
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return error

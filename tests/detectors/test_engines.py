@@ -13,8 +13,9 @@ from raylearn.data.dataset import Dataset
 from raylearn.data.images import decode, read_bytes
 from raylearn.detectors import build_detector, read_checkpoint
 from raylearn.detectors.base import Detections, DetectorSettings, Engine
+from raylearn.detectors.engines import start_engine
 from raylearn.detectors.letterbox import letterbox
-from raylearn.detectors.yolo import build_model
+from raylearn.detectors.yolo import build_model, open_model
 from raylearn.errors import CheckpointError, DetectorError, DivergedError
 from tests.conftest import IMAGE_SIZE
 
@@ -128,6 +129,22 @@ def test_a_diverged_model_is_an_error_and_no_model_without_detections(
     torch.save(content, tmp_path / "diverged.pt")
     with pytest.raises(DivergedError, match="not a finite number"):
         _detect(tmp_path / "diverged.pt", _images(reef)[:1])
+
+
+def test_boxes_are_decoded_in_full_precision_whatever_the_network_runs_in(reef: Dataset, trained: Path) -> None:
+    canvases = np.stack([letterbox(image, IMAGE_SIZE) for image in _images(reef)[:2]])
+    device = torch.device("cpu")
+    with torch.inference_mode():
+        exact, reduced = (
+            start_engine(open_model(trained)[0].eval().fuse(verbose=False), Engine("torch", precision), device, 1)(
+                canvases
+            )
+            for precision in ("fp32", "bf16")
+        )
+    boxes = reduced[:, :4]
+    assert reduced.dtype == torch.float32
+    assert (boxes != boxes.bfloat16().float()).float().mean() > 0.9  # bf16 knows whole pixels only
+    assert (boxes - exact[:, :4]).abs().median() < 0.5
 
 
 def test_an_unknown_backend_is_named(trained: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_score_that_is_right_reaches_ray(more):
 
 def test_a_query_says_what_it_chose_from_and_where_it_is(capsys):
     said = shown(capsys, f"{QUERY} --uncertainty least_confidence --exclude labelled.txt --exclude labelled.txt")
-    assert said.startswith("2 of 5 images, 1 could not be read, 1 of 4 excluded ids found\n")
+    assert said.startswith("2 of 5 images, 1 could not be read, 1 of 2 excluded ids found\n")
     for ending in ("parquet", "csv", "txt"):
         assert f"out/query.{ending}" in said
     assert pq.read_table("out/query.parquet")["image_id"].to_pylist() == ["4.jpg", "3.jpg"]
@@ -284,6 +284,12 @@ def test_a_question_that_has_no_answer_is_refused(capsys, command, more, said):
             "--weighting inverse_sqrt has no meaning with --strategy random: leave it out",
         ),
         (
+            QUERY + " --strategy box_count --uncertainty margin",
+            "--uncertainty margin has no meaning with --strategy box",
+        ),
+        (QUERY + " --strategy random --weight-cap 3", "--weight-cap has no meaning without a weighting: give --weigh"),
+        (QUERY + " --weight-cap 3", "--weight-cap has no meaning without a weighting: give --weighting too, or leave"),
+        (
             QUERY + " --weighting inverse_sqrt --class-counts counts.json --weight-cap 0",
             "the cap on class weights is 0.0: it must be above 0, or left out",
         ),
@@ -296,6 +302,7 @@ def test_a_question_that_has_no_answer_is_refused(capsys, command, more, said):
         ("compare one_class --probabilities conditional", "'conditional' make every detection of a one-class detector"),
         (COMPARE + " --weighting none", "No such option: --weighting"),
         (COMPARE + " --class-counts counts.json --weight-cap 0", "the cap on class weights is 0.0: it must be above 0"),
+        (COMPARE + " --weight-cap 2", "--weight-cap has no meaning without weightings: give --class-counts too, or l"),
         (COMPARE + " --out photos", "photos cannot be written: Is a directory; give another with --out"),
         (COMPARE + " --out none/a.csv", "none/a.csv cannot be written: No such file or directory; give another"),
     ],

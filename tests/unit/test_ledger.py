@@ -74,7 +74,9 @@ def test_a_part_knows_what_it_holds_and_which_pass_made_it(tmp_path):
 def test_a_part_that_is_there_is_not_written_again(tmp_path):
     folder = Folder.at(tmp_path)
     add_part(folder, 0, "first", make_rows(SCORES))
-    add_part(folder, 0, "late", make_rows({"z.jpg": []}))
+    assert add_part(folder, 0, "first", make_rows({"z.jpg": []})).num_images == 4
+    with pytest.raises(LedgerError, match=r"part-00000\.parquet is of another scoring pass"):
+        add_part(folder, 0, "late", make_rows({"z.jpg": []}))
     assert read_counts(folder, 0, "first").num_images == 4
 
 

@@ -65,15 +65,15 @@ def test_ids_and_hashes_of_a_list_are_kept_and_may_be_missing(folder):
     rows = {
         "uri": ["a.jpg", "sub/b, c.jpg", REMOTE],
         "image_id": ["one", None, "three"],
-        "content_hash": ["ab", "", None],
+        "content_hash": ["ab" * 32, "", None],
     }
     expected = {
-        "one": (str(folder / "a.jpg"), "ab"),
+        "one": (str(folder / "a.jpg"), "ab" * 32),
         "sub/b, c.jpg": at(folder, "sub/b, c.jpg"),
         "three": (REMOTE, ""),
     }
     assert listed(folder / "l.parquet", rows) == expected
-    text = f'content_hash,uri,image_id\nab,a.jpg,one\n,"sub/b, c.jpg",\n,"{REMOTE}",three\n'
+    text = f'content_hash,uri,image_id\n{"AB" * 32},a.jpg,one\n,"sub/b, c.jpg",\n,"{REMOTE}",three\n'
     assert listed(folder / "l.csv", text) == expected
 
 
@@ -154,6 +154,9 @@ def test_a_path_out_of_the_folder_is_refused_with_its_line_unless_root_allows_it
         pytest.param("l.parquet", {"uri": ["a.jpg", None]}, r"l.parquet:2: no path or address", id="null"),
         pytest.param("l.csv", b"uri\n\xff\xfe.jpg\n", r"l.csv cannot be read: .*utf-8", id="encoding"),
         pytest.param("l.csv", "uri\n" + "x" * 200_000, r"l.csv cannot be read: .*field larger", id="a huge field"),
+        pytest.param(
+            "l.csv", "uri,content_hash\na.jpg,12ab\n", r"l.csv:2: content_hash '12ab' is no SHA-256", id="hash"
+        ),
         pytest.param("l.txt", b"a\0b.jpg\n", r"l.txt cannot be read: .*null", id="NUL"),
         pytest.param("l.txt", b"s3://bucket/\xff.jpg\n", r"l.txt cannot be read: .*utf-8", id="address not in UTF-8"),
         pytest.param("l.txt", "", r"no images in .*l.txt", id="empty text"),
