@@ -25,7 +25,7 @@ from raylearn.data.images import (
     upright_size,
     whole_size,
 )
-from raylearn.errors import ImageError
+from raylearn.errors import ImageError, StorageError
 
 # Four coloured quarters of a 60x40 picture: no two corners are alike, so every turn and flip shows.
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -347,3 +347,8 @@ def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_content_hash_is_sha256_in_hex() -> None:
     assert content_hash(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_failing_disk_is_no_fault_of_the_image():
+    with pytest.raises(StorageError, match="Input/output error"):
+        read_bytes("/proc/self/mem")  # whose first page the kernel cannot give

@@ -162,3 +162,10 @@ def test_rows_refuse_detections_of_another_number_of_classes():
     columns |= {"width": [1], "height": [1]}
     with pytest.raises(ValueError, match="must match exactly"):
         rows(columns, [make_detections([[0.1, 0.2]])], num_classes=3)
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "null", "{}", '{"num_parts": "1", "num_images": 4}'])
+def test_facts_of_another_shape_are_refused(tmp_path, text):
+    (tmp_path / "ledger.json").write_text(text)
+    with pytest.raises(LedgerError, match=r"ledger\.json is damaged: score into a new folder"):
+        read_facts(Folder.at(tmp_path))
