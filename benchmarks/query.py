@@ -26,27 +26,26 @@ NUM_CLASSES, SIZE, SEED = 10, 1000, 0
 
 def write_ledger(folder: Path, num_images: int) -> None:
     """A finished ledger of made-up detections."""
-    import pyarrow as pa
-
     from raylearn.data.storage import Folder
+    from raylearn.detectors.base import Detections
     from raylearn.scoring import ledger
     from raylearn.scoring.manifest import MAX_PART_SIZE
 
     target, rng = Folder.at(folder), np.random.default_rng(0)
-    schema = ledger.schema(NUM_CLASSES)
     num_parts = -(-num_images // MAX_PART_SIZE)
     for part in range(num_parts):
         start = part * MAX_PART_SIZE
         count = min(MAX_PART_SIZE, num_images - start)
-        offsets = np.concatenate([[0], np.cumsum(rng.poisson(5, count))]).astype(np.int32)
-        scores = (rng.random((offsets[-1], NUM_CLASSES)) ** 4).astype(np.float32)
-        boxes = rng.random((offsets[-1], 4)).astype(np.float32) * 100
+        counts = rng.poisson(5, count)
+        scores = (rng.random((counts.sum(), NUM_CLASSES)) ** 4).astype(np.float32)
+        boxes = rng.random((counts.sum(), 4)).astype(np.float32) * 100
+        ends = np.cumsum(counts)[:-1]
+        found = list(map(Detections, np.split(boxes, ends), np.split(scores, ends)))
         ids = [f"camera-{(start + i) % 50:02d}/{start + i:09d}.jpg" for i in range(count)]
-        plain = {"image_id": ids, "uri": [f"s3://bucket/{name}" for name in ids], "width": [640] * count}
-        plain |= {"height": [480] * count, "status": ["ok"] * count, "error_kind": [""] * count, "error": [""] * count}
-        columns = [pa.array(plain[name], schema.field(name).type) for name in schema.names[:-2]]
-        columns += [ledger._ragged(boxes, offsets), ledger._ragged(scores, offsets)]
-        ledger.add_part(target, part, "bench", pa.table(columns, schema=schema))
+        columns: dict[str, Any] = {"image_id": ids, "uri": [f"s3://bucket/{name}" for name in ids]}
+        columns |= {"width": [640] * count, "height": [480] * count}
+        columns |= {"status": ["ok"] * count, "error_kind": [""] * count, "error": [""] * count}
+        ledger.add_part(target, part, "bench", ledger.rows(columns, found, NUM_CLASSES))
     names = [f"class {k}" for k in range(NUM_CLASSES)]
     ledger.write_facts(target, {"num_parts": num_parts, "num_images": num_images, "class_names": names})
 

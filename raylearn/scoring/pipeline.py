@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from raylearn.data.images import read_bytes
 from raylearn.data.storage import Folder, read_address, reason_of
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import Detections, Detector, DetectorSettings, Engine
-from raylearn.errors import ClusterError, LedgerError, RaylearnError, StorageError
+from raylearn.errors import ClusterError, ImageError, LedgerError, RaylearnError, StorageError
 from raylearn.scoring import ledger
 from raylearn.scoring.cluster import cpus_beside_gpu, installed_versions, torch_device
 from raylearn.scoring.ledger import NOTHING, PartCounts
@@ -312,16 +313,26 @@ def _open_detector(plan: ScoringPlan) -> Detector:
 
 
 def _refuse_a_lost_mount(rows: Mapping[str, Sequence[str]], images: Sequence[ReadImage]) -> None:
-    """Raises StorageError if files that were there when they were listed are gone, a whole part of them."""
-    gone = [
-        bool(known) and image.error is not None and image.error.kind == "missing"
-        for known, image in zip(rows["version"], images, strict=True)
-    ]
-    if len(gone) > 1 and all(gone):
-        raise StorageError(
-            f"{socket.gethostname()} finds none of {len(gone)} images that were there when they were listed, the "
-            f"first: {images[0].error}; is the pool at the same place on every node?"
-        )
+    """Raises StorageError if files that were there when they were listed are gone, and all others of the part too."""
+    listed = [position for position, version in enumerate(rows["version"]) if version]
+    kinds = [image.error.kind if image.error else "" for image in images]
+    gone = [position for position in listed if kinds[position] == "missing"]
+    rest = sorted(set(listed).difference(gone))
+    # The last of the others is looked at again: a mount may have been lost after it was read.
+    if not gone or len(listed) == 1 or (rest and _is_there(rows["uri"][rest[-1]])):
+        return
+    raise StorageError(
+        f"{socket.gethostname()} does not find {len(gone)} images any more that were there when they were listed, nor "
+        f"others beside them, the first: {images[gone[0]].error}; is the pool at the same place on every node?"
+    )
+
+
+def _is_there(uri: str) -> bool:
+    try:
+        read_bytes(uri)
+    except ImageError as error:
+        return error.kind != "missing"
+    return True
 
 
 def _no_detections(num_classes: int) -> Detections:

@@ -183,6 +183,15 @@ class _Hostile:
         return os.system, (f"touch {self._canary}",)
 
 
+def test_a_pool_of_which_nothing_can_be_opened_is_no_result(trained: Path, tmp_path: Path) -> None:
+    pool, out = tmp_path / "list.txt", tmp_path / "ledger"
+    pool.write_text("gone-1.jpg\ngone-2.jpg\ngone-3.jpg\n")
+    message = failed(run_score(pool, trained, out), 1)
+    assert "none of 3 images could be opened" in message
+    assert "gone-1.jpg" in message
+    assert not (out / "ledger.json").exists()
+
+
 def test_a_hostile_checkpoint_runs_no_code(pool: Path, tmp_path: Path) -> None:
     canary, hostile = tmp_path / "canary", tmp_path / "hostile.pt"
     torch.save({"model": _Hostile(canary)}, hostile)

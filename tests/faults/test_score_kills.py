@@ -135,15 +135,14 @@ def test_a_node_that_dies_takes_nothing_along(
 ) -> None:
     cluster, nodes = two_nodes
     out = tmp_path / "ledger"
-    command = score_command(
-        pool, trained, out, "--address", cluster.address, "--precision", "fp32", "--batch-size", "4"
-    )  # type: ignore[attr-defined]
+    command = score_command(pool, trained, out, "--address", cluster.address)  # type: ignore[attr-defined]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     _wait_for_parts(out, 3, driver)  # type: ignore[arg-type]
     cluster.remove_node(nodes[0], allow_graceful=False)  # type: ignore[attr-defined,index]
     printed, _ = driver.communicate(timeout=150)
     assert driver.returncode == 0, printed
-    assert "2 actors of 1 GPUs" in printed
+    assert "torch can use none of them" in printed
+    assert "torch in fp32, batches of 4, 2 actors of 1 GPUs" in printed
     _same(out, undisturbed)
 
 
@@ -154,6 +153,24 @@ def test_a_finished_pass_is_not_made_again(pool: Path, trained: Path, undisturbe
     assert "scoring with" not in printed
     after = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in undisturbed.iterdir()}
     assert {**after, ".lock": 0} == {**before, ".lock": 0}
+
+
+def test_a_pool_that_is_lost_on_the_way_ends_the_run_and_costs_no_image(
+    pool: Path, trained: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out, mount = tmp_path / "ledger", tmp_path / "mount"
+    shutil.copytree(pool, mount)
+    driver = _start(mount, trained, out)
+    _wait_for_parts(out, 3, driver)
+    mount.rename(tmp_path / "away")
+    _, told = driver.communicate(timeout=60)
+    assert driver.returncode == 1, told
+    assert b"is the pool at the same place on every node?" in told
+    (tmp_path / "away").rename(mount)
+    printed = succeeded(run_score(mount, trained, out))
+    assert "parts are there already" in printed
+    assert "104 images, no errors" in printed
+    _same(out, undisturbed)
 
 
 def test_a_second_run_into_the_same_folder_is_refused_by_name(pool: Path, trained: Path, tmp_path: Path) -> None:
@@ -234,8 +251,9 @@ def test_twenty_seeded_kill_points_of_driver_actor_and_node(
         assert driver.wait(timeout=150) == 0
     else:
         cluster, nodes = request.getfixturevalue("two_nodes")
-        command = score_command(pool, trained, out, "--address", cluster.address, "--precision", "fp32")
-        driver = subprocess.Popen([*command, "--batch-size", "4"], stdout=subprocess.DEVNULL)
+        driver = subprocess.Popen(
+            score_command(pool, trained, out, "--address", cluster.address), stdout=subprocess.DEVNULL
+        )
         _wait_for_parts(out, max(1, parts), driver)
         time.sleep(delay)
         cluster.remove_node(rng.choice(nodes), allow_graceful=False)

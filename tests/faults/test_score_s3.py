@@ -92,6 +92,15 @@ def test_a_refusal_ends_the_run_at_once_and_the_next_one_goes_on(
     assert content_of(out) == content_of(undisturbed)
 
 
+def test_a_bucket_that_may_not_be_listed_is_told_and_not_taken_for_an_empty_pool(
+    store: ObjectStore, trained: Path, tmp_path: Path
+) -> None:
+    store.faults[f"/{BUCKET}"] = lambda _: 403
+    message = failed(run_score(POOL, trained, tmp_path / "ledger", **store.environment), 1)
+    assert POOL in message
+    assert "ACCESS_DENIED" in message
+
+
 def test_a_killed_run_goes_on_in_a_bucket_and_writes_no_part_again(
     store: ObjectStore, trained: Path, undisturbed: Path
 ) -> None:

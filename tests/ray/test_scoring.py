@@ -13,6 +13,7 @@ from raylearn.data.storage import Folder
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import DetectorSettings
 from raylearn.detectors.letterbox import letterbox
+from raylearn.errors import ClusterError
 from raylearn.learning.selection import image_scores, query_by_scores
 from raylearn.scoring.ledger import Ledger, map_parts
 from raylearn.scoring.manifest import Manifest
@@ -97,3 +98,19 @@ def test_an_image_without_detections_keeps_its_row(reef: Dataset, plan: ScoringP
     assert len(ledger.image_ids) == 7
     assert len(ledger.class_scores) == 0
     assert (image_scores(ARM, ledger, np.ones(6, dtype=np.int64)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"versions": {"torch": "1.0"}}, "but the pass was begun with 1.0: install the same versions on every node"),
+        ({"needs_cuda": True}, "torch cannot use it"),
+    ],
+    ids=["another torch", "no CUDA"],
+)
+def test_a_worker_that_would_detect_otherwise_is_refused(
+    reef: Dataset, plan: ScoringPlan, tmp_path: Path, wanted: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ClusterError, match=said):
+        _score(reef.pool[:3], replace(plan, **wanted), tmp_path / "ledger")
+    assert not list((tmp_path / "ledger").glob("part-*"))
