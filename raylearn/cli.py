@@ -63,6 +63,9 @@ def run(
         Path | None, typer.Option(help="Folder of the run; the same folder again goes on. Default: runs/<name>.")
     ] = None,
     address: _Address = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say how much work it is, what is shared and how long it takes.")
+    ] = False,
 ) -> None:
     """Run an experiment: every arm of its grid with every seed, then write tables and a report.
 
@@ -71,10 +74,13 @@ def run(
     Example: raylearn run experiments/quickstart.yaml training.epochs=10 --out runs/short
     """
     from raylearn.report.page import write_report
-    from raylearn.sweep.runner import run_experiment
+    from raylearn.sweep.runner import plan_experiment, run_experiment
 
     experiment = load_experiment(file, overrides or ())
     folder = out or Path("runs") / experiment.name
+    if plan:
+        plan_experiment(experiment, folder, Console())
+        return
     command = shlex.join(["raylearn", *sys.argv[1:]])
     console = Console()
     outcome = run_experiment(experiment, folder, address=address, command=command, console=console)

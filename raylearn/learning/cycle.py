@@ -39,7 +39,7 @@ def run_cycle(
     train: Callable[[Pool], Model],
     evaluate: Callable[[Model], Evaluation],
     score: Callable[[Model, Pool, int], Scores],
-    query: Callable[[Scores, Pool, int], Query],
+    query: Callable[[Scores, Pool], Query],
 ) -> Iterator[Round[Model, Scores, Evaluation]]:
     """Trains on the labelled images, measures, asks for more labels, and again.
 
@@ -50,13 +50,13 @@ def run_cycle(
         train: the model of a pool's labelled images.
         evaluate: a model's quality on the held-out split.
         score: a model's view of the unlabelled images, for the round that is to begin.
-        query: which unlabelled images to label for that round.
+        query: which unlabelled images to label for it.
     """
     model = train(pool)
     yield Round(0, None, None, pool, model, evaluate(model))
     for index in range(1, num_rounds):
         scores = score(model, pool, index)
-        chosen = query(scores, pool, index)
+        chosen = query(scores, pool)
         pool = pool.label(oracle.label(chosen.image_ids))
         model = train(pool)
         yield Round(index, chosen, scores, pool, model, evaluate(model))

@@ -9,7 +9,7 @@ from raylearn.config import Arm
 from raylearn.errors import QueryError
 from raylearn.learning.cycle import Query
 from raylearn.query.aggregation import aggregate
-from raylearn.query.sampling import box_counts, draw_random, random_generator, top_n
+from raylearn.query.sampling import box_counts, check_size, draw_random, random_generator, seeded_order, top_n
 from raylearn.query.uncertainty import uncertainty
 from raylearn.query.weighting import class_weights, detection_weights
 
@@ -57,9 +57,22 @@ def query_by_scores(image_ids: np.ndarray, scores: np.ndarray, size: int, seed: 
     return Query(tuple(str(image_ids[i]) for i in chosen), tuple(float(scores[i]) for i in chosen))
 
 
-def query_at_random(image_ids: Sequence[str], size: int, seed: int, round_index: int) -> Query:
-    """Images drawn by chance: the control."""
-    chosen = draw_random(image_ids, size, random_generator(seed, "random query", round_index))
+def query_at_random(image_ids: Sequence[str], size: int, seed: int) -> Query:
+    """Images drawn by chance: the control.
+
+    The seed puts the whole pool in one random order, and a query takes the first that are left. So random arms of
+    different query sizes have labelled the same images wherever their budgets meet, and share those trainings.
+
+    Args:
+        image_ids: unlabelled ones.
+        size: how many.
+        seed: of the trial.
+
+    Raises:
+        QueryError: `size` below 1, or above the number of images.
+    """
+    check_size(size, len(image_ids))
+    chosen = seeded_order(image_ids, seed, "random query")[:size]
     return Query(tuple(image_ids[i] for i in chosen), (0.0,) * size)
 
 

@@ -34,7 +34,7 @@ def top_n(image_ids: ImageIds, scores: np.ndarray, size: int, seed: int) -> np.n
     """
     if scores.shape != (len(image_ids),):
         raise ValueError(f"{len(image_ids)} image ids, but scores of shape {scores.shape}")
-    _check_size(size, len(image_ids))
+    check_size(size, len(image_ids))
     broken = np.flatnonzero(~np.isfinite(scores))
     if len(broken):
         raise ValueError(
@@ -72,7 +72,7 @@ def draw_random(image_ids: ImageIds, size: int, rng: np.random.Generator) -> np.
     Raises:
         QueryError: `size` below 1, or above N.
     """
-    _check_size(size, len(image_ids))
+    check_size(size, len(image_ids))
     by_id = np.array(sorted(range(len(image_ids)), key=image_ids.__getitem__), dtype=np.int64)
     return by_id[rng.choice(len(by_id), size, replace=False)]
 
@@ -129,7 +129,8 @@ def random_generator(seed: int, purpose: str, round_index: int = 0) -> np.random
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_hash64(purpose), round_index)))
 
 
-def _check_size(size: int, num_images: int) -> None:
+def check_size(size: int, num_images: int) -> None:
+    """Raises QueryError if so many images cannot be asked for."""
     if size < 1:
         raise QueryError(f"query of {size} images: query_size must be at least 1")
     if size > num_images:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -22,10 +23,11 @@ from raylearn.detectors import check_detector
 from raylearn.errors import ClusterError, ConfigError, RaylearnError, RunFailedError, RunFolderError
 from raylearn.learning.jobs import Job, WorkResources, Workshop
 from raylearn.learning.store import Artifact, Store
-from raylearn.scoring.cluster import heavy_cpu_slots, num_gpus, ray_session, trial_resources
+from raylearn.scoring.cluster import heavy_cpu_slots, num_gpus, num_local_cpus, ray_session, trial_resources
 from raylearn.scoring.lock import locked
 from raylearn.scoring.pipeline import cause_line
 from raylearn.sweep.grid import Trial, num_rounds, trials
+from raylearn.sweep.plan import SweepPlan, plan_sweep
 from raylearn.sweep.results import write_tables
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 
@@ -114,6 +116,39 @@ def run_experiment(
     return Outcome(
         sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, max(0, len(rows) - trained), failed
     )
+
+
+def plan_experiment(experiment: Experiment, run_folder: Path, console: Console) -> SweepPlan:
+    """What `run_experiment` would do, told and not done; nothing is written.
+
+    Raises:
+        InputError: the experiment cannot be run as it is written, or the folder holds another.
+    """
+    _refuse_another(run_folder, experiment)
+    with TemporaryDirectory() as folder:
+        dataset = open_dataset(experiment, Path(folder))
+    plan = plan_sweep(trials(experiment), Bench.of(experiment, dataset), Store(run_folder / "store"))
+    lines = [f"{experiment.name}: {plan.num_trials} trials of {plan.num_rounds} rounds in all"]
+    lines += [
+        f"{kind}: {work.wanted} wanted, {work.shared} certainly shared, {work.made} in the store, "
+        f"at most {work.left} left"
+        for kind, work in plan.work.items()
+    ]
+    at_once = max(1, num_local_cpus() // experiment.resources.training_cpus)
+    if plan.seconds is None:
+        lines.append("time: not known before one of each was made; start the run, stop it with Ctrl+C, and ask again")
+    else:
+        lines.append(
+            f"time: at most {_hours(plan.seconds)} one after the other, {_hours(plan.seconds / at_once)} with "
+            f"{at_once} at once, by what the finished ones took"
+        )
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return plan
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"
 
 
 def _make_folder(run_folder: Path) -> Path:

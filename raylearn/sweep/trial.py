@@ -103,11 +103,11 @@ class Bench:
             batch_size=section.batch_size,
         )
 
-    def query(self, arm: Arm, ledger: Artifact | None, pool: Pool, seed: int, round_index: int) -> Query:
+    def query(self, arm: Arm, ledger: Artifact | None, pool: Pool, seed: int) -> Query:
         assert arm.query_size is not None  # full_data has one round and never asks
         if ledger is None:
             unlabelled = [image.image_id for image in pool.unlabelled_images]
-            return query_at_random(unlabelled, arm.query_size, seed, round_index)
+            return query_at_random(unlabelled, arm.query_size, seed)
         found = Ledger.read(ledger.folder)
         counts = pool.class_counts(self.dataset.num_classes)
         scores = image_scores(arm, found, counts, self.experiment.arms.weight_cap)
@@ -137,7 +137,7 @@ def run_trial(trial: Trial, bench: Bench, make: Callable[[Job], Artifact]) -> It
             score=lambda model, pool, index: (
                 make(bench.scoring(model, pool, seed, index)) if arm.needs_scores else None
             ),
-            query=lambda ledger, pool, index: bench.query(arm, ledger, pool, seed, index),
+            query=lambda ledger, pool: bench.query(arm, ledger, pool, seed),
         ):
             done = finished.index
             yield finished

@@ -30,7 +30,7 @@ class Lab:
         self.log.append(f"score {''.join(name[0] for name in unlabelled)} with {model} for round {index}")
         return unlabelled
 
-    def query(self, scores: list[str], pool: Pool, index: int) -> Query:  # noqa: ARG002
+    def query(self, scores: list[str], pool: Pool) -> Query:  # noqa: ARG002
         """The last two of the alphabet."""
         chosen = tuple(scores[:-3:-1])
         self.log.append(f"query {''.join(name[0] for name in chosen)}")

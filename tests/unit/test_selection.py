@@ -164,24 +164,37 @@ def test_a_query_larger_than_the_ledger_is_refused(ledger):
 
 
 def test_a_random_query_needs_no_ledger_and_says_that_chance_chose():
-    query = query_at_random(IDS, 3, seed=0, round_index=1)
+    query = query_at_random(IDS, 3, seed=0)
     assert isinstance(query, Query)
     assert len(set(query.image_ids)) == 3
     assert set(query.image_ids) <= set(IDS)
     assert query.scores == (0, 0, 0)
 
 
-def test_a_random_query_is_decided_by_seed_and_round_and_not_by_file_order():
-    def draw(ids=IDS, seed=0, round_index=1):
-        return query_at_random(ids, 6, seed, round_index).image_ids
+def test_a_random_query_is_decided_by_the_seed_and_not_by_file_order():
+    assert query_at_random(IDS, 6, seed=0) == query_at_random(IDS[::-1], 6, seed=0)
+    assert query_at_random(IDS, 6, seed=0) != query_at_random(IDS, 6, seed=1)
 
-    assert draw() == draw(IDS[::-1])
-    assert len({draw(), draw(seed=1), draw(round_index=2)}) == 3
+
+def test_random_queries_of_any_size_have_labelled_the_same_images_where_their_budgets_meet():
+    large = query_at_random(IDS, 6, seed=0).image_ids
+    small = []
+    for _ in range(3):
+        small += query_at_random([name for name in IDS if name not in small], 2, seed=0).image_ids
+    assert tuple(small) == large
+
+
+def test_every_image_is_as_likely_to_be_drawn_as_any_other():
+    counts = dict.fromkeys(IDS, 0)
+    for seed in range(1200):
+        for name in query_at_random(IDS, 3, seed).image_ids:
+            counts[name] += 1
+    assert sum((count - 300) ** 2 / 300 for count in counts.values()) < 31.3  # chi squared, 11 degrees, p = .001
 
 
 def test_a_random_query_larger_than_the_pool_is_refused():
     with pytest.raises(QueryError, match="query of 13 images, but only 12 are unlabelled"):
-        query_at_random(IDS, 13, seed=0, round_index=1)
+        query_at_random(IDS, 13, seed=0)
 
 
 # What is scored
@@ -204,7 +217,7 @@ def test_the_scored_part_is_shared_by_the_arms_of_a_seed_and_drawn_anew_every_ro
 
 
 def test_the_scored_part_is_not_the_random_query():
-    drawn = query_at_random(IDS, 5, seed=0, round_index=1).image_ids
+    drawn = query_at_random(IDS, 5, seed=0).image_ids
     assert set(drawn) != set(scored_subset(IDS, 5, seed=0, round_index=1))
 
 

@@ -1,0 +1,126 @@
+"""What a run would do, told without doing any of it: from the experiment, the data set and the store alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from raylearn.learning.jobs import Job
+from raylearn.learning.store import Artifact, Store
+from raylearn.sweep.grid import Trial, num_rounds
+from raylearn.sweep.trial import Bench, run_trial
+
+
+@dataclass(frozen=True)
+class Work:
+    """Pieces of work of one kind.
+
+    Args:
+        wanted: by all trials together, shared or not.
+        shared: of those, certainly the same as another that is wanted too.
+        made: distinct ones that are in the store.
+        seconds_each: how long one takes, by those in the store; None where there is none.
+    """
+
+    wanted: int
+    shared: int
+    made: int
+    seconds_each: float | None
+
+    @property
+    def left(self) -> int:
+        """How many are to be made, at most: queries that are not known yet may turn out to choose the same images."""
+        return self.wanted - self.shared - self.made
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """All work of an experiment.
+
+    Args:
+        num_trials: arms times seeds.
+        num_rounds: of all of them.
+        work: by kind: trainings, evaluations, scoring passes.
+    """
+
+    num_trials: int
+    num_rounds: int
+    work: Mapping[str, Work]
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all work that is left, one piece after the other; None where a kind of it was never measured here."""
+        total = 0.0
+        for work in self.work.values():
+            if work.left and work.seconds_each is None:
+                return None
+            total += work.left * (work.seconds_each or 0.0)
+        return total
+
+
+def plan_sweep(wanted: Sequence[Trial], bench: Bench, store: Store) -> SweepPlan:
+    """Looks as far ahead as can be seen: to the first query of an arm that depends on a model not yet trained."""
+    seen = _Seen(store)
+    for trial in wanted:
+        seen.look(trial, bench)
+    num_images = [images for trial in wanted for images in _num_images(trial, bench)]
+    num_scored = sum(num_rounds(bench.experiment, trial.arm) - 1 for trial in wanted if trial.arm.needs_scores)
+    training = seen.work("training", len(num_images))
+    if training.made:
+        # The time of a training goes with its images; which are left is not known, so the mean of all stands for them.
+        made = [artifact.facts["num_images"] for (kind, _), artifact in seen.made.items() if kind == "training"]
+        training = replace(
+            training, seconds_each=(training.seconds_each or 0.0) * float(np.mean(num_images) / np.mean(made))
+        )
+    return SweepPlan(
+        len(wanted),
+        len(num_images),
+        {
+            "trainings": training,
+            "evaluations": seen.work("evaluation", len(num_images)),
+            "scoring passes": seen.work("ledger", num_scored),
+        },
+    )
+
+
+def _num_images(trial: Trial, bench: Bench) -> list[int]:
+    """Labelled images in every round of a trial."""
+    if trial.arm.query_size is None:
+        return [len(bench.dataset.pool)]
+    rounds = range(num_rounds(bench.experiment, trial.arm))
+    return [bench.experiment.initial_size + index * trial.arm.query_size for index in rounds]
+
+
+class _NotKnownError(Exception):
+    """What comes next is decided by a ledger that is not there."""
+
+
+@dataclass
+class _Seen:
+    """Every piece of work that is certain to be wanted, by kind and key."""
+
+    store: Store
+    times: dict[tuple[str, str], int] = field(default_factory=dict)
+    made: dict[tuple[str, str], Artifact] = field(default_factory=dict)
+
+    def look(self, trial: Trial, bench: Bench) -> None:
+        try:
+            for _ in run_trial(trial, bench, self._artifact):
+                pass
+        except _NotKnownError:
+            return
+
+    def _artifact(self, job: Job) -> Artifact:
+        name = (job.kind, job.key)
+        self.times[name] = self.times.get(name, 0) + 1
+        found = self.made.get(name) or self.store.find(*name)
+        if found:
+            self.made[name] = found
+        elif job.kind == "ledger":
+            raise _NotKnownError
+        return found or Artifact(job.key, self.store.root / job.kind / job.key, {})
+
+    def work(self, kind: str, wanted: int) -> Work:
+        times = [count for (of, _), count in self.times.items() if of == kind]
+        seconds = [float(artifact.facts["seconds"]) for (of, _), artifact in self.made.items() if of == kind]
+        return Work(wanted, sum(times) - len(times), len(seconds), float(np.mean(seconds)) if seconds else None)
