@@ -1,6 +1,7 @@
 """The commands: each one call into a room below, with errors in one line and an exit code that says whose they are."""
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -340,6 +341,30 @@ def check(file: _File, overrides: _Overrides = None) -> None:
         f"{file}: fine; {len(dataset.pool)} images in the pool, {len(dataset.test)} held out, classes "
         f"{', '.join(dataset.class_names)}"
     )
+
+
+@app.command()
+def doctor(
+    storage: Annotated[
+        str, typer.Argument(metavar="[STORAGE]", help="Where runs and ledgers are to go: a folder, or an address.")
+    ] = "runs",
+    address: _Address = None,
+) -> None:
+    """Say what is wrong with this machine or a cluster before a sweep does: Ray, GPUs, versions, storage, memory.
+
+    Exit code 1 if there is a problem; warnings alone end in 0.
+
+    Example: raylearn doctor s3://farm-runs/2026 --address auto
+    """
+    from raylearn.sweep.doctor import examine
+
+    problems = 0
+    for finding in examine(address or os.environ.get("RAY_ADDRESS"), storage):
+        typer.echo(f"{finding.level + ':':9}{finding.text}")
+        problems += finding.level == "problem"
+    if problems:
+        raise RaylearnError(f"{problems} problems, listed above")
+    typer.echo("fine: a sweep can run here")
 
 
 @app.command()

@@ -25,7 +25,7 @@ EXPERIMENT: dict[str, Any] = {
     "budget": 2,
     "arms": {"query_size": [1], "controls": ["random"]},
 }
-COMMANDS = ["run", "score", "query", "compare", "report", "check", "schema"]
+COMMANDS = ["run", "score", "query", "compare", "report", "check", "doctor", "schema"]
 
 
 class ReachedTheDetectorError(Exception):
@@ -360,6 +360,13 @@ def test_help_lists_every_command_and_where_to_begin(capsys):
 def test_every_command_is_tested_here():
     found = [info.name or info.callback.__name__ for info in app.registered_commands if info.callback]
     assert set(found) == set(COMMANDS)
+
+
+def test_the_doctor_ends_in_exit_code_1_if_there_is_a_problem(capsys):
+    assert call("doctor", "e.yaml") == 1
+    told = capsys.readouterr()
+    assert told.out.startswith("problem: storage: e.yaml")
+    assert told.err == "error: 1 problems, listed above\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
