@@ -251,7 +251,12 @@ def _run_on_ray(
     experiment = bench.experiment
     num_trials = min(experiment.resources.max_trials_at_once, len(missing))
     resources = _resources(experiment, num_trials, address)
-    workshop = ray.remote(Workshop).options(num_cpus=0, max_concurrency=10_000).remote(store.root, resources)
+    # It has no memory but the store's: one that dies with its process or node begins anew, and is asked again.
+    workshop = (
+        ray.remote(Workshop)
+        .options(num_cpus=0, max_concurrency=10_000, max_restarts=-1, max_task_retries=-1)
+        .remote(store.root, resources)
+    )
     rounds = sum(num_rounds(experiment, trial.arm) for trial in missing)
     with SweepProgress(len(missing), rounds, console) as progress:
         grid = tune.Tuner(
@@ -265,7 +270,9 @@ def _run_on_ray(
                 storage_path=str(store.root.parent.resolve()),
                 verbose=0,
                 callbacks=[progress],
-                failure_config=tune.FailureConfig(max_failures=2),
+                failure_config=tune.FailureConfig(
+                    max_failures=8
+                ),  # machines go; what fails by itself is told, not raised
             ),
         ).fit()
         trained = progress.trained
