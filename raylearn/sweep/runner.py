@@ -97,7 +97,7 @@ def run_experiment(
         failed: dict[str, str] = {}
         if missing:
             with ray_session(address):
-                trained, failed = _run_on_ray(missing, bench, store, console, address)
+                trained, failed = run_trials(missing, bench, store, console, address)
         rounds |= {trial: done for trial in missing if (done := _replay(trial, bench, store)) is not None}
         finished = {trial: rounds[trial] for trial in wanted if trial in rounds}
         for trial in wanted:
@@ -238,7 +238,7 @@ def _resources(experiment: Experiment, num_trials: int, address: str | None) -> 
     )
 
 
-def _run_on_ray(
+def run_trials(
     missing: Sequence[Trial], bench: Bench, store: Store, console: Console, address: str | None
 ) -> tuple[int, dict[str, str]]:
     """Runs trials as Tune trials; returns how many trainings were done, and the failed trials with their causes."""
@@ -270,9 +270,8 @@ def _run_on_ray(
                 storage_path=str(store.root.parent.resolve()),
                 verbose=0,
                 callbacks=[progress],
-                failure_config=tune.FailureConfig(
-                    max_failures=8
-                ),  # machines go; what fails by itself is told, not raised
+                # for machines that go; what fails by itself is told, not raised
+                failure_config=tune.FailureConfig(max_failures=8),
             ),
         ).fit()
         trained = progress.trained

@@ -1,5 +1,6 @@
 """Whole experiments on a real Ray, small ones."""
 
+import itertools
 import json
 import os
 import re
@@ -13,8 +14,12 @@ import pytest
 
 from raylearn.config import Experiment
 from raylearn.errors import RunFailedError
-from raylearn.learning.store import Store
+from raylearn.learning.jobs import Job, WorkResources
+from raylearn.learning.store import Artifact, Store
 from raylearn.sweep.grid import num_rounds, trials
+from raylearn.sweep.results import result_row
+from raylearn.sweep.runner import open_dataset
+from raylearn.sweep.trial import Bench, run_trial
 
 CONTENT = {
     "name": "small",
@@ -123,6 +128,29 @@ def test_a_longer_run_elsewhere_finds_the_same_queries(finished: tuple[Path, str
     theirs = _rows(finished[0], "queries")
     wanted = {row["trial"] for row in ours}
     assert [row for row in theirs if row["trial"] in wanted] == ours
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_sharing_changes_no_number(finished: tuple[Path, str], tmp_path: Path) -> None:
+    """Trials that make everything themselves, with no store to share by, have the rows of those that shared."""
+    folder, _ = finished
+    experiment = Experiment.model_validate(CONTENT)
+    bench = Bench.of(experiment, open_dataset(experiment, folder / "data"))
+    shared = _without_seconds(folder)
+    made = itertools.count()
+
+    def alone(job: Job) -> Artifact:
+        own = tmp_path / str(next(made))
+        own.mkdir()
+        return Artifact(job.key, own, {**job.run(own, WorkResources(1, 0, 1, None)), "seconds": 0})
+
+    for trial in trials(experiment):
+        if trial.arm.strategy == "uncertainty":
+            for done in itertools.islice(run_trial(trial, bench, alone), 2):
+                row = result_row(trial, done, num_classes=6, reused=False)
+                (theirs,) = (r for r in shared if (r["trial"], r["round"]) == (trial.name, done.index))
+                differing = {name for name in theirs if row[name] != theirs[name]}
+                assert differing <= {"reused"}
 
 
 def test_a_torn_checkpoint_is_made_again(finished: tuple[Path, str]) -> None:
