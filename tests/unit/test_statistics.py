@@ -1,0 +1,266 @@
+"""Verdicts on arms: areas, intervals, corrections, and how often they are right in experiments made up by chance."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from raylearn.report.statistics import ALPHA, OUTCOMES, ArmStatistics, class_balance, compare, holm, step_area, step_end
+from raylearn.report.summary import ArmKey, Round
+
+RANDOM = ArmKey("random", query_size=10)
+BOX_COUNT = ArmKey("box_count", query_size=10)
+FULL = ArmKey("full_data")
+AREA, BOX_AREA, LAST = OUTCOMES
+
+
+def arm(name: str, query_size: int = 10) -> ArmKey:
+    return ArmKey("uncertainty", name, "sum", "none", "background", query_size)
+
+
+def curve(key: ArmKey, seed: int, values: Sequence[float | None], boxes: Sequence[int] | None = None) -> list[Round]:
+    """Rounds of 10 images each, with 5 boxes an image unless boxes are given."""
+    return [
+        Round(
+            f"{key}-{seed}",
+            key,
+            seed,
+            index,
+            10 * (index + 1),
+            boxes[index] if boxes else 50 * (index + 1),
+            value,
+            value,
+        )
+        for index, value in enumerate(values)
+    ]
+
+
+def only(found: Sequence[ArmStatistics], key: ArmKey) -> ArmStatistics:
+    (one,) = (entry for entry in found if entry.key == key)
+    return one
+
+
+def difference(found: Sequence[ArmStatistics], key: ArmKey, outcome: str, control: str = "random") -> Any:
+    (one,) = (d for d in only(found, key).differences if (d.outcome, d.control) == (outcome, control))
+    return one
+
+
+# Areas
+
+
+def test_a_step_area_weighs_each_model_by_the_budget_it_served_for() -> None:
+    assert step_area([10, 20, 40], [0.1, 0.3, 0.7], end=60) == pytest.approx((1 * 0.1 + 2 * 0.3 + 2 * 0.7) / 5)
+    assert step_area([10, 20, 40], [0.1, 0.3, 0.7], end=30) == pytest.approx((0.1 + 0.3) / 2)
+    assert step_area([10, 10, 20], [0.1, 0.9, 0.5], end=20) == pytest.approx(0.9)  # a query without boxes costs none
+    assert step_area([10, 20], [0.1, 0.3], end=10) is None
+
+
+def test_the_last_model_holds_for_as_long_as_the_one_before() -> None:
+    assert step_end([10, 20, 40]) == 60
+    assert step_end([10]) == 10
+
+
+def test_over_images_every_round_counts_the_same() -> None:
+    found = compare(curve(RANDOM, 0, [0.1, 0.2, 0.6]))
+    assert only(found, RANDOM).outcomes == {
+        AREA: {0: pytest.approx(0.3)},
+        BOX_AREA: {0: pytest.approx(0.3)},
+        LAST: {0: 0.6},
+    }
+
+
+def test_over_boxes_the_arms_of_a_seed_are_measured_over_a_range_that_all_of_them_paid_for() -> None:
+    greedy = arm("entropy")
+    found = compare(
+        [*curve(RANDOM, 0, [0.1, 0.2, 0.3], [50, 60, 70]), *curve(greedy, 0, [0.1, 0.5, 0.9], [50, 150, 250])]
+    )
+    # random ends at 80 boxes; until then the greedy arm has nothing better than the initial model
+    assert only(found, RANDOM).outcomes[BOX_AREA][0] == pytest.approx((0.1 + 0.2 + 0.3) / 3)
+    assert only(found, greedy).outcomes[BOX_AREA][0] == pytest.approx(0.1)
+    assert only(found, greedy).outcomes[AREA][0] == pytest.approx(0.5)
+
+
+def test_a_trial_that_ended_early_or_lacks_a_map_is_left_out() -> None:
+    rows = [
+        *curve(RANDOM, 0, [0.1, 0.2, 0.3]),
+        *curve(arm("margin"), 0, [0.1, 0.2]),
+        *curve(arm("entropy"), 0, [0.1, None, 0.3]),
+    ]
+    found = compare(rows)
+    assert (
+        only(found, arm("margin")).outcomes == only(found, arm("entropy")).outcomes == {name: {} for name in OUTCOMES}
+    )
+    assert not only(found, arm("margin")).differences
+
+
+# Holm
+
+
+def test_holm_by_hand() -> None:
+    corrected, levels = holm([0.01, 0.04, 0.03, 0.005])
+    assert corrected.tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert levels.tolist() == pytest.approx([0.05 / 3, 0.05 / 2, 0.05 / 2, 0.05 / 4])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_corrects_upwards_keeps_the_order_and_levels_agree_with_it(p_values: list[float]) -> None:
+    corrected, levels = holm(p_values)
+    assert (corrected >= p_values).all()
+    assert (np.diff(corrected[np.argsort(p_values, kind="stable")]) >= 0).all()
+    clear = np.abs(np.array(p_values) - levels) > 1e-12
+    assert ((corrected <= ALPHA) == (np.array(p_values) <= levels))[clear].all()
+
+
+# Verdicts
+
+
+def paired(values: Sequence[Sequence[float]], keys: Sequence[ArmKey]) -> list[Round]:
+    """(seeds, arms): the mAP of the second of two rounds."""
+    return [
+        row
+        for seed, of in enumerate(values)
+        for key, value in zip(keys, of, strict=True)
+        for row in curve(key, seed, [0.1, value])
+    ]
+
+
+def test_one_arm_against_random_is_scipys_paired_t_test() -> None:
+    values = np.array([[0.3, 0.33], [0.4, 0.45], [0.35, 0.36], [0.2, 0.24]])
+    found = difference(compare(paired(values, [RANDOM, arm("entropy")])), arm("entropy"), LAST)
+    expected = stats.ttest_rel(values[:, 1], values[:, 0])
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert found.verdict == "better"
+    assert found.in_words == "better than random: +0.033 (+0.005 to +0.060), 4 seeds"
+
+
+def test_an_interval_leaves_zero_out_exactly_when_there_is_a_verdict() -> None:
+    rng = np.random.default_rng(0)
+    keys = [RANDOM, *(arm(name) for name in "abcd")]
+    verdicts = set()
+    for _ in range(60):
+        values = 0.4 + rng.normal(0, 0.02, (5, 5)) + np.array([0, -0.06, -0.03, 0.03, 0.06])
+        for entry in compare(paired(values, keys)):
+            for found in entry.differences:
+                low, high = found.interval
+                verdicts.add(found.verdict)
+                assert {"better": low > 0, "worse": high < 0, "no evidence": low <= 0 <= high}[found.verdict]
+                assert (found.p <= ALPHA) == (found.verdict != "no evidence")
+    assert verdicts == {"better", "worse", "no evidence"}
+
+
+def test_with_one_seed_there_is_never_evidence() -> None:
+    found = difference(compare(paired([[0.1, 0.9]], [RANDOM, arm("entropy")])), arm("entropy"), LAST)
+    assert (found.verdict, found.interval, found.p) == ("no evidence", None, None)
+    assert found.in_words == "no evidence with 1 seed of a difference to random: +0.800"
+
+
+def test_arms_that_chose_the_same_images_do_not_differ() -> None:
+    found = difference(compare(paired([[0.3, 0.3], [0.5, 0.5]], [RANDOM, arm("entropy")])), arm("entropy"), LAST)
+    assert (found.verdict, found.interval, found.p) == ("no evidence", (0, 0), 1)
+
+
+def test_arms_are_compared_with_both_controls_of_their_own_query_size_only() -> None:
+    other = arm("entropy", query_size=20)
+    rows = paired([[0.2, 0.3, 0.4, 0.5]] * 2, [RANDOM, BOX_COUNT, arm("entropy"), other])
+    found = compare(rows)
+    assert {d.control for d in only(found, arm("entropy")).differences} == {"random", "box_count"}
+    assert {d.control for d in only(found, BOX_COUNT).differences} == {"random"}
+    assert not only(found, other).differences
+
+
+@given(st.permutations(paired([[0.3, 0.35, 0.2], [0.4, 0.42, 0.5]], [RANDOM, BOX_COUNT, arm("entropy")])))
+def test_the_order_of_the_rows_has_no_influence(rows: list[Round]) -> None:
+    def told(found: Sequence[ArmStatistics]) -> set[str]:
+        return {repr(entry) for entry in found}
+
+    assert told(compare(rows)) == told(compare(sorted(rows, key=repr)))
+
+
+@given(st.floats(-0.1, 0.1))
+def test_what_all_arms_gain_changes_no_difference(gain: float) -> None:
+    values = np.array([[0.3, 0.35], [0.4, 0.42], [0.3, 0.5]])
+    before, after = (
+        difference(compare(paired(v, [RANDOM, arm("entropy")])), arm("entropy"), LAST) for v in (values, values + gain)
+    )
+    assert before.values == pytest.approx(after.values)
+    assert before.verdict == after.verdict
+
+
+# What it costs to come near all data
+
+
+def test_the_cost_of_ninety_percent_of_all_data_is_the_first_round_that_has_it() -> None:
+    rows = [*curve(RANDOM, 0, [0.1, 0.46, 0.5]), *curve(FULL, 0, [0.5])]
+    reach = only(compare(rows), RANDOM).reach
+    assert reach is not None
+    assert (reach.images, reach.boxes, reach.num_reached, reach.num_seeds) == (20, 100, 1, 1)
+
+
+def test_a_seed_that_never_comes_there_is_counted_and_not_left_out() -> None:
+    bounds = [row for seed in range(3) for row in curve(FULL, seed, [0.5])]
+    slow = [*curve(RANDOM, 0, [0.1, 0.46]), *curve(RANDOM, 1, [0.1, 0.2]), *curve(RANDOM, 2, [0.1, 0.2])]
+    reach = only(compare([*bounds, *slow]), RANDOM).reach
+    assert reach is not None
+    assert (reach.images, reach.num_reached, reach.num_seeds) == (None, 1, 3)
+    assert only(compare(slow), RANDOM).reach is None
+
+
+# Class balance
+
+
+def test_class_balance_is_one_for_equal_counts_and_zero_for_one_class() -> None:
+    assert class_balance([5, 5, 5]) == pytest.approx(1)
+    assert class_balance([5, 0, 0]) == 0
+    assert class_balance([3, 1]) == pytest.approx(-(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25)))
+    assert class_balance([0, 0]) is None
+    assert class_balance([4]) is None
+
+
+# How often verdicts are right: 1000 experiments of 5 seeds each, with differences between seeds that arms share
+
+
+NUM_EXPERIMENTS, NUM_SEEDS, NOISE = 1000, 5, 0.02
+
+
+def share_with_a_verdict(num_arms: int, gain: float, wanted: Sequence[str]) -> float:
+    """The share of experiments in which an arm gets one of these verdicts on its last mAP against random."""
+    rng = np.random.default_rng(1)
+    keys = [RANDOM, *(arm(f"a{index}") for index in range(num_arms))]
+    hits = 0
+    for _ in range(NUM_EXPERIMENTS):
+        values = 0.4 + rng.normal(0, 0.1, (NUM_SEEDS, 1)) + rng.normal(0, NOISE, (NUM_SEEDS, num_arms + 1))
+        values[:, 1:] += gain
+        found = compare(paired(values.tolist(), keys))
+        hits += any(d.verdict in wanted for entry in found for d in entry.differences if d.outcome == LAST)
+    return hits / NUM_EXPERIMENTS
+
+
+def within(share: float, expected: float) -> bool:
+    """Whether a share fits a probability: 99.9 % of experiments do."""
+    low, high = stats.binom.interval(0.999, NUM_EXPERIMENTS, expected)
+    return bool(low <= share * NUM_EXPERIMENTS <= high)
+
+
+def test_random_under_another_name_is_told_apart_at_the_nominal_rate() -> None:
+    assert within(share_with_a_verdict(1, 0.0, ("better", "worse")), ALPHA)
+
+
+def test_with_four_arms_the_chance_of_any_false_verdict_is_not_higher() -> None:
+    assert (
+        share_with_a_verdict(4, 0.0, ("better", "worse"))
+        <= stats.binom.ppf(0.999, NUM_EXPERIMENTS, ALPHA) / NUM_EXPERIMENTS
+    )
+
+
+def test_a_planted_difference_is_found_at_the_power_that_theory_gives() -> None:
+    gain = 0.04
+    shift, freedom = gain / (math.sqrt(2) * NOISE) * math.sqrt(NUM_SEEDS), NUM_SEEDS - 1
+    power = stats.nct.sf(stats.t.isf(ALPHA / 2, freedom), freedom, shift)
+    assert 0.5 < power < 0.9
+    assert within(share_with_a_verdict(1, gain, ("better",)), power)
