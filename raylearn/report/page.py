@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from raylearn.errors import RunFolderError
 from raylearn.report import figures
+from raylearn.report.statistics import OUTCOMES, ArmStatistics, Difference, Reach, compare, conclusions
 from raylearn.report.summary import (
     Arm,
     Summary,
@@ -63,8 +64,10 @@ def write_report(run_folder: Path) -> Path:
     for name in INPUTS:
         if not (run_folder / name).is_file():
             raise RunFolderError(f"no {name} in {run_folder}: run '{_command(run_folder)}' first")
+    rounds = read_rounds(run_folder / "results.parquet")
     page = render(
-        summarise(read_rounds(run_folder / "results.parquet")),
+        summarise(rounds),
+        compare(rounds),
         _read_queries(run_folder / "queries.parquet"),
         _read_experiment(run_folder / "experiment.yaml"),
         _read_run(run_folder / "run.json"),
@@ -82,7 +85,9 @@ def write_report(run_folder: Path) -> Path:
     return path
 
 
-def render(summary: Summary, queries: Queries, experiment: Any, run: Mapping[str, Any]) -> str:
+def render(
+    summary: Summary, compared: Sequence[ArmStatistics], queries: Queries, experiment: Any, run: Mapping[str, Any]
+) -> str:
     """The page as text; the same input gives the same text."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -93,6 +98,7 @@ def render(summary: Summary, queries: Queries, experiment: Any, run: Mapping[str
         keep_trailing_newline=True,
     )
     environment.filters |= {"spread": spread_text, "seconds": seconds_text, "number": number_text}
+    environment.filters |= {"difference": difference_text, "cost": cost_text}
     dataset = _mapping(run.get("dataset"))
     styles = figures.arm_styles(summary.arms)
     ends = [value for arm in summary.learning if arm.last.map50_95 for value in arm.last.map50_95.values]
@@ -100,7 +106,9 @@ def render(summary: Summary, queries: Queries, experiment: Any, run: Mapping[str
     return environment.get_template("page.html.jinja").render(
         title=run.get("name") or _mapping(experiment).get("name") or "raylearn run",
         question=run.get("question") or _mapping(experiment).get("question"),
-        answers=answers(summary),
+        answers=[*answers(summary), *conclusions(compared)],
+        compared=compared,
+        outcomes=OUTCOMES,
         caution=caution(summary),
         summary=summary,
         few_arms=len(summary.arms) <= figures.FEW_ARMS,
@@ -160,6 +168,21 @@ def seconds_text(seconds: Any) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def difference_text(difference: Difference) -> str:
+    """As in `+0.031 (+0.010 to +0.052) better`."""
+    interval = f" ({difference.interval[0]:+.3f} to {difference.interval[1]:+.3f})" if difference.interval else ""
+    return f"{difference.mean:+.3f}{interval} {difference.verdict}".replace("-", "\u2212")
+
+
+def cost_text(reach: Reach | None, unit: str) -> str:
+    """A median cost; `not reached` where the median seed did not come there, with how many seeds did."""
+    if reach is None:
+        return "\u2013"
+    cost = getattr(reach, unit)
+    text = "not reached" if cost is None else number_text(cost)
+    return text if reach.num_reached == reach.num_seeds else f"{text} ({reach.num_reached} of {reach.num_seeds})"
 
 
 def number_text(value: float) -> str:

@@ -120,6 +120,38 @@ def compare(rounds: Iterable[Round]) -> tuple[ArmStatistics, ...]:
     return tuple(found)
 
 
+def conclusions(arms: Sequence[ArmStatistics]) -> list[str]:
+    """What may be said against random, a sentence for each query size and area."""
+    sentences = []
+    for size in dict.fromkeys(arm.key.query_size for arm in arms):
+        for outcome in ("area over images", "area over boxes"):
+            found = [
+                (arm.label, difference)
+                for arm in arms
+                if arm.key.query_size == size
+                for difference in arm.differences
+                if (difference.outcome, difference.control) == (outcome, "random")
+            ]
+            if not found:
+                continue
+            seeds = max(len(difference.seeds) for _, difference in found)
+            parts = []
+            for verdict in ("better", "worse"):
+                named = [f"{label} ({d.mean:+.3f})" for label, d in found if d.verdict == verdict]
+                parts += [f"{verdict}: {', '.join(named)}"] if named else []
+            open_arms = [label for label, d in found if d.verdict == "no evidence"]
+            if open_arms:
+                parts.append(
+                    "no evidence: " + (", ".join(open_arms) if len(open_arms) < 5 else f"{len(open_arms)} arms")
+                )
+            sentences.append(
+                f"{outcome.capitalize()} against random, query of {size}, {seeds} {'seed' if seeds == 1 else 'seeds'}: "
+                + "; ".join(parts)
+                + "."
+            )
+    return sentences
+
+
 def step_area(budgets: Sequence[float], values: Sequence[float], end: float) -> float | None:
     """Mean of a learning curve over a range of budget.
 

@@ -1,7 +1,7 @@
 """The numbers of a report: from the rows of results.parquet to arms, their curves and one plain answer."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,7 +88,6 @@ class Arm:
     Args:
         trials: their names, by seed.
         curve: one point per round, in order; at least one.
-        area: under mAP50-95 over images, divided by the images spanned, so that it is a mean mAP.
         lead: the last round's mAP50-95 minus random's in that round, seed by seed.
     """
 
@@ -97,7 +96,6 @@ class Arm:
     seeds: tuple[int, ...]
     trials: tuple[str, ...]
     curve: tuple[Point, ...]
-    area: Spread | None
     lead: Spread | None
 
     @property
@@ -194,22 +192,6 @@ def arm_labels(keys: Iterable[ArmKey]) -> dict[ArmKey, str]:
     return labels
 
 
-def area_under_curve(num_images: Sequence[float], values: Sequence[float | None]) -> float | None:
-    """Area by trapezoids, divided by the images spanned.
-
-    Args:
-        num_images: of each round, rising.
-        values: mAP of each round, as many.
-
-    Returns:
-        A mean mAP in [0, 1]; None with fewer than two rounds, a value missing, or images that do not rise.
-    """
-    known = [value for value in values if value is not None]
-    if len(known) < 2 or len(known) < len(values) or not np.all(np.diff(num_images) > 0):
-        return None
-    return float(np.trapezoid(known, num_images) / (num_images[-1] - num_images[0]))
-
-
 def answers(summary: Summary) -> list[str]:
     """What the run found, one sentence for each query size, since arms of unequal budgets cannot be ranked."""
     if not summary.arms:
@@ -223,7 +205,7 @@ def answers(summary: Summary) -> list[str]:
 
 
 def caution(summary: Summary) -> str:
-    """How far the answer can be trusted; tests of significance are not made here."""
+    """How far the answer can be trusted, before any test: `statistics.conclusions` says what is evidence."""
     if not summary.learning:
         return "There are no arms to compare."
     compared = max(len(summary.learning_with(size)) for size in summary.query_sizes)
@@ -293,32 +275,18 @@ def _arm(key: ArmKey, label: str, by_arm: Mapping[ArmKey, list[Round]]) -> Arm:
     by_round: dict[int, list[Round]] = {}
     for row in rows:
         by_round.setdefault(row.round, []).append(row)
-    # an arm that stopped early spans fewer images: its area would be another quantity
-    full_span = max(row.num_images for other in by_arm if _same_budget(key, other) for row in by_arm[other])
     return Arm(
         key=key,
         label=label,
         seeds=tuple(sorted({row.seed for row in rows})),
         trials=tuple(dict.fromkeys(row.trial for row in rows)),
         curve=tuple(_point(by_round[index]) for index in sorted(by_round)),
-        area=_spread(_trial_areas(rows, full_span)),
         lead=_lead(key, by_round[max(by_round)], by_arm),
     )
 
 
 def _same_budget(one: ArmKey, other: ArmKey) -> bool:
     return one.query_size == other.query_size and (one.strategy == "full_data") == (other.strategy == "full_data")
-
-
-def _trial_areas(rows: list[Round], full_span: int) -> list[float | None]:
-    by_trial: dict[str, list[Round]] = {}
-    for row in rows:
-        by_trial.setdefault(row.trial, []).append(row)
-    return [
-        area_under_curve([row.num_images for row in trial], [row.map50_95 for row in trial])
-        for trial in by_trial.values()
-        if trial[-1].num_images == full_span
-    ]
 
 
 def _lead(key: ArmKey, last: list[Round], by_arm: Mapping[ArmKey, list[Round]]) -> Spread | None:
@@ -366,17 +334,15 @@ def _answer(summary: Summary, query_size: int | None) -> str:
         return f"No arm with a query of {query_size} has a mAP50-95 in the last round."
     best, random = ended[0], next((arm for arm in ended if arm.is_random), None)
     ends = [f"{best.label} ended highest: mAP50-95 {_of_all_seeds(best, best.last.map50_95)} with {end:g} images"]
-    areas = [f"area under the curve {_of_all_seeds(best, best.area)}"] if best.area else []
     other, name = random, "random"
     if best.is_random:
         other = next((arm for arm in ended if not arm.is_random), None)
         name = f"next {other.label}" if other else ""
     if other:
         ends.append(f"{name} {_of_all_seeds(other, other.last.map50_95)}")
-        areas += [f"{name} {_of_all_seeds(other, other.area)}"] if areas and other.area else []
     elif not best.is_random:
-        areas.append("there is no random arm to compare it with")
-    return "; ".join(", ".join(part) for part in (ends, areas) if part) + "."
+        ends.append("there is no random arm to compare it with")
+    return ", ".join(ends) + "."
 
 
 def _of_all_seeds(arm: Arm, spread: Spread | None) -> str:

@@ -281,3 +281,12 @@ def test_seconds_are_written_for_people() -> None:
         "\u2013",
         "\u2013",
     ]
+
+
+def test_the_page_says_what_is_evidence_and_what_coming_near_all_data_cost(text: str) -> None:
+    told = Elements(text).text
+    # seed 0 and 1 lead by 0.1 and 0.12 in the last round: two seeds, an interval of t with one degree of freedom
+    assert "+0.110 (\u22120.017 to +0.237) no evidence" in told
+    assert "Area over images against random, query of 10, 2 seeds: no evidence: entropy · sum." in told
+    # all data has 0.5 with seed 0 only, and no arm comes to 0.45
+    assert "not reached (0 of 1)" in told

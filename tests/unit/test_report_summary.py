@@ -11,7 +11,6 @@ from raylearn.report.summary import (
     Round,
     Spread,
     answers,
-    area_under_curve,
     arm_labels,
     caution,
     read_rounds,
@@ -52,7 +51,7 @@ TWO_SEEDS = [
 ]
 
 
-def test_last_round_area_and_lead_are_those_computed_by_hand() -> None:
+def test_last_round_and_lead_are_those_computed_by_hand() -> None:
     arm = summarise(TWO_SEEDS).arms[0]
     assert arm.label == "entropy · sum"
     assert arm.last.map50_95 is not None
@@ -61,9 +60,6 @@ def test_last_round_area_and_lead_are_those_computed_by_hand() -> None:
     assert arm.last.map50_95.sd == pytest.approx(math.sqrt(2 * 0.02**2))
     assert arm.last.map50 is not None
     assert arm.last.map50.mean == pytest.approx(0.84)
-    # seed 0: (0.15 * 10 + 0.30 * 10) / 20; seed 1: (0.185 * 10 + 0.345 * 10) / 20
-    assert arm.area is not None
-    assert arm.area.values == pytest.approx((0.225, 0.265))
     # paired by seed: 0.40 - 0.30 and 0.44 - 0.36
     assert arm.lead is not None
     assert arm.lead.values == pytest.approx((0.10, 0.08))
@@ -89,25 +85,15 @@ def test_random_has_no_lead_over_itself() -> None:
     assert summarise(TWO_SEEDS).arms[1].lead is None
 
 
-def test_all_data_has_neither_area_nor_lead() -> None:
+def test_all_data_has_no_lead() -> None:
     bound = summarise(TWO_SEEDS).arms[2]
-    assert bound.area is None
     assert bound.lead is None
-
-
-def test_trial_that_stopped_early_has_no_area() -> None:
-    summary = summarise([*TWO_SEEDS, *rounds(ENTROPY, 2, [0.9, 0.9])])
-    assert summary.arms[0].area is not None
-    assert len(summary.arms[0].area.values) == 2
-    assert (summary.arms[0].seeds, summary.arms[0].last.num_seeds) == ((0, 1, 2), 2)
 
 
 def test_missing_map_is_left_out_of_the_mean_and_counted() -> None:
     summary = summarise([*rounds(RANDOM, 0, [0.1, None]), *rounds(RANDOM, 1, [0.1, 0.3])])
     arm = summary.arms[0]
     assert arm.last.map50_95 == Spread((0.3,))
-    assert arm.area is not None
-    assert arm.area.values == pytest.approx((0.2,))
     assert "0.300 (1 of 2)" in answers(summary)[0]
 
 
@@ -115,14 +101,6 @@ def test_lead_is_taken_from_random_of_the_same_query_size() -> None:
     large = ArmKey("uncertainty", "entropy", "sum", "none", "background", 20)
     summary = summarise([*TWO_SEEDS, *rounds(large, 0, [0.1, 0.5, 0.6])])
     assert next(arm for arm in summary.arms if arm.key == large).lead is None
-
-
-def test_area_needs_two_rounds_with_values_and_rising_images() -> None:
-    assert area_under_curve([10, 20, 40], [0.0, 0.2, 0.4]) == pytest.approx((0.1 * 10 + 0.3 * 20) / 30)
-    assert area_under_curve([10], [0.3]) is None
-    assert area_under_curve([10, 20, 30], [0.3, None, 0.4]) is None
-    assert area_under_curve([10, 10], [0.3, 0.4]) is None
-    assert area_under_curve([], []) is None
 
 
 def test_labels_name_query_size_and_probabilities_only_where_they_differ() -> None:
@@ -147,8 +125,7 @@ def test_labels_name_query_size_and_probabilities_only_where_they_differ() -> No
 def test_answer_names_the_highest_arm_random_and_the_bound() -> None:
     summary = summarise(TWO_SEEDS)
     assert [sentence.replace("\u00a0", " ") for sentence in answers(summary)] == [
-        "entropy · sum ended highest: mAP50-95 0.420 ± 0.028 with 30 images, random 0.330 ± 0.042; "
-        "area under the curve 0.245 ± 0.028, random 0.205 ± 0.007.",
+        "entropy · sum ended highest: mAP50-95 0.420 ± 0.028 with 30 images, random 0.330 ± 0.042.",
         "Training on all 10 images gives mAP50-95 0.500.",
     ]
     assert caution(summary) == "2 seeds; differences smaller than the spread are not evidence."

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from raylearn.report.statistics import ALPHA, OUTCOMES, ArmStatistics, class_balance, compare, holm, step_area, step_end
+from raylearn.report.statistics import (
+    ALPHA,
+    OUTCOMES,
+    ArmStatistics,
+    class_balance,
+    compare,
+    conclusions,
+    holm,
+    step_area,
+    step_end,
+)
 from raylearn.report.summary import ArmKey, Round
 
 RANDOM = ArmKey("random", query_size=10)
@@ -152,6 +162,18 @@ def test_an_interval_leaves_zero_out_exactly_when_there_is_a_verdict() -> None:
                 assert {"better": low > 0, "worse": high < 0, "no evidence": low <= 0 <= high}[found.verdict]
                 assert (found.p <= ALPHA) == (found.verdict != "no evidence")
     assert verdicts == {"better", "worse", "no evidence"}
+
+
+def test_conclusions_name_what_is_better_and_worse_and_count_the_rest() -> None:
+    rng = np.random.default_rng(2)
+    keys = [RANDOM, arm("entropy"), arm("margin"), arm("least_confidence")]
+    values = 0.4 + rng.normal(0, 0.01, (6, 4)) + np.array([0, 0.2, -0.2, 0])
+    images, boxes = conclusions(compare(paired(values.tolist(), keys)))
+    assert images.startswith("Area over images against random, query of 10, 6 seeds: better: entropy · sum (+0.1")
+    assert "; worse: margin · sum (-0.0" in images
+    assert images.endswith("; no evidence: least_confidence · sum.")
+    assert boxes.startswith("Area over boxes against random")
+    assert conclusions(compare(paired(values[:, 1:].tolist(), keys[1:]))) == []
 
 
 def test_with_one_seed_there_is_never_evidence() -> None:
