@@ -169,8 +169,8 @@ def test_conclusions_name_what_is_better_and_worse_and_count_the_rest() -> None:
     keys = [RANDOM, arm("entropy"), arm("margin"), arm("least_confidence")]
     values = 0.4 + rng.normal(0, 0.01, (6, 4)) + np.array([0, 0.2, -0.2, 0])
     images, boxes = conclusions(compare(paired(values.tolist(), keys)))
-    assert images.startswith("Area over images against random, query of 10, 6 seeds: better: entropy · sum (+0.1")
-    assert "; worse: margin · sum (-0.0" in images
+    assert images.startswith("Area over images against random, query of 10, 6 seeds: better: entropy · sum (+0.096)")
+    assert "; worse: margin · sum (-0.102)" in images
     assert images.endswith("; no evidence: least_confidence · sum.")
     assert boxes.startswith("Area over boxes against random")
     assert conclusions(compare(paired(values[:, 1:].tolist(), keys[1:]))) == []
