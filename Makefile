@@ -10,8 +10,8 @@ help:
 	@echo "make test    checks, unit tests and tests on a real local Ray"
 	@echo "make unit    unit tests only: seconds, no Ray"
 	@echo "make check   ruff, mypy and import-linter"
-	@echo "make bench   speed and memory against peers; twenty minutes, on a quiet machine"
-	@echo "make faults  twenty seeded kills of drivers, actors and nodes; ten minutes"
+	@echo "make bench   speed and memory against peers; an hour, on a quiet machine"
+	@echo "make faults  forty seeded kills of drivers, workers and nodes; half an hour"
 	@echo "make install only the virtual environment .venv"
 
 install: $(INSTALLED)
@@ -41,6 +41,8 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.scoring
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.query
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.scheduler
 
 faults: $(INSTALLED)
 	$(BIN)/pytest tests/faults -m long
