@@ -29,9 +29,9 @@ def reef(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="session")
 def trained(reef: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A YOLOv5n checkpoint that has learned something of the reef: half a minute on one core."""
-    from raylearn.detectors.base import TrainingSet
+    from raylearn.detectors.base import CHECKPOINT_FILE, TrainingSet
     from raylearn.learning.jobs import WorkResources
-    from raylearn.learning.training import CHECKPOINT_FILE, TrainingJob
+    from raylearn.learning.training import TrainingJob
 
     drawn = set(initial_set(reef, 56, random_generator(0, "initial set")))
     images = tuple(image for image in reef.pool if image.image_id in drawn)

@@ -10,6 +10,9 @@ import numpy as np
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.errors import DivergedError
 
+CHECKPOINT_FILE = "checkpoint.pt"
+"""What a trained detector is kept as, in a store and in the folder of a scoring pass."""
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:

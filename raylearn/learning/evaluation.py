@@ -11,11 +11,10 @@ import numpy as np
 
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.detectors import build_detector
-from raylearn.detectors.base import Detections, DetectorSettings
+from raylearn.detectors.base import CHECKPOINT_FILE, Detections, DetectorSettings
 from raylearn.errors import RaylearnError
 from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import artifact_key
-from raylearn.learning.training import CHECKPOINT_FILE
 from raylearn.scoring.cluster import torch_device
 from raylearn.scoring.reading import batches, read_image
 

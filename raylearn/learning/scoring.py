@@ -6,11 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from raylearn.detectors.base import DetectorSettings
+from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings
 from raylearn.errors import RaylearnError
 from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import artifact_key
-from raylearn.learning.training import CHECKPOINT_FILE
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, default_batch_size, score_manifest

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from raylearn.detectors import build_detector
-from raylearn.detectors.base import DetectorSettings, TrainingSet
+from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, TrainingSet
 from raylearn.errors import CheckpointError
 from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import artifact_key
 from raylearn.scoring.cluster import torch_device
-
-CHECKPOINT_FILE = "checkpoint.pt"
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from raylearn.data.storage import Folder
+from raylearn.detectors.base import CHECKPOINT_FILE
 from raylearn.errors import LedgerError
 from raylearn.scoring import ledger
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, describe_difference
 
 PLAN_FILE = "plan.json"
-CHECKPOINT_FILE = "checkpoint.pt"
 _KINDS = {
     "checkpoint": str,
     "class_names": list,

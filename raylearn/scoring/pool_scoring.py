@@ -13,7 +13,7 @@ from rich.console import Console
 
 from raylearn.data.storage import Folder, reason_of, redacted
 from raylearn.detectors import read_checkpoint
-from raylearn.detectors.base import DetectorSettings, Engine
+from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, Engine
 from raylearn.errors import CheckpointError, ClusterError, LedgerError, RaylearnError, RunFolderError
 from raylearn.scoring import ledger
 from raylearn.scoring.cluster import Machine, cpus_for_each, look_at_machines, ray_session
@@ -22,7 +22,6 @@ from raylearn.scoring.listing import list_pool
 from raylearn.scoring.lock import held
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
 from raylearn.scoring.pass_record import (
-    CHECKPOINT_FILE,
     Record,
     add_record,
     another_pass,

@@ -16,14 +16,10 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from tests.ray.test_run import CONTENT as SMALL
+
 CONTENT = {
-    "name": "small",
-    "dataset": {"format": "reef", "reef": {"num_pool": 40, "num_test": 12}},
-    "detector": {"image_size": 64},
-    "training": {"epochs": 1, "batch_size": 8, "options": {"mosaic": 0.0}},
-    "scoring": {"confidence": 0.0},
-    "initial_size": 8,
-    "budget": 8,
+    **SMALL,
     "arms": {"uncertainty": ["entropy"], "query_size": [4], "controls": ["random", "full_data"]},
     "seeds": [0, 1],
 }
