@@ -263,7 +263,9 @@ def run_trials(
             tune.with_resources(tune.with_parameters(_tune_trial, bench=bench, workshop=workshop), trial_resources()),
             param_space={"trial": tune.grid_search(list(missing))},
             tune_config=tune.TuneConfig(
-                max_concurrent_trials=num_trials, reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id
+                max_concurrent_trials=num_trials,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.config["trial"].name,  # what TensorBoard names a curve
             ),
             run_config=tune.RunConfig(
                 name="tune",

@@ -130,6 +130,13 @@ def test_a_longer_run_elsewhere_finds_the_same_queries(finished: tuple[Path, str
     assert [row for row in theirs if row["trial"] in wanted] == ours
 
 
+def test_tensorboard_finds_the_curve_of_every_trial_by_its_name(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    for trial in trials(Experiment.model_validate(CONTENT)):
+        (events,) = (folder / "tune" / trial.name).glob("events.out.tfevents.*")
+        assert b"ray/tune/map50_95" in events.read_bytes()
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_sharing_changes_no_number(finished: tuple[Path, str], tmp_path: Path) -> None:
     """Trials that make everything themselves, with no store to share by, have the rows of those that shared."""
