@@ -28,6 +28,7 @@ from raylearn.report.summary import (
     spread_text,
     summarise,
 )
+from raylearn.report.summary_file import write_summary
 
 INPUTS = ("results.parquet", "queries.parquet", "experiment.yaml", "run.json")
 TOP_OF_QUERY = 5
@@ -50,7 +51,7 @@ Queries = Mapping[tuple[str, int], list[tuple[str, float | None]]]
 
 
 def write_report(run_folder: Path) -> Path:
-    """Writes report.html from what a run left in its folder.
+    """Writes report.html and summary.csv from what a run left in its folder.
 
     Args:
         run_folder: holds results.parquet, queries.parquet, experiment.yaml and run.json.
@@ -65,9 +66,10 @@ def write_report(run_folder: Path) -> Path:
         if not (run_folder / name).is_file():
             raise RunFolderError(f"no {name} in {run_folder}: run '{_command(run_folder)}' first")
     rounds = read_rounds(run_folder / "results.parquet")
+    compared = compare(rounds)
     page = render(
         summarise(rounds),
-        compare(rounds),
+        compared,
         _read_queries(run_folder / "queries.parquet"),
         _read_experiment(run_folder / "experiment.yaml"),
         _read_run(run_folder / "run.json"),
@@ -78,6 +80,7 @@ def write_report(run_folder: Path) -> Path:
         # a name may hold half a surrogate pair, which no encoding can write
         aside.write_text(page, encoding="utf-8", errors="replace")
         os.replace(aside, path)
+        write_summary(compared, run_folder)
     except OSError as error:
         raise RunFolderError(f"{path} cannot be written ({error.strerror}): free or unlock the folder") from error
     finally:

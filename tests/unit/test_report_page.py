@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 from html.parser import HTMLParser
@@ -119,7 +120,7 @@ def test_same_run_gives_the_same_bytes_and_leaves_nothing_beside(tmp_path: Path,
     folder = run_folder(tmp_path, results=RESULTS[::-1])
     assert write_report(folder) == folder / "report.html"
     assert (folder / "report.html").read_text(encoding="utf-8") == text
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*INPUTS, "report.html"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*INPUTS, "report.html", "summary.csv"])
 
 
 def test_page_holds_no_script_and_no_handler(seen: Elements) -> None:
@@ -246,7 +247,7 @@ def test_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypa
     with pytest.raises(RunFolderError, match="No space left"):
         write_report(folder)
     assert (folder / "report.html").read_text() == "old"
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*INPUTS, "report.html"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*INPUTS, "report.html", "summary.csv"])
 
 
 @pytest.mark.parametrize(
@@ -290,3 +291,15 @@ def test_the_page_says_what_is_evidence_and_what_coming_near_all_data_cost(text:
     assert "Area over images against random, query of 10, 2 seeds: no evidence: entropy · sum." in told
     # all data has 0.5 with seed 0 only, and no arm comes to 0.45
     assert "not reached (0 of 1)" in told
+
+
+def test_the_summary_says_the_same_to_other_programs(tmp_path: Path) -> None:
+    write_report(run_folder(tmp_path / "run"))
+    with (tmp_path / "run" / "summary.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    (last,) = (row for row in rows if (row["arm"], row["outcome"]) == ("entropy · sum", "last mAP50-95"))
+    assert (last["seeds"], last["mean"], last["control"]) == ("2", "0.31", "random")
+    assert (last["difference"], last["verdict"]) == ("0.11", "no evidence")
+    assert float(last["low"]) == pytest.approx(0.11 - 12.706 * 0.01, abs=1e-4)
+    (cost,) = (row for row in rows if (row["arm"], row["outcome"]) == ("random", "images to 90 %"))
+    assert (cost["seeds"], cost["mean"]) == ("0 of 1", "")
