@@ -28,7 +28,7 @@ from raylearn.report.summary import (
     spread_text,
     summarise,
 )
-from raylearn.report.summary_file import write_summary
+from raylearn.report.summary_file import SUMMARY_FILE, summary_text
 
 INPUTS = ("results.parquet", "queries.parquet", "experiment.yaml", "run.json")
 TOP_OF_QUERY = 5
@@ -74,13 +74,16 @@ def write_report(run_folder: Path) -> Path:
         _read_experiment(run_folder / "experiment.yaml"),
         _read_run(run_folder / "run.json"),
     )
-    path = run_folder / "report.html"
-    aside = run_folder / f"report.html.{os.getpid()}.tmp"
+    _write_at_once(run_folder / SUMMARY_FILE, summary_text(compared))
+    return _write_at_once(run_folder / "report.html", page)
+
+
+def _write_at_once(path: Path, text: str) -> Path:
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         # a name may hold half a surrogate pair, which no encoding can write
-        aside.write_text(page, encoding="utf-8", errors="replace")
+        aside.write_text(text, encoding="utf-8", errors="replace")
         os.replace(aside, path)
-        write_summary(compared, run_folder)
     except OSError as error:
         raise RunFolderError(f"{path} cannot be written ({error.strerror}): free or unlock the folder") from error
     finally:

@@ -1,9 +1,8 @@
 """summary.csv: what the report's table of verdicts says, for other programs."""
 
 import csv
-import os
+import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -25,16 +24,13 @@ COLUMNS = (
 )
 
 
-def write_summary(arms: Sequence[ArmStatistics], run_folder: Path) -> Path:
-    """Writes summary.csv, at once: a row for every arm, outcome and control; numbers with six digits."""
-    path = run_folder / SUMMARY_FILE
-    aside = run_folder / f".{SUMMARY_FILE}.unfinished"
-    with aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(summary_rows(arms))
-    os.replace(aside, path)
-    return path
+def summary_text(arms: Sequence[ArmStatistics]) -> str:
+    """The file's text: a row for every arm, outcome and control; numbers with six digits."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(summary_rows(arms))
+    return text.getvalue()
 
 
 def summary_rows(arms: Sequence[ArmStatistics]) -> Iterator[dict[str, str]]:
