@@ -133,7 +133,7 @@ def _run(wanted: list[Any], bench: Bench, folder: Path, gpus: int) -> tuple[floa
     )
     start = time.perf_counter()
     try:
-        _, failed = run_trials(wanted, bench, Store(folder / "store"), Console(file=io.StringIO()), None)
+        _, failed = run_trials(wanted, bench, Store(folder / "store"), folder, Console(file=io.StringIO()), None)
     finally:
         ray.shutdown()
     return time.perf_counter() - start, failed

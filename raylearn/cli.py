@@ -63,6 +63,10 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; the same folder again goes on. Default: runs/<name>.")
     ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Folder of finished work, for several experiments to share. Default: in the run's folder."),
+    ] = None,
     address: _Address = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say how much work it is, what is shared and how long it takes.")
@@ -80,11 +84,11 @@ def run(
     experiment = load_experiment(file, overrides or ())
     folder = out or Path("runs") / experiment.name
     if plan:
-        plan_experiment(experiment, folder, Console())
+        plan_experiment(experiment, folder, Console(), store)
         return
     command = shlex.join(["raylearn", *sys.argv[1:]])
     console = Console()
-    outcome = run_experiment(experiment, folder, address=address, command=command, console=console)
+    outcome = run_experiment(experiment, folder, store_folder=store, address=address, command=command, console=console)
     page = write_report(folder)
     typer.echo(
         f"trainings: {outcome.trainings_wanted} wanted, {outcome.trainings_made} made now, "

@@ -64,24 +64,38 @@ def open_dataset(experiment: Experiment, folder: Path) -> Dataset:
 
 
 def run_experiment(
-    experiment: Experiment, run_folder: Path, *, address: str | None, command: str, console: Console
+    experiment: Experiment,
+    run_folder: Path,
+    *,
+    store_folder: Path | None = None,
+    address: str | None,
+    command: str,
+    console: Console,
 ) -> Outcome:
-    """Runs what is not yet in the run folder's store, then writes results.parquet, queries.parquet and run.json.
+    """Runs what is not yet in the store, then writes results.parquet, queries.parquet and run.json.
+
+    Args:
+        experiment: what to run.
+        run_folder: for the tables; the same again goes on.
+        store_folder: what was made by other experiments too; by default `store` in the run folder.
+        address: of a Ray cluster; None is RAY_ADDRESS, or a private Ray.
+        command: as it was typed.
+        console: for progress.
 
     Raises:
-        InputError: the experiment cannot be run as it is written, or the folder is not free for it.
+        InputError: the experiment cannot be run as it is written, or a folder is not free for it.
         RunFailedError: no trial came to its end.
     """
     started = datetime.now(UTC)
     address = address or os.environ.get("RAY_ADDRESS")
     run_folder = _make_folder(run_folder)
-    with locked(run_folder):
+    store = Store(_make_folder(store_folder or run_folder / "store"))
+    with locked(run_folder), locked(store.root):
         _refuse_another(run_folder, experiment)
         dataset = open_dataset(experiment, run_folder / "data")
         for note in dataset.notes:
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
         bench = Bench.of(experiment, dataset)
-        store = Store(run_folder / "store")
         store.clear_unfinished()
         wanted = trials(experiment)
         rounds = {trial: done for trial in wanted if (done := _replay(trial, bench, store)) is not None}
@@ -97,7 +111,7 @@ def run_experiment(
         failed: dict[str, str] = {}
         if missing:
             with ray_session(address):
-                trained, failed = run_trials(missing, bench, store, console, address)
+                trained, failed = run_trials(missing, bench, store, run_folder, console, address)
         rounds |= {trial: done for trial in missing if (done := _replay(trial, bench, store)) is not None}
         finished = {trial: rounds[trial] for trial in wanted if trial in rounds}
         for trial in wanted:
@@ -118,7 +132,9 @@ def run_experiment(
     )
 
 
-def plan_experiment(experiment: Experiment, run_folder: Path, console: Console) -> SweepPlan:
+def plan_experiment(
+    experiment: Experiment, run_folder: Path, console: Console, store_folder: Path | None = None
+) -> SweepPlan:
     """What `run_experiment` would do, told and not done; nothing is written.
 
     Raises:
@@ -127,7 +143,7 @@ def plan_experiment(experiment: Experiment, run_folder: Path, console: Console) 
     _refuse_another(run_folder, experiment)
     with TemporaryDirectory() as folder:
         dataset = open_dataset(experiment, Path(folder))
-    plan = plan_sweep(trials(experiment), Bench.of(experiment, dataset), Store(run_folder / "store"))
+    plan = plan_sweep(trials(experiment), Bench.of(experiment, dataset), Store(store_folder or run_folder / "store"))
     lines = [f"{experiment.name}: {plan.num_trials} trials of {plan.num_rounds} rounds in all"]
     lines += [
         f"{kind}: {work.wanted} wanted, {work.shared} certainly shared, {work.made} in the store, "
@@ -239,7 +255,7 @@ def _resources(experiment: Experiment, num_trials: int, address: str | None) -> 
 
 
 def run_trials(
-    missing: Sequence[Trial], bench: Bench, store: Store, console: Console, address: str | None
+    missing: Sequence[Trial], bench: Bench, store: Store, run_folder: Path, console: Console, address: str | None
 ) -> tuple[int, dict[str, str]]:
     """Runs trials as Tune trials; returns how many trainings were done, and the failed trials with their causes."""
     import ray
@@ -269,7 +285,7 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=str(store.root.parent.resolve()),
+                storage_path=str(run_folder),
                 verbose=0,
                 callbacks=[progress],
                 # for machines that go; what fails by itself is told, not raised

@@ -16,6 +16,7 @@ from raylearn.config import Experiment
 from raylearn.errors import RunFailedError
 from raylearn.learning.jobs import Job, WorkResources
 from raylearn.learning.store import Artifact, Store
+from raylearn.scoring.lock import locked
 from raylearn.sweep.grid import num_rounds, trials
 from raylearn.sweep.results import result_row
 from raylearn.sweep.runner import open_dataset
@@ -158,6 +159,18 @@ def test_sharing_changes_no_number(finished: tuple[Path, str], tmp_path: Path) -
                 (theirs,) = (r for r in shared if (r["trial"], r["round"]) == (trial.name, done.index))
                 differing = {name for name in theirs if row[name] != theirs[name]}
                 assert differing <= {"reused"}
+
+
+def test_another_experiment_makes_nothing_that_a_shared_store_holds(finished: tuple[Path, str], tmp_path: Path) -> None:
+    store = finished[0] / "store"
+    other = {**CONTENT, "name": "other", "arms": {**CONTENT["arms"], "controls": ["random"]}}
+    with locked(store), pytest.raises(AssertionError, match=rf"{store} is in use by .*{os.getpid()}"):
+        _run(other, tmp_path / "other", "--store", str(store))
+    assert " 0 made now" in _run(other, tmp_path / "other", "--store", str(store))
+    assert not (tmp_path / "other" / "store").exists()
+    assert {row["trial"] for row in _rows(tmp_path / "other", "results")} < {
+        row["trial"] for row in _rows(finished[0], "results")
+    }
 
 
 def test_a_torn_checkpoint_is_made_again(finished: tuple[Path, str]) -> None:
