@@ -274,14 +274,15 @@ def run_trials(
         .remote(store.root, resources)
     )
     rounds = sum(num_rounds(experiment, trial.arm) for trial in missing)
+    shared = {"by_name": {trial.name: trial for trial in missing}, "bench": bench, "workshop": workshop}
     with SweepProgress(len(missing), rounds, console) as progress:
         grid = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_tune_trial, bench=bench, workshop=workshop), trial_resources()),
-            param_space={"trial": tune.grid_search(list(missing))},
+            tune.with_resources(tune.with_parameters(_tune_trial, **shared), trial_resources()),
+            param_space={"trial": tune.grid_search(list(shared["by_name"]))},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=num_trials,
                 reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.config["trial"].name,  # what TensorBoard names a curve
+                trial_dirname_creator=lambda trial: trial.config["trial"],  # what TensorBoard names a curve
             ),
             run_config=tune.RunConfig(
                 name="tune",
@@ -296,16 +297,16 @@ def run_trials(
         failed = dict(progress.failed)
     for result in grid:
         if result.error and result.config:
-            failed[result.config["trial"].name] = cause_line(result.error)
+            failed[result.config["trial"]] = cause_line(result.error)
     return trained, failed
 
 
-def _tune_trial(config: Mapping[str, Any], bench: Bench, workshop: Any) -> None:
+def _tune_trial(config: Mapping[str, Any], by_name: Mapping[str, Trial], bench: Bench, workshop: Any) -> None:
     """A light driver: it holds no CPU and no GPU, and waits for what the workshop makes."""
     import ray
     from ray import tune
 
-    trial: Trial = config["trial"]
+    trial = by_name[config["trial"]]
     trained = 0
 
     def make(job: Job) -> Artifact:
