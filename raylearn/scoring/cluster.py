@@ -3,15 +3,18 @@
 import logging
 import math
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from raylearn import __version__
+from raylearn.data.storage import reason_of
 from raylearn.detectors import openvino_is_installed
 from raylearn.errors import ClusterError
 
+_CONNECT_SECONDS = 10.0
 _WAIT_SECONDS = 15.0  # between two lines that say what is waited for
 
 TRIAL_RESOURCE = "raylearn_trial"
@@ -25,6 +28,8 @@ def ray_session(address: str | None) -> Iterator[None]:
     Raises:
         ClusterError: no cluster answers at the address.
     """
+    if address:
+        _refuse_if_nobody_listens(address)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; unset, Ray warns of it
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # otherwise Tune prints a banner even when told to be silent
@@ -49,6 +54,16 @@ def ray_session(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _refuse_if_nobody_listens(address: str) -> None:
+    """Raises ClusterError if no port answers: Ray itself goes on trying for minutes. "auto" has no port to look at."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise ClusterError(f"cannot reach the Ray cluster at {address}: {reason_of(error)}") from error
 
 
 @contextmanager

@@ -161,10 +161,11 @@ def _choose(request: ScoreRequest, record: Record, machine: Machine, folder: Fol
         precision = "fp16" if machine.has_cuda else "fp32"
     if backend == "openvino" and not machine.has_openvino:
         raise ClusterError('backend openvino is not installed on the workers: pip install "raylearn[openvino]"')
-    if (backend, precision) == ("torch", "fp16") and not machine.has_cuda and request.precision == "auto":
+    if (backend, precision) == ("torch", "fp16") and not machine.has_cuda:
+        begun = f"{folder} was begun in fp16, which" if request.precision == "auto" else "--precision fp16"
         raise ClusterError(
-            f"{folder} was begun in fp16, which needs a GPU, and Ray has none that torch can use: go on where there is "
-            "one, or score into another folder with --out"
+            f"{begun} needs a GPU, and Ray has none that torch can use: go on where there is one, or score in fp32 "
+            "into another folder with --out"
         )
     num_actors = request.num_actors or machine.num_actors
     return ScoringPlan(
