@@ -69,7 +69,7 @@ def examine(address: str | None, storage: str) -> Iterator[Finding]:
         yield Finding("warning", "RAY_AUTH_MODE is not token: whoever reaches the cluster's ports can run code on it")
     try:
         folder = Folder.at(storage)
-        mark = f".doctor-{uuid.uuid4().hex}"
+        mark = f"doctor-{uuid.uuid4().hex}"
         folder.add(mark, b"driver")
     except RaylearnError as error:
         yield Finding("problem", f"storage: {error}")
