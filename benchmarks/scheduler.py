@@ -21,9 +21,10 @@ from benchmarks.tables import show
 from raylearn.config import Experiment
 from raylearn.data.pool import Pool
 from raylearn.data.reef import ReefSettings, read_reef
+from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
 from raylearn.learning.jobs import WorkResources
-from raylearn.learning.store import Artifact, Store, artifact_key
+from raylearn.learning.store import Artifact, DiskStore, artifact_key
 from raylearn.scoring import ledger
 from raylearn.scoring.cluster import TRIAL_RESOURCE
 from raylearn.sweep.grid import trials
@@ -42,23 +43,22 @@ class StandIn:
     image_ids: tuple[str, ...] = ()
     num_images: int = 0
 
-    def run(self, folder: Path, resources: WorkResources) -> Mapping[str, Any]:  # noqa: ARG002  a Job's signature
+    def run(self, folder: Folder, resources: WorkResources) -> Mapping[str, Any]:  # noqa: ARG002  a Job's signature
         began = time.time()
         time.sleep(self.seconds)
         if self.kind == "ledger":
             self._write(folder)
         return {**MEASURED, "num_images": self.num_images, "began": began, "ended": time.time()}
 
-    def _write(self, folder: Path) -> None:
+    def _write(self, folder: Folder) -> None:
         rng, count = np.random.default_rng(int(self.key[:8], 16)), len(self.image_ids)
         scores = [rng.random((rng.integers(1, 6), 6), dtype=np.float32) for _ in range(count)]
         found = [Detections(np.tile(np.float32([0, 0, 1, 1]), (len(rows), 1)), rows) for rows in scores]
         columns: dict[str, Any] = {"image_id": list(self.image_ids), "uri": list(self.image_ids)}
         columns |= {"width": [1] * count, "height": [1] * count}
         columns |= {"status": ["ok"] * count, "error_kind": [""] * count, "error": [""] * count}
-        target = ledger.Folder.at(folder)
-        ledger.add_part(target, 0, self.key, ledger.rows(columns, found, 6))
-        ledger.write_facts(target, {"num_parts": 1, "num_images": count})
+        ledger.add_part(folder, 0, self.key, ledger.rows(columns, found, 6))
+        ledger.write_facts(folder, {"num_parts": 1, "num_images": count})
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def main() -> None:
         bench = StandInBench(experiment, dataset, None, options.seconds)
         wanted = trials(experiment)
         seconds, failed = _run(wanted, bench, folder, options.gpus)
-        store = Store(folder / "store")
+        store = DiskStore(folder / "store")
         held = [_span(path) for kind in ("training", "evaluation") for path in sorted((store.root / kind).iterdir())]
         num_trainings = len(list((store.root / "training").iterdir()))
     assert not failed, failed
@@ -133,14 +133,16 @@ def _run(wanted: list[Any], bench: Bench, folder: Path, gpus: int) -> tuple[floa
     )
     start = time.perf_counter()
     try:
-        _, failed = run_trials(wanted, bench, Store(folder / "store"), folder, Console(file=io.StringIO()), None)
+        _, failed = run_trials(
+            wanted, bench, DiskStore(folder / "store"), Folder.at(folder), Console(file=io.StringIO()), None
+        )
     finally:
         ray.shutdown()
     return time.perf_counter() - start, failed
 
 
 def _span(folder: Path) -> tuple[float, float]:
-    artifact = Store(folder.parent.parent).find(folder.parent.name, folder.name)
+    artifact = DiskStore(folder.parent.parent).find(folder.parent.name, folder.name)
     assert artifact is not None
     return artifact.facts["began"], artifact.facts["ended"]
 

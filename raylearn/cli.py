@@ -61,11 +61,17 @@ def run(
     file: _File,
     overrides: _Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; the same folder again goes on. Default: runs/<name>.")
+        str | None,
+        typer.Option(
+            help="Folder of the run, or an address such as s3://bucket/prefix; the same again goes on. "
+            "Default: runs/<name>."
+        ),
     ] = None,
     store: Annotated[
-        Path | None,
-        typer.Option(help="Folder of finished work, for several experiments to share. Default: in the run's folder."),
+        str | None,
+        typer.Option(
+            help="Folder or address of finished work, for several experiments to share. Default: in the run's folder."
+        ),
     ] = None,
     address: _Address = None,
     plan: Annotated[
@@ -79,22 +85,25 @@ def run(
     Example: raylearn run experiments/quickstart.yaml training.epochs=10 --out runs/short
     """
     from raylearn.report.page import write_report
+    from raylearn.sweep.run_folder import on_disk
     from raylearn.sweep.runner import plan_experiment, run_experiment
 
     experiment = load_experiment(file, overrides or ())
-    folder = out or Path("runs") / experiment.name
+    folder = Folder(out or f"runs/{experiment.name}")
+    stored = Folder(store) if store else None
     if plan:
-        plan_experiment(experiment, folder, Console(), store)
+        plan_experiment(experiment, folder, Console(), stored)
         return
     command = shlex.join(["raylearn", *sys.argv[1:]])
     console = Console()
-    outcome = run_experiment(experiment, folder, store_folder=store, address=address, command=command, console=console)
-    page = write_report(folder)
+    outcome = run_experiment(experiment, folder, store_folder=stored, address=address, command=command, console=console)
+    with on_disk(folder) as files:
+        write_report(files)
     typer.echo(
         f"trainings: {outcome.trainings_wanted} wanted, {outcome.trainings_made} made now, "
         f"{outcome.trainings_reused} reused"
     )
-    typer.echo(f"results: {folder / 'results.parquet'}\nreport:  {page}")
+    typer.echo(f"results: {folder.address_of('results.parquet')}\nreport:  {folder.address_of('report.html')}")
     if outcome.failed:
         for name, cause in outcome.failed.items():
             typer.echo(f"failed: {name}: {cause}", err=True)
@@ -312,12 +321,18 @@ def _ledger_progress() -> Iterator[Callable[[int, int], None]]:
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart.")],
+    run_folder: Annotated[
+        str, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart, or its address.")
+    ],
 ) -> None:
     """Write the report of a run again, from its results.parquet and queries.parquet."""
     from raylearn.report.page import write_report
+    from raylearn.sweep.run_folder import on_disk
 
-    typer.echo(f"report:  {write_report(folder)}")
+    folder = Folder(run_folder)
+    with on_disk(folder) as files:
+        write_report(files)
+    typer.echo(f"report:  {folder.address_of('report.html')}")
 
 
 @app.command()

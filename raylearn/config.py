@@ -241,7 +241,11 @@ class ResourcesSection(_Section):
         None, ge=1, description="detector actors of a scoring pass; null: all GPUs, or 1"
     )
     gpus_per_task: float | None = Field(None, ge=0, description="GPUs of a training or actor; null: 1 if Ray has any")
-    max_trials_at_once: int = Field(16, ge=1, description="trials in flight; each waits most of the time")
+    max_trials_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="trials in flight, a process each; null: two per training at once, on a cluster 16 at least",
+    )
 
 
 class Experiment(_Section):

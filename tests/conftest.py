@@ -10,6 +10,7 @@ from hypothesis import settings
 from raylearn.data.dataset import Dataset
 from raylearn.data.pool import initial_set
 from raylearn.data.reef import ReefSettings, read_reef
+from raylearn.data.storage import Folder
 from raylearn.query.sampling import random_generator
 
 # The unit tests have twenty seconds; HYPOTHESIS_PROFILE=default searches longer.
@@ -48,8 +49,17 @@ def trained(reef: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     job = TrainingJob("yolov5n", IMAGE_SIZE, arguments, None, 0, TrainingSet(reef.class_names, images, truth))
     folder = tmp_path_factory.mktemp("trained")
-    job.run(folder, WorkResources(cpus=1, gpus=0, scoring_actors=1, cpu_slots=1))
+    job.run(Folder.at(folder), WorkResources(cpus=1, gpus=0, scoring_actors=1, cpu_slots=1))
     return folder / CHECKPOINT_FILE
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a small sweep that nothing happened to, and what it printed."""
+    from tests.small_sweep import CONTENT, run_sweep
+
+    folder = tmp_path_factory.mktemp("run") / "small"
+    return folder, run_sweep(CONTENT, folder)
 
 
 @pytest.fixture(scope="session")

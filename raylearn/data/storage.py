@@ -190,6 +190,10 @@ class Folder:
         base, mark, options = self.address.partition("?") if self.path is None else (self.address, "", "")
         return f"{base.rstrip('/')}/{name}{mark}{options}"
 
+    def below(self, name: str) -> "Folder":
+        """A folder in this one; on a disk it may not be there yet."""
+        return Folder(self.address_of(name))
+
     def open(self, name: str) -> Any:
         """A file for pyarrow to read at random.
 

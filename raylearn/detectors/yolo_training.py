@@ -102,7 +102,7 @@ def write_data_yaml(train: TrainingSet, folder: Path) -> Path:
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
     for index, image in enumerate(sorted(train.images, key=lambda image: image.image_id)):
-        _place(image, folder / "images" / f"{index:07d}{Path(image.uri).suffix.lower()}")
+        _place(image, folder / "images" / f"{index:07d}{Path(image.image_id).suffix.lower()}")
         (folder / "labels" / f"{index:07d}.txt").write_text(_label_rows(image, train.truth[image.image_id]))
     path = folder / "data.yaml"
     images = str(folder / "images")

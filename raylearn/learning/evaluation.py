@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from raylearn.data.dataset import GroundTruth, Image
+from raylearn.data.storage import Folder
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import CHECKPOINT_FILE, Detections, DetectorSettings
 from raylearn.errors import RaylearnError
 from raylearn.learning.jobs import WorkResources
-from raylearn.learning.store import artifact_key
+from raylearn.learning.store import Artifact, artifact_key
 from raylearn.scoring.cluster import torch_device
 from raylearn.scoring.reading import batches, read_image
 
@@ -115,8 +115,7 @@ class EvaluationJob:
     """Measures a trained model.
 
     Args:
-        training_key: decides the checkpoint.
-        training_folder: where the checkpoint is.
+        training: made the checkpoint.
         model: the detector's name.
         settings: what decides the detections.
         class_names: of the data set.
@@ -125,8 +124,7 @@ class EvaluationJob:
         fingerprint: of the data set; stands for images and truth in the key.
     """
 
-    training_key: str
-    training_folder: Path
+    training: Artifact
     model: str
     settings: DetectorSettings
     class_names: tuple[str, ...]
@@ -141,16 +139,17 @@ class EvaluationJob:
         return artifact_key(
             kind=self.kind,
             recipe=1,  # raise it when the code comes to measure otherwise
-            training=self.training_key,
+            training=self.training.key,
             settings=asdict(self.settings),
             dataset=self.fingerprint,
             versions={"faster-coco-eval": version("faster-coco-eval")},
         )
 
-    def run(self, folder: Path, resources: WorkResources) -> dict[str, Any]:  # noqa: ARG002  its result is its facts
+    def run(self, folder: Folder, resources: WorkResources) -> dict[str, Any]:  # noqa: ARG002  its result is its facts
         device = torch_device(resources.gpus)
         detector = build_detector(self.model, self.settings, device=device, num_threads=resources.cpus)
-        detector.load(self.training_folder / CHECKPOINT_FILE)
+        with self.training.on_disk() as training:
+            detector.load(training / CHECKPOINT_FILE)
         found: list[Detections] = []
         for start in range(0, len(self.images), _BATCH_SIZE):
             images = [

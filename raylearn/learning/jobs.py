@@ -5,9 +5,9 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
+from raylearn.data.storage import Folder
 from raylearn.errors import ClusterError
 from raylearn.learning.store import Artifact, Store
 
@@ -47,20 +47,20 @@ class Job(Protocol):
     @property
     def key(self) -> str: ...
 
-    def run(self, folder: Path, resources: WorkResources) -> Mapping[str, Any]:
+    def run(self, folder: Folder, resources: WorkResources) -> Mapping[str, Any]:
         """Does the work, writes its files into the folder, and returns facts that JSON can hold."""
         ...
 
 
-def run_and_store(job: Job, store_root: Path, resources: WorkResources, made_by: str) -> Artifact:
+def run_and_store(job: Job, store: Store, resources: WorkResources, made_by: str) -> Artifact:
     """Runs a job and adds its result to the store, with how long it took and which trial asked first."""
 
-    def make(folder: Path) -> dict[str, Any]:
+    def make(folder: Folder) -> dict[str, Any]:
         start = time.perf_counter()
         facts = job.run(folder, resources)
         return {**facts, "seconds": round(time.perf_counter() - start, 3), "made_by": made_by}
 
-    return Store(store_root).add(job.kind, job.key, make)
+    return store.add(job.kind, job.key, make)
 
 
 class Workshop:
@@ -71,8 +71,8 @@ class Workshop:
     come, first served.
     """
 
-    def __init__(self, store_root: Path, resources: WorkResources) -> None:
-        self._store = Store(store_root)
+    def __init__(self, store: Store, resources: WorkResources) -> None:
+        self._store = store
         self._resources = resources
         self._in_the_making: dict[tuple[str, str], asyncio.Task[Artifact]] = {}
         self._slots = _Slots(resources.cpu_slots)
@@ -96,14 +96,16 @@ class Workshop:
         import ray
 
         wanted = self._resources
-        if job.kind == "ledger":
+        if job.kind == "ledger" and wanted.scoring_actors > 1:
             # The pass itself only waits; its actors ask for what they need.
             cpus, options = wanted.scoring_actors, {"num_cpus": 0.0}
+        elif job.kind == "ledger":
+            cpus, options = 1, {"num_cpus": 0.0 if wanted.gpus else 1.0, "num_gpus": wanted.gpus}
         else:
             cpus, options = wanted.cpus, {"num_cpus": wanted.cpus, "num_gpus": wanted.gpus}
         task = ray.remote(run_and_store).options(scheduling_strategy="DEFAULT", **options)
         async with self._slots.hold(cpus):
-            artifact: Artifact = await task.remote(job, self._store.root, wanted, made_by)
+            artifact: Artifact = await task.remote(job, self._store, wanted, made_by)
         return artifact
 
 

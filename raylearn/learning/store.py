@@ -3,13 +3,18 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from raylearn.data.storage import Folder
+from raylearn.errors import StorageError
 
 _FACTS_FILE = "artifact.json"
 _log = logging.getLogger(__name__)
@@ -27,34 +32,81 @@ def artifact_key(**decisive: Any) -> str:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished piece of work: its files, and the facts of its making."""
+    """A finished piece of work.
+
+    Args:
+        key: of what decided it.
+        folder: where its files are.
+        facts: of its making.
+        files: name -> SHA-256.
+    """
 
     key: str
-    folder: Path
+    folder: Folder
     facts: Mapping[str, Any]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        """Its files on this machine's disk: where they are, or fetched for as long as they are needed.
+
+        Raises:
+            StorageError: they cannot be fetched, or are not those that were written.
+        """
+        if self.folder.path is not None:
+            yield self.folder.path
+            return
+        with TemporaryDirectory(prefix="raylearn-artifact-") as name:
+            for file, digest in self.files.items():
+                content = self.folder.read(file)
+                if content is None or hashlib.sha256(content).hexdigest() != digest:
+                    raise StorageError(
+                        f"{self.folder}/{file} is not what was written there: remove the {_FACTS_FILE} above it, and "
+                        "run again to make it anew"
+                    )
+                (Path(name) / file).write_bytes(content)
+            yield Path(name)
 
 
-class Store:
-    """A folder of artifacts, `<kind>/<key>/`, each whole or absent.
+Make = Callable[[Folder], Mapping[str, Any]]
+"""Writes files into an empty folder, and returns facts that JSON can hold."""
 
-    An artifact is written aside and renamed, so a crash leaves nothing that looks finished, and of two writers of one
-    key the later changes nothing.
-    """
+
+class Store(ABC):
+    """Artifacts by kind and key, each whole or absent; of two writers of one key the later changes nothing."""
+
+    @staticmethod
+    def at(folder: Folder) -> "Store":
+        return AddressStore(folder) if folder.path is None else DiskStore(folder.path)
+
+    @abstractmethod
+    def find(self, kind: str, key: str) -> Artifact | None:
+        """The artifact, or None. One that is not as it was written is put aside, with a warning."""
+
+    @abstractmethod
+    def add(self, kind: str, key: str, make: Make) -> Artifact:
+        """Lets `make` do the work, then makes the artifact visible at once."""
+
+    @abstractmethod
+    def clear_unfinished(self) -> None:
+        """Removes what killed makings left aside; only for whoever knows that nothing is in the making."""
+
+
+class DiskStore(Store):
+    """A folder of artifacts, `<kind>/<key>/`, each written aside and renamed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def clear_unfinished(self) -> None:
-        """Removes what killed makings left aside; only for whoever knows that nothing is in the making."""
         shutil.rmtree(self.root / "unfinished", ignore_errors=True)
 
     def find(self, kind: str, key: str) -> Artifact | None:
-        """The artifact, or None. One whose files are not as they were written is put aside, with a warning."""
         folder = self.root / kind / key
         try:
             record = json.loads((folder / _FACTS_FILE).read_text())
-            facts = dict(record["facts"])
-            damaged = [name for name, digest in record["files"].items() if _sha256(folder / name) != digest]
+            facts, files = dict(record["facts"]), dict(record["files"])
+            damaged = [name for name, digest in files.items() if _sha256(folder / name) != digest]
         except FileNotFoundError as error:
             if not folder.exists():
                 return None
@@ -65,20 +117,17 @@ class Store:
             aside = self.root / "damaged" / f"{kind}-{key}-{uuid.uuid4().hex[:8]}"
             aside.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(aside)
-            _log.warning("%s of %s %s is damaged: put aside in %s, and made again", damaged[0], kind, key[:12], aside)
+            _warn_of_damage(damaged[0], kind, key, aside)
             return None
-        return Artifact(key, folder, facts)
+        return Artifact(key, Folder(str(folder)), facts, files)
 
-    def add(self, kind: str, key: str, make: Callable[[Path], Mapping[str, Any]]) -> Artifact:
-        """Lets `make` write into an empty folder and return the facts, then makes the artifact visible at once."""
+    def add(self, kind: str, key: str, make: Make) -> Artifact:
         temporary = self.root / "unfinished" / uuid.uuid4().hex
         temporary.mkdir(parents=True)
         try:
-            facts = dict(make(temporary))
+            facts = dict(make(Folder(str(temporary))))
             files = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
-            (temporary / _FACTS_FILE).write_text(json.dumps({"files": files, "facts": facts}, indent=1, sort_keys=True))
-            for path in temporary.iterdir():
-                _flush_to_disk(path)
+            Folder(str(temporary)).add(_FACTS_FILE, _record(files, facts))
             final = self.root / kind / key
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -88,17 +137,62 @@ class Store:
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        found = self.find(kind, key)
-        if found is None:
-            raise OSError(f"{final} cannot be read back")
-        return found
+        return _read_back(self, kind, key, final)
+
+
+class AddressStore(Store):
+    """The same below an address such as s3://bucket/prefix, where nothing can be renamed.
+
+    Whoever makes an artifact puts its files under a name that nobody else has, `<kind>/<key>/<attempt>/`, and last,
+    with one request, `<kind>/<key>/artifact.json`, which says whose files count. What a killed making left is never
+    looked at. An object store keeps no torn files; the hashes are looked at when files are fetched.
+    """
+
+    def __init__(self, root: Folder) -> None:
+        self.root = root
+
+    def clear_unfinished(self) -> None:
+        """Nothing: it has names of its own, and to find it everything would have to be listed."""
+
+    def find(self, kind: str, key: str) -> Artifact | None:
+        folder = self.root.below(f"{kind}/{key}")
+        text = folder.read(_FACTS_FILE)
+        if text is None:
+            return None
+        try:
+            record = json.loads(text)
+            return Artifact(key, folder.below(str(record["attempt"])), dict(record["facts"]), dict(record["files"]))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            aside = f"{kind}-{key}-{uuid.uuid4().hex[:8]}.json"
+            self.root.below("damaged").add(aside, text)
+            folder.remove(_FACTS_FILE)
+            _warn_of_damage(_FACTS_FILE, kind, key, f"{self.root}/damaged/{aside}")
+            return None
+
+    def add(self, kind: str, key: str, make: Make) -> Artifact:
+        folder, attempt = self.root.below(f"{kind}/{key}"), uuid.uuid4().hex
+        own = folder.below(attempt)
+        facts = dict(make(own))
+        files = {name: hashlib.sha256(own.read(name) or b"").hexdigest() for name in sorted(own.sizes())}
+        folder.add(_FACTS_FILE, _record(files, facts, attempt=attempt))
+        return _read_back(self, kind, key, folder)
+
+
+def _record(files: Mapping[str, str], facts: Mapping[str, Any], **more: str) -> bytes:
+    return json.dumps({**more, "files": files, "facts": facts}, indent=1, sort_keys=True).encode()
+
+
+def _read_back(store: Store, kind: str, key: str, where: object) -> Artifact:
+    found = store.find(kind, key)
+    if found is None:
+        raise StorageError(f"{where} cannot be read back")
+    return found
+
+
+def _warn_of_damage(name: str, kind: str, key: str, aside: object) -> None:
+    _log.warning("%s of %s %s is damaged: put aside in %s, and made again", name, kind, key[:12], aside)
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from raylearn.data.storage import Folder
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, TrainingSet
 from raylearn.errors import CheckpointError
@@ -78,14 +80,17 @@ class TrainingJob:
             versions={name: version(name) for name in ("opencv-python", "torch", "ultralytics")},
         )
 
-    def run(self, folder: Path, resources: WorkResources) -> dict[str, Any]:
+    def run(self, folder: Folder, resources: WorkResources) -> dict[str, Any]:
         device = torch_device(resources.gpus)
         settings = DetectorSettings(self.image_size, confidence=0, iou=1, max_detections=1)  # of no use in training
         detector = build_detector(self.model, settings, self.arguments, device, num_threads=resources.cpus)
-        report = detector.fit(
-            self.train,
-            initial_weights=self.initial_weights.path if self.initial_weights else None,
-            seed=self.seed,
-            checkpoint=folder / CHECKPOINT_FILE,
-        )
+        with TemporaryDirectory(prefix="raylearn-checkpoint-") as name:
+            checkpoint = Path(name) / CHECKPOINT_FILE
+            report = detector.fit(
+                self.train,
+                initial_weights=self.initial_weights.path if self.initial_weights else None,
+                seed=self.seed,
+                checkpoint=checkpoint,
+            )
+            folder.add(CHECKPOINT_FILE, checkpoint.read_bytes())
         return {**report, "device": device, "num_images": len(self.train.images)}

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -216,9 +215,8 @@ class Ledger:
     facts: Mapping[str, Any]
 
     @classmethod
-    def read(cls, path: Path) -> "Ledger":
+    def read(cls, folder: Folder) -> "Ledger":
         """The whole of a finished ledger, ordered by image id."""
-        folder = Folder(str(path))
         facts = read_facts(folder)
         tables = [open_part(folder, part).read() for part in range(facts["num_parts"])]
         table = pa.concat_tables(tables).sort_by("image_id").combine_chunks()

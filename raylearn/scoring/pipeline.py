@@ -167,21 +167,22 @@ class ScorePart:
         return Part(number, counts, started, time.time(), f"{socket.gethostname()}:{os.getpid()}")
 
 
-def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, Any], folder: Path) -> PartCounts:
+def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, Any], folder: Folder) -> PartCounts:
     """Scores every image of the manifest and writes the ledger into `folder`.
+
+    With one actor there is nothing to deal out: this process scores, and no other has to start and load torch first.
 
     Args:
         manifest: at least one image.
         plan: how.
         facts: written into ledger.json beside the settings and the counts.
-        folder: exists, and is this pass's own.
+        folder: this pass's own; exists.
 
     Raises:
         RaylearnError: Ray lost a part, or a worker met an error.
         DivergedError: the model gives NaN.
     """
-    target = Folder.at(folder)
-    target.add(MANIFEST_FILE, manifest.to_buffer())
+    folder.add(MANIFEST_FILE, manifest.to_buffer())
     made_by = {
         **facts,
         "settings": asdict(plan.settings),
@@ -190,9 +191,10 @@ def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, An
         "num_parts": manifest.num_parts,
     }
     counts = NOTHING
-    for part in score_parts(range(manifest.num_parts), plan, target, key=manifest.hash):
+    score = score_parts if plan.num_actors > 1 else score_parts_here
+    for part in score(range(manifest.num_parts), plan, folder, manifest.hash):
         counts += part.counts
-    finish(target, manifest, counts, made_by)
+    finish(folder, manifest, counts, made_by)
     return counts
 
 
@@ -221,6 +223,21 @@ def score_parts(parts: Sequence[int], plan: ScoringPlan, folder: Folder, key: st
     return deal_out(parts, partial(_open_detector, plan), read, plan, folder, key)
 
 
+def score_parts_here(parts: Sequence[int], plan: ScoringPlan, folder: Folder, key: str) -> Iterator[Part]:
+    """`score_parts` in this process, which holds what one actor would ask for."""
+    read = partial(read_image, settings=plan.settings)
+    scorer = ScorePart(partial(_open_detector, plan), read, folder, key, plan.batch_size, _num_reading_threads(plan))
+    for number in parts:
+        (part,) = scorer({"number": np.array([number])})["part"]
+        if isinstance(part, RaylearnError):
+            raise part
+        yield part
+
+
+def _num_reading_threads(plan: ScoringPlan) -> int:
+    return max(2, cpus_beside_gpu(plan.gpus_per_actor) if plan.gpus_per_actor else int(plan.cpus_per_actor))
+
+
 def deal_out(
     parts: Sequence[int],
     open_detector: Callable[[], Detector],
@@ -240,14 +257,13 @@ def deal_out(
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # On a GPU a second part is begun before the first is done, so that the device never waits at the seam of two.
     at_once = 2 if plan.gpus_per_actor else 1
-    num_threads = max(2, cpus_beside_gpu(plan.gpus_per_actor) if plan.gpus_per_actor else int(plan.cpus_per_actor))
     numbers = ray.data.from_items([{"number": part} for part in parts], override_num_blocks=len(parts))
     with warnings.catch_warnings():
         # Ray Data's own names for what an actor is created with leave out how often a task is tried.
         warnings.simplefilter("ignore", category=RayDeprecationWarning)
         scored = numbers.map_batches(
             ScorePart,
-            fn_constructor_args=(open_detector, read, folder, key, plan.batch_size, num_threads),
+            fn_constructor_args=(open_detector, read, folder, key, plan.batch_size, _num_reading_threads(plan)),
             batch_size=1,  # a part at a time; its images are batched in the actor
             compute=ray.data.ActorPoolStrategy(
                 size=min(plan.num_actors, len(parts)),

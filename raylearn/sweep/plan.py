@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from raylearn.data.storage import Folder
 from raylearn.learning.jobs import Job
 from raylearn.learning.store import Artifact, Store
 from raylearn.sweep.grid import Trial, num_rounds
@@ -118,7 +119,7 @@ class _Seen:
             self.made[name] = found
         elif job.kind == "ledger":
             raise _NotKnownError
-        return found or Artifact(job.key, self.store.root / job.kind / job.key, {})
+        return found or Artifact(job.key, Folder(""), {})
 
     def work(self, kind: str, wanted: int) -> Work:
         times = [count for (of, _), count in self.times.items() if of == kind]

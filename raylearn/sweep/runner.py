@@ -19,20 +19,21 @@ from raylearn.config import Experiment, dump_experiment, load_experiment
 from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset
 from raylearn.data.reef import ReefSettings, read_reef
+from raylearn.data.shared_images import with_images_in
+from raylearn.data.storage import Folder, open_file_system
 from raylearn.detectors import check_detector
 from raylearn.errors import ClusterError, ConfigError, RaylearnError, RunFailedError, RunFolderError
 from raylearn.learning.jobs import Job, WorkResources, Workshop
 from raylearn.learning.store import Artifact, Store
 from raylearn.scoring.cluster import heavy_cpu_slots, num_gpus, num_local_cpus, ray_session, trial_resources
-from raylearn.scoring.lock import locked
+from raylearn.scoring.lock import held
 from raylearn.scoring.pipeline import cause_line
 from raylearn.sweep.grid import Trial, num_rounds, trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
 from raylearn.sweep.results import write_tables
+from raylearn.sweep.run_folder import EXPERIMENT_FILE, RUN_FILE, on_disk
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 
-EXPERIMENT_FILE = "experiment.yaml"
-RUN_FILE = "run.json"
 # What decides no result, so that a run may be gone on with under another.
 _FREE = ("question", "resources", "scoring.batch_size")
 
@@ -65,9 +66,9 @@ def open_dataset(experiment: Experiment, folder: Path) -> Dataset:
 
 def run_experiment(
     experiment: Experiment,
-    run_folder: Path,
+    run_folder: Folder,
     *,
-    store_folder: Path | None = None,
+    store_folder: Folder | None = None,
     address: str | None,
     command: str,
     console: Console,
@@ -76,8 +77,9 @@ def run_experiment(
 
     Args:
         experiment: what to run.
-        run_folder: for the tables; the same again goes on.
-        store_folder: what was made by other experiments too; by default `store` in the run folder.
+        run_folder: for the tables, on a disk or at an address; the same again goes on.
+        store_folder: what was made by other experiments too; by default `store` in the run folder. At an address, the
+            images are put into it too, so that no node needs the driver's disk.
         address: of a Ray cluster; None is RAY_ADDRESS, or a private Ray.
         command: as it was typed.
         console: for progress.
@@ -88,11 +90,14 @@ def run_experiment(
     """
     started = datetime.now(UTC)
     address = address or os.environ.get("RAY_ADDRESS")
-    run_folder = _make_folder(run_folder)
-    store = Store(_make_folder(store_folder or run_folder / "store"))
-    with locked(run_folder), locked(store.root):
-        _refuse_another(run_folder, experiment)
-        dataset = open_dataset(experiment, run_folder / "data")
+    run_folder = Folder.at(run_folder.address)
+    store_folder = Folder.at((store_folder or run_folder.below("store")).address)
+    store = Store.at(store_folder)
+    with held(run_folder), held(store_folder), on_disk(run_folder) as files:
+        _refuse_another(files, experiment)
+        dataset = open_dataset(experiment, files / "data")
+        if store_folder.path is None:
+            dataset = with_images_in(dataset, store_folder.below("images"))
         for note in dataset.notes:
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
         bench = Bench.of(experiment, dataset)
@@ -106,7 +111,7 @@ def run_experiment(
                 experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights
             )
         # not before: an experiment that is refused must not hold the folder against its corrected form
-        _write_at_once(run_folder / EXPERIMENT_FILE, dump_experiment(experiment))
+        _write_at_once(files / EXPERIMENT_FILE, dump_experiment(experiment))
         trained = 0
         failed: dict[str, str] = {}
         if missing:
@@ -123,27 +128,29 @@ def run_experiment(
         if "tensors_matched" in facts:
             matched, total = facts["tensors_matched"], facts["tensors_total"]
             console.print(f"initial weights: {matched} of the model's {total} tensors were taken from them")
-        rows = write_tables(finished, dataset.num_classes, run_folder)
-        if missing or not (run_folder / RUN_FILE).exists():  # a run that only looked did not make these results
+        rows = write_tables(finished, dataset.num_classes, files)
+        if missing or not (files / RUN_FILE).exists():  # a run that only looked did not make these results
             record = _run_facts(experiment, dataset, rows, failed, started, command, address)
-            _write_at_once(run_folder / RUN_FILE, json.dumps(record, indent=1))
+            _write_at_once(files / RUN_FILE, json.dumps(record, indent=1))
     return Outcome(
         sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, max(0, len(rows) - trained), failed
     )
 
 
 def plan_experiment(
-    experiment: Experiment, run_folder: Path, console: Console, store_folder: Path | None = None
+    experiment: Experiment, run_folder: Folder, console: Console, store_folder: Folder | None = None
 ) -> SweepPlan:
     """What `run_experiment` would do, told and not done; nothing is written.
 
     Raises:
         InputError: the experiment cannot be run as it is written, or the folder holds another.
     """
-    _refuse_another(run_folder, experiment)
+    with on_disk(run_folder) as files:
+        _refuse_another(files, experiment)
     with TemporaryDirectory() as folder:
         dataset = open_dataset(experiment, Path(folder))
-    plan = plan_sweep(trials(experiment), Bench.of(experiment, dataset), Store(store_folder or run_folder / "store"))
+    store = Store.at(store_folder or run_folder.below("store"))
+    plan = plan_sweep(trials(experiment), Bench.of(experiment, dataset), store)
     lines = [f"{experiment.name}: {plan.num_trials} trials of {plan.num_rounds} rounds in all"]
     lines += [
         f"{kind}: {work.wanted} wanted, {work.shared} certainly shared, {work.made} in the store, "
@@ -165,15 +172,6 @@ def plan_experiment(
 
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"
-
-
-def _make_folder(run_folder: Path) -> Path:
-    """The folder, made, by its absolute path: trials and workers have working directories of their own."""
-    try:
-        run_folder.mkdir(parents=True, exist_ok=True)
-        return run_folder.resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
-        raise RunFolderError(f"{run_folder} cannot be a run's folder: {getattr(error, 'strerror', error)}") from error
 
 
 def _refuse_another(run_folder: Path, experiment: Experiment) -> None:
@@ -235,6 +233,18 @@ def _plan_line(experiment: Experiment, dataset: Dataset, wanted: Sequence[Trial]
     )
 
 
+def _trials_at_once(experiment: Experiment, address: str | None) -> int:
+    """Enough for all resources to be asked for: while a trial's training runs, another's query is drawn.
+
+    More than that finish no sooner, and each is a process of some hundred megabytes. A cluster may still have to start
+    the machines that are asked for.
+    """
+    section = experiment.resources
+    gpus = num_gpus()
+    at_once = int(gpus / (section.gpus_per_task or 1)) if gpus else num_local_cpus() // section.training_cpus
+    return max(16 if address else 4, 2 * at_once)
+
+
 def _resources(experiment: Experiment, num_trials: int, address: str | None) -> WorkResources:
     """What the experiment asks for, with defaults from what Ray reports."""
     section = experiment.resources
@@ -255,7 +265,7 @@ def _resources(experiment: Experiment, num_trials: int, address: str | None) -> 
 
 
 def run_trials(
-    missing: Sequence[Trial], bench: Bench, store: Store, run_folder: Path, console: Console, address: str | None
+    missing: Sequence[Trial], bench: Bench, store: Store, run_folder: Folder, console: Console, address: str | None
 ) -> tuple[int, dict[str, str]]:
     """Runs trials as Tune trials; returns how many trainings were done, and the failed trials with their causes."""
     import ray
@@ -265,14 +275,18 @@ def run_trials(
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is listed at the end, in a line each
     experiment = bench.experiment
-    num_trials = min(experiment.resources.max_trials_at_once, len(missing))
+    most = experiment.resources.max_trials_at_once or _trials_at_once(experiment, address)
+    num_trials = min(most, len(missing))
     resources = _resources(experiment, num_trials, address)
     # It has no memory but the store's: one that dies with its process or node begins anew, and is asked again.
     workshop = (
         ray.remote(Workshop)
         .options(num_cpus=0, max_concurrency=10_000, max_restarts=-1, max_task_retries=-1)
-        .remote(store.root, resources)
+        .remote(store, resources)
     )
+    file_system, storage_path = None, str(run_folder.path)
+    if run_folder.path is None:
+        file_system, storage_path = open_file_system(run_folder.address)
     rounds = sum(num_rounds(experiment, trial.arm) for trial in missing)
     shared = {"by_name": {trial.name: trial for trial in missing}, "bench": bench, "workshop": workshop}
     with SweepProgress(len(missing), rounds, console) as progress:
@@ -286,7 +300,8 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=str(run_folder),
+                storage_path=storage_path,
+                storage_filesystem=file_system,
                 verbose=0,
                 callbacks=[progress],
                 # for machines that go; what fails by itself is told, not raised

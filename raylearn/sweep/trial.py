@@ -81,8 +81,7 @@ class Bench:
         section, detector = self.experiment.evaluation, self.experiment.detector
         test = self.dataset.test
         return EvaluationJob(
-            training_key=model.key,
-            training_folder=model.folder,
+            training=model,
             model=detector.model,
             settings=DetectorSettings(detector.image_size, section.confidence, section.iou, section.max_detections),
             class_names=self.dataset.class_names,
@@ -96,8 +95,7 @@ class Bench:
         unlabelled = [image.image_id for image in pool.unlabelled_images]
         wanted = scored_subset(unlabelled, section.pool_size, seed, round_index)
         return ScoringJob(
-            training_key=model.key,
-            training_folder=model.folder,
+            training=model,
             settings=DetectorSettings(detector.image_size, section.confidence, section.iou, section.max_detections),
             manifest=Manifest.of(self.dataset.pool[self._images_by_id[image_id]] for image_id in wanted),
             batch_size=section.batch_size,

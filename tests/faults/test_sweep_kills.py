@@ -16,7 +16,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.ray.test_run import CONTENT as SMALL
+from tests.small_sweep import CONTENT as SMALL
 
 CONTENT = {
     **SMALL,

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,64 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from raylearn.config import Experiment
+from raylearn.data.storage import Folder
 from raylearn.errors import RunFailedError
 from raylearn.learning.jobs import Job, WorkResources
-from raylearn.learning.store import Artifact, Store
+from raylearn.learning.store import Artifact, DiskStore
 from raylearn.scoring.lock import locked
 from raylearn.sweep.grid import num_rounds, trials
 from raylearn.sweep.results import result_row
 from raylearn.sweep.runner import open_dataset
 from raylearn.sweep.trial import Bench, run_trial
-
-CONTENT = {
-    "name": "small",
-    "dataset": {"format": "reef", "reef": {"num_pool": 40, "num_test": 12}},
-    "detector": {"image_size": 64},
-    "training": {"epochs": 1, "batch_size": 8, "options": {"mosaic": 0.0}},
-    "scoring": {"confidence": 0.0},
-    "initial_size": 8,
-    "budget": 8,
-    "arms": {
-        "uncertainty": ["entropy", "margin"],
-        "weighting": ["none", "inverse_frequency"],
-        "query_size": [4],
-        "controls": ["random", "box_count", "full_data"],
-    },
-    "seeds": [0],
-}
-
-
-def _command(content: dict[str, object], folder: Path) -> list[str]:
-    file = folder.with_suffix(".yaml")
-    file.write_text(json.dumps(content))
-    return [str(Path(sys.executable).with_name("raylearn")), "run", str(file), "--out", folder.name]
-
-
-def _rows(folder: Path, table: str) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = pq.read_table(folder / f"{table}.parquet").to_pylist()
-    return rows
-
-
-def _run(content: dict[str, object], folder: Path, *arguments: str, **environment: str) -> str:
-    """Runs the command as a user does and gives back what it printed."""
-    done = subprocess.run(
-        [*_command(content, folder), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        cwd=folder.parent,
-        env={**os.environ, **environment},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    folder = tmp_path_factory.mktemp("run") / "small"
-    return folder, _run(CONTENT, folder)
+from tests.small_sweep import CONTENT, command_of, results_of, rows_of, run_sweep
 
 
 def test_more_trials_than_cores_run_to_their_end(finished: tuple[Path, str]) -> None:
@@ -78,14 +29,14 @@ def test_more_trials_than_cores_run_to_their_end(finished: tuple[Path, str]) -> 
     experiment = Experiment.model_validate(CONTENT)
     wanted = trials(experiment)
     assert len(wanted) > (os.cpu_count() or 1)
-    rows = _rows(folder, "results")
+    rows = rows_of(folder, "results")
     assert len(rows) == sum(num_rounds(experiment, trial.arm) for trial in wanted)
     assert {row["trial"] for row in rows} == {trial.name for trial in wanted}
     assert (folder / "report.html").stat().st_size > 10_000
 
 
 def test_every_arm_starts_from_the_same_model_and_pays_the_same(finished: tuple[Path, str]) -> None:
-    rows = _rows(finished[0], "results")
+    rows = rows_of(finished[0], "results")
     arms = [row for row in rows if row["strategy"] != "full_data"]
     assert len({row["checkpoint"] for row in arms if row["round"] == 0}) == 1
     assert sum(not row["reused"] for row in arms if row["round"] == 0) == 1
@@ -95,7 +46,7 @@ def test_every_arm_starts_from_the_same_model_and_pays_the_same(finished: tuple[
 
 
 def test_what_is_queried_is_unlabelled_pool_and_never_the_test_split(finished: tuple[Path, str]) -> None:
-    queries = _rows(finished[0], "queries")
+    queries = rows_of(finished[0], "queries")
     assert queries
     assert all(row["image_id"].startswith("pool/") for row in queries)
     for trial in {row["trial"] for row in queries}:
@@ -115,7 +66,7 @@ def test_progress_has_a_line_per_round_and_no_flood(finished: tuple[Path, str]) 
 def test_a_second_run_makes_nothing_and_gives_the_same_tables(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     before = {name: (folder / name).read_bytes() for name in ("results.parquet", "queries.parquet")}
-    printed = _run(CONTENT, folder)
+    printed = run_sweep(CONTENT, folder)
     assert " 0 made now" in printed
     assert {name: (folder / name).read_bytes() for name in before} == before
 
@@ -124,9 +75,9 @@ def test_a_longer_run_elsewhere_finds_the_same_queries(finished: tuple[Path, str
     """Same seed, same data, same versions: same query, with other resources and from another folder."""
     other = {**CONTENT, "resources": {"scoring_actors": 2, "max_trials_at_once": 2}}
     other["arms"] = {**CONTENT["arms"], "uncertainty": ["entropy"], "controls": ["random"]}
-    _run(other, tmp_path / "small")
-    ours = _rows(tmp_path / "small", "queries")
-    theirs = _rows(finished[0], "queries")
+    run_sweep(other, tmp_path / "small")
+    ours = rows_of(tmp_path / "small", "queries")
+    theirs = rows_of(finished[0], "queries")
     wanted = {row["trial"] for row in ours}
     assert [row for row in theirs if row["trial"] in wanted] == ours
 
@@ -144,12 +95,11 @@ def test_sharing_changes_no_number(finished: tuple[Path, str], tmp_path: Path) -
     folder, _ = finished
     experiment = Experiment.model_validate(CONTENT)
     bench = Bench.of(experiment, open_dataset(experiment, folder / "data"))
-    shared = _without_seconds(folder)
+    shared = results_of(folder)
     made = itertools.count()
 
     def alone(job: Job) -> Artifact:
-        own = tmp_path / str(next(made))
-        own.mkdir()
+        own = Folder.at(tmp_path / str(next(made)))
         facts = json.loads(json.dumps(dict(job.run(own, WorkResources(1, 0, 1, None)))))  # as a store gives them back
         return Artifact(job.key, own, {**facts, "seconds": 0})
 
@@ -166,37 +116,37 @@ def test_another_experiment_makes_nothing_that_a_shared_store_holds(finished: tu
     store = finished[0] / "store"
     other = {**CONTENT, "name": "other", "arms": {**CONTENT["arms"], "controls": ["random"]}}
     with locked(store), pytest.raises(AssertionError, match=rf"{store} is in use by .*{os.getpid()}"):
-        _run(other, tmp_path / "other", "--store", str(store))
-    assert " 0 made now" in _run(other, tmp_path / "other", "--store", str(store))
+        run_sweep(other, tmp_path / "other", "--store", str(store))
+    assert " 0 made now" in run_sweep(other, tmp_path / "other", "--store", str(store))
     assert not (tmp_path / "other" / "store").exists()
-    assert {row["trial"] for row in _rows(tmp_path / "other", "results")} < {
-        row["trial"] for row in _rows(finished[0], "results")
+    assert {row["trial"] for row in rows_of(tmp_path / "other", "results")} < {
+        row["trial"] for row in rows_of(finished[0], "results")
     }
 
 
 def test_a_torn_checkpoint_is_made_again(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    row = _rows(folder, "results")[0]
+    row = rows_of(folder, "results")[0]
     checkpoint = folder / "store" / "training" / row["checkpoint"] / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    printed = _run(CONTENT, folder)
+    printed = run_sweep(CONTENT, folder)
     assert " 1 made now" in printed
-    assert Store(folder / "store").find("training", row["checkpoint"])
+    assert DiskStore(folder / "store").find("training", row["checkpoint"])
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_end(finished: tuple[Path, str], tmp_path: Path) -> None:
     folder = tmp_path / "small"
-    with subprocess.Popen(_command(CONTENT, folder), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as driver:
+    with subprocess.Popen(command_of(CONTENT, folder), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         told = list(_until(driver.stdout, 3, "trained on"))
         driver.kill()
     assert len(told) == 3
-    printed = _run(CONTENT, folder)
+    printed = run_sweep(CONTENT, folder)
     wanted, made = (int(number) for number in re.findall(r"(\d+) (?:wanted|made now)", printed))
-    distinct = len({row["checkpoint"] for row in _rows(finished[0], "results")})
+    distinct = len({row["checkpoint"] for row in rows_of(finished[0], "results")})
     assert made <= distinct - 3 < wanted
-    assert _rows(folder, "queries") == _rows(finished[0], "queries")
-    assert _without_seconds(folder) == _without_seconds(finished[0])
+    assert rows_of(folder, "queries") == rows_of(finished[0], "queries")
+    assert results_of(folder) == results_of(finished[0])
 
 
 def _until(lines: Iterable[str], count: int, word: str) -> Iterator[str]:
@@ -208,18 +158,11 @@ def _until(lines: Iterable[str], count: int, word: str) -> Iterator[str]:
             return
 
 
-def _without_seconds(folder: Path) -> list[dict[str, object]]:
-    return [
-        {name: value for name, value in row.items() if not name.endswith("_seconds")}
-        for row in _rows(folder, "results")
-    ]
-
-
 def test_a_diverged_trial_is_listed_and_the_others_finish(tmp_path: Path) -> None:
     content = {**CONTENT, "training": {"epochs": 3, "batch_size": 8, "options": {"box": 1.5e38}}}
     content["arms"] = {"query_size": [8], "controls": ["random"]}
     with pytest.raises(AssertionError, match="diverged") as failed:
-        _run(content, tmp_path / "diverged")
+        run_sweep(content, tmp_path / "diverged")
     message = str(failed.value)
     assert "round 0" in message
     assert RunFailedError.__name__ not in message

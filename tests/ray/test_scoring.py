@@ -32,8 +32,8 @@ def plan(trained: Path) -> ScoringPlan:
 
 def _score(images: tuple[Image, ...], plan: ScoringPlan, folder: Path) -> Ledger:
     folder.mkdir()
-    score_manifest(Manifest.of(images), plan, {}, folder)
-    return Ledger.read(folder)
+    score_manifest(Manifest.of(images), plan, {}, Folder.at(folder))
+    return Ledger.read(Folder.at(folder))
 
 
 def _query(ledger: Ledger) -> tuple[str, ...]:

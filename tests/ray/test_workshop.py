@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from raylearn.data.storage import Folder
 from raylearn.errors import DivergedError
 from raylearn.learning.jobs import WorkResources, Workshop
-from raylearn.learning.store import Store, artifact_key
+from raylearn.learning.store import DiskStore, artifact_key
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 RESOURCES = WorkResources(cpus=1, gpus=0, scoring_actors=1, cpu_slots=2)
@@ -28,14 +29,14 @@ class SlowJob:
     def key(self) -> str:
         return artifact_key(name=self.name)
 
-    def run(self, folder: Path, resources: WorkResources) -> dict[str, int]:
+    def run(self, folder: Folder, resources: WorkResources) -> dict[str, int]:
         import time
 
         (self.marks / f"{self.name}-{os.getpid()}-{time.monotonic_ns()}").touch()
         time.sleep(0.5)
         if self.diverges:
             raise DivergedError("planted")
-        (folder / "made").write_text(self.name)
+        folder.add("made", self.name.encode())
         return {"cpus": resources.cpus}
 
 
@@ -56,7 +57,7 @@ def test_many_requests_for_one_key_are_one_making(workshop, tmp_path: Path) -> N
     assert len({artifact.facts["made_by"] for artifact, _ in answers}) == 1
     again, started = ray.get(workshop.make.remote(job, "later"))
     assert not started
-    assert again == Store(tmp_path / "store").find("training", job.key)
+    assert again == DiskStore(tmp_path / "store").find("training", job.key)
 
 
 def test_a_failed_making_reaches_all_who_wait_and_can_be_asked_for_again(workshop, tmp_path: Path) -> None:

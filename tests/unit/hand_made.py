@@ -86,7 +86,7 @@ def make_ledger(
     class_scores: Mapping[str, Sequence[Sequence[float]] | str], folder: Path, num_classes: int = 2
 ) -> Ledger:
     write_ledger(class_scores, folder, num_classes)
-    return Ledger.read(folder)
+    return Ledger.read(Folder.at(folder))
 
 
 def make_experiment(**sections: Any) -> Experiment:

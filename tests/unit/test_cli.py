@@ -113,8 +113,8 @@ def test_what_is_right_reaches_the_detector():
         ("run e.yaml =1", "override '=1' is not of the form key=value"),
         ("run e.yaml budget.x=1", "override 'budget.x=1': budget is no section"),
         ("check e.yaml budget", "override 'budget' is not of the form key=value"),
-        ("run e.yaml --out e.yaml", "e.yaml cannot be a run's folder: File exists"),
-        ("run e.yaml --out e.yaml/x", "e.yaml/x cannot be a run's folder: Not a directory"),
+        ("run e.yaml --out e.yaml", "e.yaml cannot be written: File exists"),
+        ("run e.yaml --out e.yaml/x", "e.yaml/x cannot be written: Not a directory"),
     ],
 )
 def test_a_command_that_cannot_be_one_is_refused(capsys, arguments, said):
@@ -407,7 +407,7 @@ def test_a_file_system_that_fails_is_exit_code_1_in_one_line(capsys, monkeypatch
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device", "out/store")
 
-    monkeypatch.setattr(runner, "Store", full)
+    monkeypatch.setattr(runner, "open_dataset", full)
     assert call("run", "e.yaml") == 1
     assert capsys.readouterr().err == "error: out/store: No space left on device\n"
 
@@ -416,7 +416,7 @@ def test_an_interrupted_run_says_how_to_go_on(capsys, monkeypatch):
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "Store", interrupt)
+    monkeypatch.setattr(runner, "open_dataset", interrupt)
     assert call("run", "e.yaml") == 130
     assert capsys.readouterr().err.startswith("error: interrupted; the same command goes on from here")
 
@@ -425,7 +425,7 @@ def test_a_file_that_ends_too_early_is_exit_code_1_and_no_traceback(capsys, monk
     def end(*_: Any) -> None:
         raise EOFError("Ran out of input")
 
-    monkeypatch.setattr(runner, "Store", end)
+    monkeypatch.setattr(runner, "open_dataset", end)
     assert call("run", "e.yaml") == 1
     assert capsys.readouterr().err.strip() == "error: input ended too early: Ran out of input"
 

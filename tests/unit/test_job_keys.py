@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from raylearn.data.storage import Folder
 from raylearn.detectors.base import DetectorSettings, TrainingSet
 from raylearn.learning.evaluation import EvaluationJob
 from raylearn.learning.scoring import ScoringJob
+from raylearn.learning.store import Artifact
 from raylearn.learning.training import InitialWeights, TrainingJob
 from raylearn.scoring.manifest import Manifest
 from tests.unit.hand_made import CLASS_NAMES, make_dataset, make_image, make_truth
@@ -25,8 +27,7 @@ TRAINING = TrainingJob(
     train=TrainingSet(CLASS_NAMES, DATASET.pool, DATASET.truth),
 )
 EVALUATION = EvaluationJob(
-    training_key=TRAINING.key,
-    training_folder=Path("/store/training/x"),
+    training=Artifact(TRAINING.key, Folder("/store/training/x"), {}),
     model="yolov5n",
     settings=SETTINGS,
     class_names=CLASS_NAMES,
@@ -35,8 +36,7 @@ EVALUATION = EvaluationJob(
     fingerprint=DATASET.fingerprint,
 )
 SCORING = ScoringJob(
-    training_key=TRAINING.key,
-    training_folder=Path("/store/training/x"),
+    training=Artifact(TRAINING.key, Folder("/store/training/x"), {}),
     settings=SETTINGS,
     manifest=Manifest.of(DATASET.pool),
     batch_size=32,
@@ -71,14 +71,15 @@ OTHER_WORK = {
     "with an image renamed": trained_on(A, B, make_image("d.jpg", content="c.jpg"), **{"d.jpg": make_truth()}),
     "with a box more": trained_on(**{"c.jpg": make_truth(0)}),
     "with a box of another class": trained_on(**{"a.jpg": make_truth(1)}),
-    "measuring another model": replace(EVALUATION, training_key="other"),
+    "measuring another model": replace(EVALUATION, training=Artifact("other", Folder("/store/training/x"), {})),
     "measuring on other data": replace(EVALUATION, fingerprint="other"),
-    "scoring with another model": replace(SCORING, training_key="other"),
+    "scoring with another model": replace(SCORING, training=Artifact("other", Folder("/store/training/x"), {})),
     "scoring fewer images": replace(SCORING, manifest=Manifest.of([A, B])),
     **{f"measuring at another {name}": replace(EVALUATION, settings=other) for name, other in OTHER_SETTINGS.items()},
     **{f"scoring at another {name}": replace(SCORING, settings=other) for name, other in OTHER_SETTINGS.items()},
 }
 ELSEWHERE = tuple(make_image(image.image_id, folder="/elsewhere") for image in reversed(DATASET.pool))
+MOVED = Artifact(TRAINING.key, Folder("s3://elsewhere/x"), {})
 SAME_WORK = {
     "weights that lie elsewhere": (
         TRAINING,
@@ -87,8 +88,8 @@ SAME_WORK = {
     "images that lie elsewhere, in another order": (TRAINING, trained_on(*ELSEWHERE)),
     "truth of images that are not labelled": (TRAINING, trained_on(**{"test/0.jpg": make_truth(0, 0)})),
     "arguments in another order": (TRAINING, replace(TRAINING, arguments={"batch": 8, "epochs": 3})),
-    "a measured checkpoint that lies elsewhere": (EVALUATION, replace(EVALUATION, training_folder=Path("/elsewhere"))),
-    "a scoring checkpoint that lies elsewhere": (SCORING, replace(SCORING, training_folder=Path("/elsewhere"))),
+    "a measured checkpoint that lies elsewhere": (EVALUATION, replace(EVALUATION, training=MOVED)),
+    "a scoring checkpoint that lies elsewhere": (SCORING, replace(SCORING, training=MOVED)),
     "scored images that lie elsewhere": (SCORING, replace(SCORING, manifest=Manifest.of(ELSEWHERE))),
     "fewer images per call": (SCORING, replace(SCORING, batch_size=1)),
 }

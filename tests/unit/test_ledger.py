@@ -57,7 +57,7 @@ def test_a_ledger_has_as_many_rows_as_images_were_asked_for(tmp_path):
 
 def test_what_made_it_comes_back(tmp_path):
     write_ledger(SCORES, tmp_path, training="ab", settings={"iou": 0.7})
-    facts = Ledger.read(tmp_path).facts
+    facts = Ledger.read(Folder.at(tmp_path)).facts
     assert (facts["training"], facts["settings"]) == ("ab", {"iou": 0.7})
 
 
@@ -135,7 +135,7 @@ def test_equal_content_is_equal_bytes(tmp_path):
 def test_the_ledger_in_memory_does_not_depend_on_the_order_or_the_parts(tmp_path_factory, order, part_size):
     folder = tmp_path_factory.mktemp("ledger")
     write_ledger({image_id: SCORES[image_id] for image_id in order}, folder, part_size=part_size)
-    ledger = Ledger.read(folder)
+    ledger = Ledger.read(Folder.at(folder))
     assert ledger.image_ids.tolist() == ["a.jpg", "b.jpg", "c.jpg"]
     assert ledger.offsets.tolist() == [0, 0, 2, 3]
     np.testing.assert_array_equal(ledger.class_scores, np.float32([[0.6, 0.2], [0.5, 0.5], [0.9, 0.1]]))

@@ -69,7 +69,7 @@ def test_every_arm_asks_for_what_it_would_from_memory(tmp_path):
     rng = np.random.default_rng(0)
     content = {f"{i:02}.jpg": rng.uniform(0, 1, (i % 4, 2)).round(1).tolist() for i in range(20)}
     folder = make(tmp_path, content, part_size=8)
-    ledger = Ledger.read(tmp_path)
+    ledger = Ledger.read(Folder.at(tmp_path))
     for arm in ARMS:
         assert told(query_ledger(folder, arm, 7, seed=3, class_counts=COUNTS)) == from_memory(ledger, arm, 7, 3), arm
 
@@ -86,7 +86,7 @@ def test_neither_parts_nor_order_change_a_query(tmp_path_factory, content, arm, 
     path = tmp_path_factory.mktemp("ledger")
     folder = make(path, {image_id: content[image_id] for image_id in order}, part_size=part_size)
     query = query_ledger(folder, arm, size, seed=seed, class_counts=COUNTS, exclude=exclude)
-    assert told(query) == from_memory(Ledger.read(path), arm, size, seed, exclude)
+    assert told(query) == from_memory(Ledger.read(Folder.at(path)), arm, size, seed, exclude)
     assert [image.rank for image in query.images] == list(range(1, size + 1))
     assert query.num_candidates == len(candidates)
     assert query.num_errors == len(content) - len(readable)

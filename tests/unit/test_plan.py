@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from raylearn.config import Experiment
-from raylearn.learning.store import Store
+from raylearn.data.storage import Folder
+from raylearn.learning.store import DiskStore
 from raylearn.sweep.grid import trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
 from raylearn.sweep.runner import plan_experiment
@@ -23,7 +24,7 @@ def counts(plan: SweepPlan) -> dict[str, tuple[int, int, int, int]]:
 
 
 def test_before_anything_is_made_initial_models_and_first_passes_are_certainly_shared(tmp_path: Path) -> None:
-    plan = plan_sweep(TRIALS, BENCH, Store(tmp_path))
+    plan = plan_sweep(TRIALS, BENCH, DiskStore(tmp_path))
     assert (plan.num_trials, plan.num_rounds) == (10, 26)
     assert counts(plan) == {
         "trainings": (26, 6, 0, 20),
@@ -37,7 +38,7 @@ def test_before_anything_is_made_initial_models_and_first_passes_are_certainly_s
 def test_random_arms_of_several_query_sizes_certainly_share_what_they_both_reach(tmp_path: Path) -> None:
     content = {**CONTENT, "arms": {"uncertainty": [], "query_size": [1, 2, 4], "controls": ["random"]}, "seeds": [0]}
     experiment = Experiment.model_validate(content)
-    plan = plan_sweep(trials(experiment), Bench.of(experiment, BENCH.dataset), Store(tmp_path))
+    plan = plan_sweep(trials(experiment), Bench.of(experiment, BENCH.dataset), DiskStore(tmp_path))
     # 5 + 3 + 2 rounds; images 3 4 5 6 7, 3 5 7 and 3 7
     assert counts(plan)["trainings"] == (10, 5, 0, 5)
 
@@ -75,7 +76,7 @@ def test_a_plan_is_printed_and_leaves_nothing_behind(tmp_path: Path) -> None:
     content: dict[str, Any] = {**CONTENT, "dataset": {"format": "reef", "reef": {"num_pool": 8, "num_test": 2}}}
     experiment = Experiment.model_validate(content)
     printed = io.StringIO()
-    plan_experiment(experiment, tmp_path / "run", Console(file=printed))
+    plan_experiment(experiment, Folder(str(tmp_path / "run")), Console(file=printed))
     assert "trainings: 26 wanted, 6 certainly shared, 0 in the store, at most 20 left" in printed.getvalue()
     assert "time: not known" in printed.getvalue()
     assert not (tmp_path / "run").exists()

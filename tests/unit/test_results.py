@@ -1,12 +1,11 @@
 """The tables of a run: what was done in a round, what it cost, and what was trained for it."""
 
-from pathlib import Path
-
 import pyarrow.parquet as pq
 import pytest
 
 from raylearn.config import Arm
 from raylearn.data.pool import Pool, SimulatedOracle
+from raylearn.data.storage import Folder
 from raylearn.learning.cycle import Query, Round
 from raylearn.learning.store import Artifact
 from raylearn.sweep.grid import Trial
@@ -24,9 +23,9 @@ def make_round(index: int, labelled: str, queried: str = "", checkpoint: str = "
     """A round after which the images of these letters are labelled."""
     pool = Pool(DATASET.pool, SimulatedOracle(DATASET.truth).label(f"{letter}.jpg" for letter in labelled))
     query = Query(tuple(f"{letter}.jpg" for letter in queried), tuple(0.9 - i / 10 for i in range(len(queried))))
-    model = Artifact(checkpoint or labelled, Path("/store"), {"seconds": 2.5, "made_by": "somebody"})
-    ledger = Artifact("ledger", Path("/store"), {"seconds": 1.5}) if queried else None
-    return Round(index, query if queried else None, ledger, pool, model, Artifact("e", Path("/store"), MEASURED))
+    model = Artifact(checkpoint or labelled, Folder("/store"), {"seconds": 2.5, "made_by": "somebody"})
+    ledger = Artifact("ledger", Folder("/store"), {"seconds": 1.5}) if queried else None
+    return Round(index, query if queried else None, ledger, pool, model, Artifact("e", Folder("/store"), MEASURED))
 
 
 def test_a_result_row_says_what_a_round_was_and_what_it_cost():

@@ -10,23 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylearn.learning.store import Store, artifact_key
+from raylearn.data.storage import Folder
+from raylearn.learning.store import DiskStore, artifact_key
 
 KEY = artifact_key(what="a training")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
+def store(tmp_path: Path) -> DiskStore:
+    return DiskStore(tmp_path)
 
 
-def make(folder: Path) -> Mapping[str, Any]:
-    (folder / "checkpoint.pt").write_bytes(b"weights")
-    (folder / "notes.txt").write_text("made by hand")
+def make(folder: Folder) -> Mapping[str, Any]:
+    folder.add("checkpoint.pt", b"weights")
+    folder.add("notes.txt", b"made by hand")
     return {"seconds": 1.5, "class_ap": [0.5, None]}
 
 
-def visible(store: Store) -> list[str]:
+def visible(store: DiskStore) -> list[str]:
     """Every file and folder of the store but the two for what is not finished and what is damaged."""
     below = (path.relative_to(store.root) for path in store.root.rglob("*"))
     return sorted(str(path) for path in below if path.parts[0] not in ("unfinished", "damaged"))
@@ -72,12 +73,12 @@ def test_what_was_added_is_found_with_its_files_and_facts(store):
     found = store.find("training", KEY)
     assert found == added
     assert found.facts == {"seconds": 1.5, "class_ap": [0.5, None]}
-    assert (found.folder / "checkpoint.pt").read_bytes() == b"weights"
+    assert found.folder.read("checkpoint.pt") == b"weights"
 
 
 def test_an_artifact_is_found_by_another_process_s_store_too(store):
     added = store.add("training", KEY, make)
-    assert Store(store.root).find("training", KEY) == added
+    assert DiskStore(store.root).find("training", KEY) == added
 
 
 def test_what_was_not_added_is_not_found(store):
@@ -94,12 +95,12 @@ def test_an_artifact_of_facts_alone_is_found(store):
 def test_make_is_given_an_empty_folder_outside_of_what_is_visible(store):
     seen = []
 
-    def look(folder: Path) -> dict[str, Any]:
-        seen.append((list(folder.iterdir()), visible(store)))
+    def look(folder: Folder) -> dict[str, Any]:
+        seen.append((folder.sizes(), visible(store)))
         return {}
 
     store.add("training", KEY, look)
-    assert seen == [([], [])]
+    assert seen == [({}, [])]
 
 
 # Crashes
@@ -110,7 +111,7 @@ class PowerCutError(BaseException):
 
 
 def test_a_crash_while_making_leaves_nothing_visible(store):
-    def crash(folder: Path) -> dict[str, Any]:
+    def crash(folder: Folder) -> dict[str, Any]:
         make(folder)
         raise PowerCutError
 
@@ -121,9 +122,9 @@ def test_a_crash_while_making_leaves_nothing_visible(store):
     assert store.add("training", KEY, make) == store.find("training", KEY)
 
 
-@pytest.mark.parametrize("step", ["_sha256", "_flush_to_disk"])
+@pytest.mark.parametrize("step", ["_sha256", "_record"])
 def test_a_crash_between_making_and_renaming_leaves_nothing_visible(store, step, monkeypatch):
-    def crash(_: Path) -> str:
+    def crash(*_: object) -> str:
         raise PowerCutError
 
     with monkeypatch.context() as patch:
@@ -136,7 +137,7 @@ def test_a_crash_between_making_and_renaming_leaves_nothing_visible(store, step,
 def test_what_a_killed_process_left_unfinished_is_not_found(store):
     half = store.root / "unfinished" / "0123"
     half.mkdir(parents=True)
-    make(half)
+    make(Folder(str(half)))
     assert store.find("training", KEY) is None
 
 
@@ -160,25 +161,25 @@ def test_facts_that_are_no_json_leave_nothing_visible(store):
 
 def test_a_second_writer_of_a_key_changes_nothing(store):
     first = store.add("training", KEY, make)
-    before = {path.name: path.read_bytes() for path in first.folder.iterdir()}
+    before = {path.name: path.read_bytes() for path in first.folder.path.iterdir()}
 
-    def late(folder: Path) -> dict[str, Any]:
-        (folder / "checkpoint.pt").write_bytes(b"other weights")
+    def late(folder: Folder) -> dict[str, Any]:
+        folder.add("checkpoint.pt", b"other weights")
         return {"seconds": 99}
 
     assert store.add("training", KEY, late) == first
-    assert {path.name: path.read_bytes() for path in first.folder.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in first.folder.path.iterdir()} == before
     assert list((store.root / "unfinished").iterdir()) == []
 
 
 def test_a_writer_that_finishes_while_another_makes_the_same_wins(store):
-    def slow(folder: Path) -> dict[str, Any]:
+    def slow(folder: Folder) -> dict[str, Any]:
         store.add("training", KEY, make)
-        (folder / "checkpoint.pt").write_bytes(b"too late")
+        folder.add("checkpoint.pt", b"too late")
         return {}
 
     found = store.add("training", KEY, slow)
-    assert (found.folder / "checkpoint.pt").read_bytes() == b"weights"
+    assert found.folder.read("checkpoint.pt") == b"weights"
     assert found.facts["seconds"] == 1.5
 
 
@@ -199,7 +200,7 @@ def flip_a_bit(path: Path) -> None:
 @pytest.mark.parametrize("damage", [shorten, flip_a_bit, Path.unlink, lambda path: path.write_bytes(b"")])
 def test_a_damaged_artifact_is_put_aside_with_a_warning_and_can_be_made_again(store, name, damage, caplog):
     added = store.add("training", KEY, make)
-    damage(added.folder / name)
+    damage(added.folder.path / name)
     with caplog.at_level(logging.WARNING):
         assert store.find("training", KEY) is None
     (record,) = caplog.records
@@ -212,7 +213,7 @@ def test_a_damaged_artifact_is_put_aside_with_a_warning_and_can_be_made_again(st
 
 def test_an_artifact_damaged_twice_is_put_aside_twice(store):
     for _ in range(2):
-        shorten(store.add("training", KEY, make).folder / "checkpoint.pt")
+        shorten(store.add("training", KEY, make).folder.path / "checkpoint.pt")
         assert store.find("training", KEY) is None
     assert len(list((store.root / "damaged").iterdir())) == 2
 
@@ -227,8 +228,8 @@ any_json = st.recursive(
 @settings(deadline=None, max_examples=20)
 @given(st.binary(max_size=40) | any_json.map(lambda value: json.dumps(value).encode()))
 def test_whatever_stands_in_artifact_json_is_facts_or_damage(tmp_path_factory, content):
-    store = Store(tmp_path_factory.mktemp("store"))
+    store = DiskStore(tmp_path_factory.mktemp("store"))
     added = store.add("training", KEY, make)
-    (added.folder / "artifact.json").write_bytes(content)
+    (added.folder.path / "artifact.json").write_bytes(content)
     found = store.find("training", KEY)
     assert found is None or isinstance(found.facts, dict)

@@ -11,10 +11,11 @@ import pytest
 from raylearn.config import Arm, Experiment
 from raylearn.data.dataset import Dataset
 from raylearn.data.pool import Pool
+from raylearn.data.storage import Folder
 from raylearn.errors import DivergedError, QueryError
 from raylearn.learning.jobs import Job
 from raylearn.learning.scoring import ScoringJob
-from raylearn.learning.store import Artifact, Store
+from raylearn.learning.store import Artifact, DiskStore
 from raylearn.learning.training import TrainingJob
 from raylearn.sweep.grid import Trial, arms, num_rounds, trials
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
@@ -41,16 +42,16 @@ class HandMaker:
     """Answers every job from a real store; a scored image shows as many equal detections as its number says."""
 
     def __init__(self, root: Path) -> None:
-        self.store = Store(root)
+        self.store = DiskStore(root)
         self.jobs: list[Job] = []
 
     def __call__(self, job: Job) -> Artifact:
         self.jobs.append(job)
 
-        def make(folder: Path) -> Mapping[str, Any]:
+        def make(folder: Folder) -> Mapping[str, Any]:
             if isinstance(job, ScoringJob):
                 names = job.manifest.table["image_id"].to_pylist()
-                make_ledger({name: [[0.5, 0.2, 0.1]] * int(name[:2]) for name in names}, folder, num_classes=3)
+                make_ledger({name: [[0.5, 0.2, 0.1]] * int(name[:2]) for name in names}, folder.path, num_classes=3)
             facts = {"map50": 0.5, "map50_95": 0.3, "class_ap": [0.1, 0.2, None], "seconds": 1.0, "made_by": "hand"}
             return {**facts, "num_images": len(job.train.images)} if isinstance(job, TrainingJob) else facts
 
@@ -97,7 +98,7 @@ def test_class_weights_come_from_the_labelled_boxes_and_not_from_the_pool(tmp_pa
     arm = Arm("uncertainty", "entropy", "sum", "inverse_frequency", "background", 1)
     for shown, asked in (("crabs.jpg", "fish.jpg"), ("fishes.jpg", "crab.jpg")):
         pool = Pool(dataset.pool, {shown: dataset.truth[shown]})
-        query = bench.query(arm, Artifact("ledger", tmp_path, {}), pool, 0)
+        query = bench.query(arm, Artifact("ledger", Folder.at(tmp_path), {}), pool, 0)
         assert query.image_ids == (asked,)
 
 
@@ -148,7 +149,7 @@ def test_settings_of_a_prediction_decide_its_key_and_places_do_not(section: str)
     pool = BENCH.start_pool(Trial(Arm("random", query_size=2), 0))
 
     def key(bench: Bench, folder: str, pool: Pool = pool) -> str:
-        model = Artifact("trained", Path(folder), {})
+        model = Artifact("trained", Folder(folder), {})
         return (bench.scoring(model, pool, 0, 1) if section == "scoring" else bench.evaluation(model)).key
 
     assert key(BENCH, "/here") == key(BENCH, "/there")
