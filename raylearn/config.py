@@ -19,6 +19,7 @@ Weighting = Literal["none", "inverse_frequency", "inverse_sqrt"]
 Probabilities = Literal["background", "conditional", "independent"]
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 Control = Literal["random", "box_count", "full_data"]
+Tracker = Literal["mlflow", "wandb"]
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -265,6 +266,9 @@ class Experiment(_Section):
         tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], AfterValidator(_distinct), Field(min_length=1)
     ] = Field((0,), description="each repeats every arm with its own initial set and training")
     resources: ResourcesSection = Field(ResourcesSection(), description="what Ray is asked for")
+    tracking: Annotated[tuple[Tracker, ...], AfterValidator(_distinct)] = Field(
+        (), description="who is told of every round, beside TensorBoard: mlflow, wandb"
+    )
 
     @model_validator(mode="after")
     def _budget_is_a_whole_number_of_queries(self) -> "Experiment":

@@ -32,10 +32,11 @@ from raylearn.sweep.grid import Trial, num_rounds, trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
 from raylearn.sweep.results import write_tables
 from raylearn.sweep.run_folder import EXPERIMENT_FILE, RUN_FILE, on_disk
+from raylearn.sweep.tracking import refuse_missing_trackers, tracker_callbacks
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 
 # What decides no result, so that a run may be gone on with under another.
-_FREE = ("question", "resources", "scoring.batch_size")
+_FREE = ("question", "resources", "tracking", "scoring.batch_size")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def run_experiment(
         RunFailedError: no trial came to its end.
     """
     started = datetime.now(UTC)
+    refuse_missing_trackers(experiment)
     address = address or os.environ.get("RAY_ADDRESS")
     run_folder = Folder.at(run_folder.address)
     store_folder = Folder.at((store_folder or run_folder.below("store")).address)
@@ -290,30 +292,41 @@ def run_trials(
     rounds = sum(num_rounds(experiment, trial.arm) for trial in missing)
     shared = {"by_name": {trial.name: trial for trial in missing}, "bench": bench, "workshop": workshop}
     with SweepProgress(len(missing), rounds, console) as progress:
-        grid = tune.Tuner(
+        tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_tune_trial, **shared), trial_resources()),
             param_space={"trial": tune.grid_search(list(shared["by_name"]))},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=num_trials,
                 reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.config["trial"],  # what TensorBoard names a curve
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,  # what TensorBoard names a curve
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=storage_path,
                 storage_filesystem=file_system,
                 verbose=0,
-                callbacks=[progress],
+                callbacks=[progress, *tracker_callbacks(experiment, run_folder.path or Path.cwd())],
                 # for machines that go; what fails by itself is told, not raised
                 failure_config=tune.FailureConfig(max_failures=8),
             ),
-        ).fit()
+        )
+        try:
+            grid = tuner.fit()
+        except Exception as error:  # such as a tracker that does not answer
+            raise RaylearnError(
+                f"Ray Tune stopped: {cause_line(error)}; the same command goes on from what is finished"
+            ) from error
         trained = progress.trained
         failed = dict(progress.failed)
     for result in grid:
         if result.error and result.config:
             failed[result.config["trial"]] = cause_line(result.error)
     return trained, failed
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["trial"])
 
 
 def _tune_trial(config: Mapping[str, Any], by_name: Mapping[str, Trial], bench: Bench, workshop: Any) -> None:

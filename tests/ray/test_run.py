@@ -1,9 +1,11 @@
 """Whole experiments on a real Ray, small ones."""
 
+import contextlib
 import itertools
 import json
 import os
 import re
+import sqlite3
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -72,14 +74,25 @@ def test_a_second_run_makes_nothing_and_gives_the_same_tables(finished: tuple[Pa
 
 
 def test_a_longer_run_elsewhere_finds_the_same_queries(finished: tuple[Path, str], tmp_path: Path) -> None:
-    """Same seed, same data, same versions: same query, with other resources and from another folder."""
-    other = {**CONTENT, "resources": {"scoring_actors": 2, "max_trials_at_once": 2}}
+    """Same seed, same data, same versions: same query, with other resources, trackers, and from another folder."""
+    other = {**CONTENT, "resources": {"scoring_actors": 2, "max_trials_at_once": 2}, "tracking": ["mlflow", "wandb"]}
     other["arms"] = {**CONTENT["arms"], "uncertainty": ["entropy"], "controls": ["random"]}
-    run_sweep(other, tmp_path / "small")
+    run_sweep(other, tmp_path / "small", WANDB_MODE="offline", MLFLOW_TRACKING_URI="")
     ours = rows_of(tmp_path / "small", "queries")
     theirs = rows_of(finished[0], "queries")
     wanted = {row["trial"] for row in ours}
     assert [row for row in theirs if row["trial"] in wanted] == ours
+    _trackers_were_told(tmp_path / "small")
+
+
+def _trackers_were_told(folder: Path) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        told = database.execute(
+            "select runs.name, metrics.value from metrics join runs using (run_uuid) where key = 'map50_95'"
+        ).fetchall()
+    measured = [(row["trial"], row["map50_95"]) for row in rows_of(folder, "results")]
+    assert sorted(told) == sorted(measured)
+    assert len(list(folder.glob("wandb/offline-run-*/*.wandb"))) == len({trial for trial, _ in measured})
 
 
 def test_tensorboard_finds_the_curve_of_every_trial_by_its_name(finished: tuple[Path, str]) -> None:

@@ -16,7 +16,7 @@ from raylearn import __version__
 from raylearn.cli import app, main
 from raylearn.config import Experiment
 from raylearn.scoring.lock import locked
-from raylearn.sweep import runner
+from raylearn.sweep import runner, tracking
 
 EXPERIMENT: dict[str, Any] = {
     "name": "desk",
@@ -432,3 +432,10 @@ def test_a_file_that_ends_too_early_is_exit_code_1_and_no_traceback(capsys, monk
 
 def test_a_name_of_two_lines_is_told_in_one(capsys):
     assert refused(capsys, "run", "two\nlines.yaml") == "cannot read two lines.yaml: No such file or directory"
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_how_to_get_it(capsys, monkeypatch):
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None if name == "wandb" else object())
+    assert refused(capsys, "run", "e.yaml", "tracking=[mlflow, wandb]") == (
+        'tracking: wandb is not installed: pip install "raylearn[wandb]"'
+    )
