@@ -17,7 +17,8 @@ from rich.progress import Progress
 from raylearn import __version__
 from raylearn.config import Aggregation, Experiment, Probabilities, Uncertainty, Weighting, load_experiment
 from raylearn.data.storage import Folder
-from raylearn.errors import DatasetError, QueryError, RaylearnError, RunFailedError
+from raylearn.errors import DatasetError, LabelsError, QueryError, RaylearnError, RunFailedError
+from raylearn.handoff.exchange import Tool
 
 # Typer has no public name for the base of its usage errors, and brings a click of its own or not, by version.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -223,12 +224,24 @@ def query(
     weight_cap: _WeightCap = None,
     exclude: _Exclude = None,
     seed: _Seed = 0,
+    tool: Annotated[
+        Tool | None, typer.Option("--format", help="Also a folder OUT/FORMAT that this annotation tool opens.")
+    ] = None,
+    images: Annotated[
+        Literal["copy", "uri"] | None,
+        typer.Option(help="With --format: copy the images, or leave them where they are. Default: as the tool needs."),
+    ] = None,
+    boxes_above: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="With --format: pre-annotate detections from this confidence on; 0.25."),
+    ] = None,
 ) -> None:
     """Choose the images of a finished ledger that are most worth annotating, best first.
 
     Example: raylearn query ledgers/photos --size 200 --aggregation max --out queries/first
     """
     from raylearn.config import Arm
+    from raylearn.handoff.export import export_query
     from raylearn.handoff.query_files import write_query
     from raylearn.learning.ledger_query import query_ledger
 
@@ -255,6 +268,8 @@ def query(
     if weight_cap is not None and arm.weighting in (None, "none"):
         raise QueryError("--weight-cap has no meaning without a weighting: give --weighting too, or leave it out")
     given = _given(class_counts, exclude)
+    if tool is None and (images, boxes_above) != (None, None):
+        raise QueryError("--images and --boxes-above have no meaning without --format: give it too, or leave them out")
     with _ledger_progress() as progress:
         found = query_ledger(Folder(ledger), arm, size, seed=seed, weight_cap=weight_cap, progress=progress, **given)
     paths = write_query(found.images, out)
@@ -262,6 +277,49 @@ def query(
     left_out += f", {found.num_excluded:,} of {len(given['exclude']):,} excluded ids found" if exclude else ""
     typer.echo(f"{size:,} of {found.num_candidates:,} images{left_out}")
     typer.echo("query:   " + "  ".join(str(path) for path in paths))
+    if tool:
+        copies = None if images is None else images == "copy"
+        confidence = 0.25 if boxes_above is None else boxes_above
+        folder = export_query(Folder(ledger), found.images, tool, out / tool, copies=copies, confidence=confidence)
+        typer.echo(f"handout: {folder}")
+
+
+labels_app = typer.Typer(help="Labels from an annotation tool.", rich_markup_mode=None)
+app.add_typer(labels_app, name="labels")
+
+
+@labels_app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="What the tool exported: its file, or its folder.")],
+    tool: Annotated[Tool, typer.Option("--format", help="Of which tool.")],
+    handout: Annotated[Path, typer.Option(help="The folder that `raylearn query --format` wrote.")],
+    out: Annotated[Path, typer.Option(help="The COCO file to write; its file names are image ids.")],
+    missing: Annotated[
+        Literal["refuse", "skip", "background"],
+        typer.Option(help="Images without labels: an error, left unlabelled, or images that show nothing."),
+    ] = "refuse",
+) -> None:
+    """Bring labels back from an annotation tool: checked against what was handed out, whole or not at all.
+
+    Images that were not asked for, are missing or have changed, unknown classes and impossible boxes are all listed.
+
+    Example: raylearn labels import export.xml --format cvat --handout queries/first/cvat --out labels/first.json
+    """
+    from raylearn.handoff.exchange import Record
+    from raylearn.handoff.labels import import_labels, write_labels
+
+    record = Record.read(handout)
+    try:
+        found = import_labels(path, tool, record, missing)
+    except LabelsError as error:
+        for problem in error.problems:
+            typer.echo(" ".join(problem.split()))
+        raise
+    write_labels(found, record, out)
+    boxes = sum(len(truth) for truth in found.truth.values())
+    repeated = f", {found.repeated} boxes that stood twice taken once" if found.repeated else ""
+    without = f", {len(found.missing)} without labels ({missing})" if found.missing else ""
+    typer.echo(f"{len(found.truth)} images with {boxes} boxes{without}{repeated}\nlabels:  {out}")
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Every error a user can meet, and the exit code each one ends in."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class RaylearnError(Exception):
@@ -64,6 +64,19 @@ class RunFolderError(InputError):
 
 class LedgerError(InputError):
     """A ledger that is not there, not finished, or not of what was asked."""
+
+
+class LabelsError(InputError):
+    """Labels from an annotation tool that cannot be taken over as they are.
+
+    Args:
+        message: the first problem, and how many more there are.
+        problems: every one of them.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 class ClusterError(InputError):

@@ -207,7 +207,7 @@ def _read_frame(frame: Frame, reading: _Reading) -> None:
 def _ground_truth(frame: Frame, rows: Iterable[Row], image: Image, reading: _Reading) -> GroundTruth:
     kept: dict[tuple[int, float, float, float, float], None] = {}
     for row in sorted(rows, key=lambda row: row.line):
-        corners, fault = _clipped(row, image)
+        corners, fault = checked_box(row, image)
         name = f"{row.name}: " if row.name else ""
         if fault:
             reading.report(Problem(str(frame.label_file), row.line, name + fault, "box"))
@@ -220,7 +220,7 @@ def _ground_truth(frame: Frame, rows: Iterable[Row], image: Image, reading: _Rea
     return GroundTruth(table[:, 1:].astype(np.float32), table[:, 0].astype(np.int64))
 
 
-def _clipped(row: Row, image: Image) -> tuple[tuple[float, float, float, float], str]:
+def checked_box(row: Row, image: Image) -> tuple[tuple[float, float, float, float], str]:
     """The corners of a row's box within its image, and what is wrong with it, or ""."""
     if row.fault or row.box is None:
         return (0, 0, 0, 0), row.fault

@@ -46,7 +46,7 @@ def write_query(images: Sequence[QueriedImage], folder: Path) -> list[Path]:
         with paths[1].open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(_COLUMNS)
-            writer.writerows([_guarded(value) for value in row] for row in rows)
+            writer.writerows([guarded(value) for value in row] for row in rows)
         with paths[2].open("w", encoding="utf-8") as file:
             file.write("\t".join(_COLUMNS) + "\n")
             file.writelines("\t".join(_in_one_field(value) for value in row) + "\n" for row in rows)
@@ -69,7 +69,7 @@ def read_image_ids(path: Path) -> list[str]:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
                 if "image_id" in (reader.fieldnames or ()):
-                    return [_unguarded(_id_of(row, path, reader.line_num)) for row in reader]
+                    return [unguarded(_id_of(row, path, reader.line_num)) for row in reader]
         else:
             lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
             if lines[:1] != ["\t".join(_COLUMNS)]:
@@ -81,7 +81,8 @@ def read_image_ids(path: Path) -> list[str]:
     raise QueryError(f"{path} has no column image_id")
 
 
-def _guarded(value: object) -> object:
+def guarded(value: object) -> object:
+    """A cell that a spreadsheet would run, preceded by an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_GUARDED) else value
 
 
@@ -92,7 +93,8 @@ def _id_of(row: Mapping[str, str | None], path: Path, line: int) -> str:
     return image_id
 
 
-def _unguarded(text: str) -> str:
+def unguarded(text: str) -> str:
+    """The text of a cell, without the apostrophe of `guarded`."""
     return text[1:] if text.startswith("'") and text[1:].startswith(_GUARDED) else text
 
 

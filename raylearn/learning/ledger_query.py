@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from raylearn.config import Aggregation, Arm, Probabilities, Uncertainty, Weighting
 from raylearn.data.storage import Folder
+from raylearn.detectors.base import Detections
 from raylearn.errors import LedgerError, QueryError
 from raylearn.learning.selection import image_scores
 from raylearn.query.sampling import random_generator, tie_order
@@ -152,6 +153,33 @@ def _best_of_each(
         progress(done, facts["num_parts"])
     _check_size(size, totals)
     return bests, totals, names
+
+
+def detections_of(folder: Folder, image_ids: Sequence[str]) -> dict[str, tuple[tuple[int, int], Detections]]:
+    """Image id -> (width, height) and detections of images of a finished ledger.
+
+    Raises:
+        LedgerError: no finished ledger, a damaged one, or one that lacks an image.
+    """
+    facts = read_facts(folder)
+    wanted = _strings(image_ids)
+
+    def look(table: pa.Table) -> dict[str, tuple[tuple[int, int], Detections]]:
+        kept = table.filter(pc.is_in(table["image_id"], wanted))
+        offsets = offsets_of(kept["class_scores"])
+        boxes, scores = flat(kept["boxes"]), flat(kept["class_scores"])
+        rows = zip(*(kept[name].to_pylist() for name in ("image_id", "width", "height")), strict=True)
+        return {
+            image_id: ((width, height), Detections(boxes[start:end], scores[start:end]))
+            for (image_id, width, height), start, end in zip(rows, offsets[:-1], offsets[1:], strict=True)
+        }
+
+    columns = ("image_id", "width", "height", "boxes", "class_scores")
+    found = {image_id: seen for part in map_parts(folder, facts, columns, look) for image_id, seen in part.items()}
+    missing = sorted(set(image_ids) - found.keys())
+    if missing:
+        raise LedgerError(f"{folder} has no image {missing[0]!r}")
+    return found
 
 
 def all_arms(size: int, probabilities: Probabilities, weighted: bool) -> list[Arm]:

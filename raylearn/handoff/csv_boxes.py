@@ -1,0 +1,58 @@
+"""CSV: a row per box, for spreadsheets and own programs."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from raylearn.errors import LabelsError
+from raylearn.handoff.exchange import Box, PreAnnotation, Returned, SentImage, number
+from raylearn.handoff.query_files import guarded, unguarded
+
+BOXES_FILE = "boxes.csv"
+_CORNERS = ("x1", "y1", "x2", "y2")
+_COLUMNS = ("rank", "name", "image_id", "class", *_CORNERS, "confidence")
+
+
+def write(
+    images: Sequence[SentImage], predictions: Mapping[str, PreAnnotation], class_names: Sequence[str], folder: Path
+) -> None:
+    """Writes boxes.csv in order of rank; an image without boxes has one row, with no class."""
+    with (folder / BOXES_FILE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        for image in images:
+            named = [image.rank, guarded(image.name), guarded(image.image_id)]
+            seen = predictions[image.image_id]
+            assert seen.confidences is not None
+            for corners, class_id, confidence in zip(
+                seen.boxes.astype(float).tolist(), seen.class_ids, seen.confidences, strict=True
+            ):
+                writer.writerow([*named, guarded(class_names[class_id]), *corners, float(confidence)])
+            if not len(seen.boxes):
+                writer.writerow([*named, "", "", "", "", "", ""])
+
+
+def read(path: Path, images: Mapping[str, SentImage]) -> Returned:  # noqa: ARG001  a tool's signature
+    """Boxes by the columns name, class, x1, y1, x2, y2; a row without a class is an image that shows nothing.
+
+    Raises:
+        LabelsError: it cannot be read, lacks a column, or has a row that is no box.
+    """
+    found: dict[str, list[Box]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            lacking = [name for name in ("name", "class", *_CORNERS) if name not in (reader.fieldnames or ())]
+            if lacking:
+                raise LabelsError(f"{path} has no column {lacking[0]}")
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                boxes = found.setdefault(unguarded(row["name"] or ""), [])
+                if row["class"]:
+                    x1, y1, x2, y2 = (number(row[key], where) for key in _CORNERS)
+                    boxes.append(Box(unguarded(row["class"]), (x1, y1, x2, y2), where))
+                elif any(row[key] for key in _CORNERS):
+                    raise LabelsError(f"{where}: a box without a class")
+    except (OSError, ValueError, csv.Error) as error:
+        raise LabelsError(f"{path} cannot be read: {error}") from error
+    return found

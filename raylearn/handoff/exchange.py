@@ -1,0 +1,106 @@
+"""What goes out to an annotation tool and comes back, apart from any tool's form of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from raylearn.errors import LabelsError
+
+RECORD_FILE = "handoff.json"
+Tool = Literal["label-studio", "cvat", "coco", "yolo", "csv"]
+
+
+@dataclass(frozen=True)
+class SentImage:
+    """An image as it was handed out.
+
+    Args:
+        rank: from 1, the most wanted first.
+        score: the number it was ranked by.
+        name: what the tool knows it by.
+        address: where the tool finds it: a path below the export's folder, a local path, or an address.
+        width, height: pixels of the upright image.
+        content_hash: SHA-256 of its bytes.
+    """
+
+    rank: int
+    score: float
+    image_id: str
+    uri: str
+    name: str
+    address: str
+    width: int
+    height: int
+    content_hash: str
+
+
+@dataclass(frozen=True, eq=False)
+class PreAnnotation:
+    """Boxes of one image: (n, 4) float32 xyxy pixels, (n,) class ids, (n,) confidences in [0, 1] if a detector's."""
+
+    boxes: np.ndarray
+    class_ids: np.ndarray
+    confidences: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box that came back, not yet held against its image: xyxy pixels, and where it stood, for messages."""
+
+    class_name: str
+    xyxy: tuple[float, float, float, float]
+    where: str
+
+
+Returned = Mapping[str, Sequence[Box]]
+"""Name -> boxes of every image that a tool says was labelled; no boxes where it shows nothing."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What an export remembers of itself, so that labels find their images again."""
+
+    class_names: tuple[str, ...]
+    images: tuple[SentImage, ...]
+
+    def write(self, folder: Path) -> None:
+        text = json.dumps({"class_names": self.class_names, "images": [asdict(i) for i in self.images]}, indent=1)
+        (folder / RECORD_FILE).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record":
+        """Raises LabelsError where there is none, or it is damaged."""
+        path = folder / RECORD_FILE
+        content = read_json(path, "name the folder that `raylearn query --format` wrote")
+        try:
+            return cls(
+                tuple(str(name) for name in content["class_names"]),
+                tuple(SentImage(**image) for image in content["images"]),
+            )
+        except (TypeError, KeyError) as error:
+            raise LabelsError(f"{path} is no record of a hand-off: {error}") from error
+
+
+def read_json(path: Path, advice: str) -> Any:
+    """Raises LabelsError where the file is not there, or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise LabelsError(f"{path} cannot be read ({error.strerror}): {advice}") from error
+    except (ValueError, RecursionError) as error:
+        raise LabelsError(f"{path} is no JSON: {error}") from error
+
+
+def number(value: Any, where: str) -> float:
+    """Raises LabelsError for what is no finite number."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError) as error:
+        raise LabelsError(f"{where}: {value!r} is no number") from error
+    if not np.isfinite(found):
+        raise LabelsError(f"{where}: {value!r} is no number")
+    return found

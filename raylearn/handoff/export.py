@@ -1,0 +1,104 @@
+"""A query as an annotation tool opens it: images in order of rank, with what the detector saw in them."""
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from raylearn.data.images import content_hash, read_bytes
+from raylearn.data.storage import Folder, not_writable
+from raylearn.errors import QueryError
+from raylearn.handoff import coco, csv_boxes, cvat, label_studio, yolo
+from raylearn.handoff.exchange import PreAnnotation, Record, SentImage, Tool
+from raylearn.learning.ledger_query import QueriedImage, class_names, detections_of
+from raylearn.scoring.ledger import read_facts
+
+IMAGES_FOLDER = "images"
+_WRITERS: dict[str, Callable[[Sequence[SentImage], Mapping[str, PreAnnotation], Sequence[str], Path], None]] = {
+    "label-studio": label_studio.write,
+    "cvat": cvat.write,
+    "coco": coco.write,
+    "yolo": yolo.write,
+    "csv": csv_boxes.write,
+}
+_ONLY_COPIES = ("cvat", "yolo")  # they know an image by a file's name alone
+
+
+def export_query(
+    ledger: Folder,
+    images: Sequence[QueriedImage],
+    tool: Tool,
+    folder: Path,
+    *,
+    copies: bool | None = None,
+    confidence: float = 0.25,
+) -> Path:
+    """Writes a query in a tool's form, with the detections as pre-annotations, and a record for the way back.
+
+    Args:
+        ledger: the query's.
+        images: in order of rank.
+        tool: whose form.
+        folder: made here, whole or not at all.
+        copies: put the images into it, named by rank, or leave them where they are; by default copied for tools that
+            cannot do without.
+        confidence: detections below it are no help to an annotator, and are left out.
+
+    Raises:
+        QueryError: the folder is there already, or the tool needs copies.
+        ImageError: an image cannot be read.
+        InputError, StorageError: the folder cannot be written.
+    """
+    if copies is None:
+        copies = tool in (*_ONLY_COPIES, "coco")
+    if tool in _ONLY_COPIES and not copies:
+        raise QueryError(f"{tool} knows images by their files' names alone: leave --images uri out")
+    if folder.exists():
+        raise QueryError(f"{folder} is there already: remove it, or give another --out")
+    names = class_names(read_facts(ledger), ledger)
+    found = detections_of(ledger, [image.image_id for image in images])
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        (temporary / IMAGES_FOLDER if copies else temporary).mkdir(parents=True)
+        sent, seen = [], {}
+        for image in images:
+            data = read_bytes(image.uri)
+            name = _name(image, len(images))
+            if copies:
+                (temporary / IMAGES_FOLDER / name).write_bytes(data)
+            (width, height), detections = found[image.image_id]
+            sent.append(
+                SentImage(
+                    rank=image.rank,
+                    score=image.score,
+                    image_id=image.image_id,
+                    uri=image.uri,
+                    name=name if copies or tool != "coco" else image.uri,
+                    address=f"{IMAGES_FOLDER}/{name}" if copies else image.uri,
+                    width=width,
+                    height=height,
+                    content_hash=content_hash(data),
+                )
+            )
+            kept = detections.confidences >= confidence
+            seen[image.image_id] = PreAnnotation(
+                detections.boxes[kept], detections.class_ids[kept], detections.confidences[kept]
+            )
+        _WRITERS[tool](sent, seen, names, temporary)
+        Record(tuple(names), tuple(sent)).write(temporary)
+        os.rename(temporary, folder)
+    except OSError as error:
+        raise not_writable(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _name(image: QueriedImage, num_images: int) -> str:
+    """The rank, so that a listing by name is in order, and as much of the image's own name as any tool can carry."""
+    path = PurePosixPath(image.image_id)
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem)[:60]
+    suffix = re.sub(r"[^A-Za-z0-9.]", "", path.suffix.lower())
+    return f"{image.rank:0{len(str(num_images))}d}_{stem}{suffix}"

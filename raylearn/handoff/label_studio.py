@@ -1,0 +1,121 @@
+"""Label Studio: tasks with predictions out, its JSON export back (labelstud.io/guide/tasks, /guide/export)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from raylearn.data.storage import scheme_of
+from raylearn.errors import LabelsError
+from raylearn.handoff.exchange import Box, PreAnnotation, Returned, SentImage, number, read_json
+
+TASKS_FILE = "tasks.json"
+CONFIG_FILE = "label_config.xml"
+_NAMES = {"from_name": "label", "to_name": "image", "type": "rectanglelabels"}
+
+
+def write(
+    images: Sequence[SentImage], predictions: Mapping[str, PreAnnotation], class_names: Sequence[str], folder: Path
+) -> None:
+    """Writes tasks.json and label_config.xml.
+
+    Label Studio's ordering by prediction score begins with the lowest, so a task's score is its rank over their number.
+    Local images are addressed for its local file storage, with the export's folder as document root for copies, else /.
+    """
+    tasks = [
+        {
+            "data": {
+                "image": _address(image.address),
+                "name": image.name,
+                "image_id": image.image_id,
+                "rank": image.rank,
+                "image_score": image.score,
+            },
+            "predictions": [
+                {
+                    "model_version": "raylearn",
+                    "score": image.rank / len(images),
+                    "result": list(_regions(image, predictions[image.image_id], class_names)),
+                }
+            ],
+        }
+        for image in images
+    ]
+    (folder / TASKS_FILE).write_text(json.dumps(tasks, indent=1), encoding="utf-8")
+    labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in class_names)
+    (folder / CONFIG_FILE).write_text(
+        '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
+        f'  <RectangleLabels name="label" toName="image">\n{labels}  </RectangleLabels>\n</View>\n',
+        encoding="utf-8",
+    )
+
+
+def _address(address: str) -> str:
+    return address if scheme_of(address) else f"/data/local-files/?d={address.lstrip('/')}"
+
+
+def _regions(image: SentImage, seen: PreAnnotation, class_names: Sequence[str]) -> Any:
+    assert seen.confidences is not None
+    for index, ((x1, y1, x2, y2), class_id, confidence) in enumerate(
+        zip(seen.boxes.astype(float).tolist(), seen.class_ids, seen.confidences, strict=True)
+    ):
+        yield {
+            "id": f"r{index}",
+            **_NAMES,
+            "original_width": image.width,
+            "original_height": image.height,
+            "image_rotation": 0,
+            "score": float(confidence),
+            "value": {
+                "x": 100 * x1 / image.width,
+                "y": 100 * y1 / image.height,
+                "width": 100 * (x2 - x1) / image.width,
+                "height": 100 * (y2 - y1) / image.height,
+                "rotation": 0,
+                "rectanglelabels": [class_names[class_id]],
+            },
+        }
+
+
+def read(path: Path, images: Mapping[str, SentImage]) -> Returned:
+    """Boxes from its JSON export: of each task the one annotation that was submitted.
+
+    Raises:
+        LabelsError: another form; a task with several annotations; a region that is no upright rectangle of one label.
+    """
+    tasks = read_json(path, "give the file that Label Studio exported as JSON")
+    if not isinstance(tasks, list):
+        raise LabelsError(f"{path} is no list of tasks: export as JSON, not JSON-MIN or another form")
+    found: dict[str, list[Box]] = {}
+    for position, task in enumerate(tasks):
+        try:
+            name = str(task["data"]["name"])
+            submitted = [one for one in task["annotations"] if not one.get("was_cancelled")]
+        except (TypeError, KeyError, AttributeError) as error:
+            raise LabelsError(f"{path}: task {position} is not of Label Studio's JSON export: no {error}") from error
+        where = f"{path}: {name}"
+        if len(submitted) > 1 or name in found:
+            raise LabelsError(f"{where} has several annotations: keep one of them")
+        if submitted:
+            results = submitted[0].get("result")
+            if not isinstance(results, list):
+                raise LabelsError(f"{where}: its annotation has no list of results")
+            found[name] = [_box(region, images.get(name), where) for region in results]
+    return found
+
+
+def _box(region: Any, image: SentImage | None, where: str) -> Box:
+    value = region.get("value") if isinstance(region, dict) else None
+    names = value.get("rectanglelabels") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(names, list) or len(names) != 1:
+        raise LabelsError(f"{where} has a region that is no rectangle of one label: {region!r:.80}")
+    if value.get("rotation"):
+        raise LabelsError(f"{where} has a rotated rectangle, which is no box: set its rotation to 0")
+    width, height = (image.width, image.height) if image else (1, 1)
+    for key, wanted in (("original_width", width), ("original_height", height)):
+        if image and region.get(key, wanted) != wanted:
+            raise LabelsError(f"{where} was labelled at another size, {key} {region[key]!r} and not {wanted}")
+    x, y, w, h = (number(value.get(key), f"{where}: {key}") for key in ("x", "y", "width", "height"))
+    corners = (x * width / 100, y * height / 100, (x + w) * width / 100, (y + h) * height / 100)
+    return Box(str(names[0]), corners, where)

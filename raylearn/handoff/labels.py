@@ -1,0 +1,143 @@
+"""Labels back from an annotation tool: checked against what was handed out, and taken over whole or not at all."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+from raylearn.data.dataset import GroundTruth, Image
+from raylearn.data.formats import checked_box
+from raylearn.data.images import content_hash, read_bytes
+from raylearn.data.records import Row
+from raylearn.data.storage import not_writable
+from raylearn.errors import ImageError, LabelsError, nearest
+from raylearn.handoff import coco, csv_boxes, cvat, label_studio, yolo
+from raylearn.handoff.exchange import Box, PreAnnotation, Record, Returned, SentImage, Tool
+
+Missing = Literal["refuse", "skip", "background"]
+_READERS: dict[str, Callable[[Path, Mapping[str, SentImage]], Returned]] = {
+    "label-studio": label_studio.read,
+    "cvat": cvat.read,
+    "coco": coco.read,
+    "yolo": yolo.read,
+    "csv": csv_boxes.read,
+}
+
+
+@dataclass(frozen=True)
+class ImportedLabels:
+    """What came back.
+
+    Args:
+        truth: image id -> boxes, in the order of rank.
+        missing: ids of images without labels, which were left unlabelled or taken to show nothing.
+        repeated: boxes that stood twice in an image with the same class, of which one is kept.
+    """
+
+    truth: Mapping[str, GroundTruth]
+    missing: Sequence[str]
+    repeated: int
+
+
+def import_labels(path: Path, tool: Tool, record: Record, missing: Missing = "refuse") -> ImportedLabels:
+    """Reads what a tool exported and holds it against the record of the hand-off.
+
+    Args:
+        path: the tool's file or folder.
+        tool: whose form.
+        record: of the hand-off.
+        missing: images without labels are an error, are left unlabelled, or show nothing.
+
+    Raises:
+        LabelsError: with all that is wrong: images that were not asked for, that are missing, or whose bytes changed;
+            classes that are unknown; boxes that cannot be. `problems` holds every one of them.
+    """
+    by_name = _ByName({image.name: image for image in record.images})
+    returned = _READERS[tool](path, by_name)
+    problems: list[str] = []
+    found: dict[str, Sequence[Box]] = {}
+    for name, boxes in returned.items():
+        image = by_name.get(name)
+        if image is None:
+            problems.append(f"{path}: {name} was not asked for")
+        elif image.image_id in found:
+            problems.append(f"{path}: {name} is labelled twice")
+        else:
+            found[image.image_id] = boxes
+    without = [image for image in record.images if image.image_id not in found]
+    if missing == "refuse":
+        problems += [f"{path}: {image.name} has no labels" for image in without]
+    elif missing == "background":
+        found |= {image.image_id: () for image in without}
+    truth: dict[str, GroundTruth] = {}
+    repeated = 0
+    for image in record.images:
+        if image.image_id in found:
+            problems += _changed(image)
+            own, faults = _ground_truth(image, found[image.image_id], record.class_names)
+            truth[image.image_id] = own
+            repeated += len(found[image.image_id]) - len(own) - len(faults)
+            problems += faults
+    if problems:
+        raise LabelsError(_summary(problems), problems)
+    return ImportedLabels(truth, [image.image_id for image in without], repeated)
+
+
+def write_labels(labels: ImportedLabels, record: Record, path: Path) -> None:
+    """Writes a COCO file whose file names are image ids; at once.
+
+    Raises:
+        InputError, StorageError: it cannot be written.
+    """
+    images = [replace(image, name=image.image_id) for image in record.images if image.image_id in labels.truth]
+    boxes = {image_id: PreAnnotation(truth.boxes, truth.class_ids, None) for image_id, truth in labels.truth.items()}
+    temporary = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(coco.content(images, boxes, record.class_names), indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise not_writable(path, error) from error
+
+
+class _ByName(dict[str, SentImage]):
+    """By the name that was given, or by the end of a path that a tool made of it."""
+
+    def get(self, name: str, default: SentImage | None = None) -> SentImage | None:  # type: ignore[override]
+        return super().get(name) or super().get(PurePosixPath(name).name, default)
+
+
+def _changed(image: SentImage) -> list[str]:
+    try:
+        data = read_bytes(image.uri)
+    except ImageError as error:
+        return [f"{image.image_id}: the image cannot be read any more: {error}"]
+    if content_hash(data) != image.content_hash:
+        return [f"{image.image_id}: the image at {image.uri} is not the one that was handed out"]
+    return []
+
+
+def _ground_truth(image: SentImage, boxes: Sequence[Box], class_names: Sequence[str]) -> tuple[GroundTruth, list[str]]:
+    faults: list[str] = []
+    kept: dict[tuple[int, float, float, float, float], None] = {}
+    size = Image(image.image_id, image.uri, image.width, image.height, image.content_hash)
+    for box in boxes:
+        if box.class_name not in class_names:
+            faults.append(f"{box.where}: unknown class {box.class_name!r}: {nearest(box.class_name, class_names)}")
+            continue
+        corners, fault = checked_box(Row(0, box=np.array(box.xyxy)), size)
+        if fault:
+            faults.append(f"{box.where}: {fault}")
+        else:
+            kept[(class_names.index(box.class_name), *corners)] = None
+    table = np.array(list(kept), dtype=np.float64).reshape(-1, 5)
+    return GroundTruth(table[:, 1:].astype(np.float32), table[:, 0].astype(np.int64)), faults
+
+
+def _summary(problems: Sequence[str]) -> str:
+    more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}; nothing was imported"
