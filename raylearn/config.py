@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -29,11 +29,11 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ReefSection(_Section):
+class ReefSection(Section):
     """The embedded data set: small drawn underwater scenes, in clips of near-duplicate frames."""
 
     seed: int = Field(ReefSettings.seed, ge=0, description="another seed, another reef; not a trial's seed")
@@ -44,7 +44,7 @@ class ReefSection(_Section):
     frames_per_clip: int = Field(ReefSettings.frames_per_clip, ge=1, description="mean number of frames in a clip")
 
 
-class DatasetSection(_Section):
+class DatasetSection(Section):
     """Where images and ground truth come from, and which split is labelled from and which is held out."""
 
     format: Literal["reef", "yolo", "coco", "voc"] = Field(
@@ -82,7 +82,7 @@ class DatasetSection(_Section):
         return self
 
 
-class DetectorSection(_Section):
+class DetectorSection(Section):
     """The model, and the settings every prediction of it shares."""
 
     model: str = Field("yolov5n", description="an Ultralytics detection architecture: yolov5n, yolov8s, yolo11m, ...")
@@ -94,7 +94,7 @@ class DetectorSection(_Section):
     )
 
 
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """How the detector is trained in each round, always from the same initial weights."""
 
     epochs: int = Field(100, ge=1, description="passes over the labelled images")
@@ -165,7 +165,7 @@ TRAINING_OPTIONS = frozenset(
 )
 
 
-class ScoringSection(_Section):
+class ScoringSection(Section):
     """The pass of the detector over the unlabelled pool."""
 
     pool_size: int | None = Field(None, ge=1, description="score a random part of this many images; null scores all")
@@ -179,7 +179,7 @@ class ScoringSection(_Section):
     )
 
 
-class EvaluationSection(_Section):
+class EvaluationSection(Section):
     """The measurement on the held-out split: COCO mAP."""
 
     confidence: float = Field(0.001, ge=0, le=1, description="detections below it are not measured")
@@ -187,7 +187,7 @@ class EvaluationSection(_Section):
     max_detections: int = Field(300, ge=1, description="most confident boxes measured per image")
 
 
-class ArmsSection(_Section):
+class ArmsSection(Section):
     """The grid: every combination of these lists is an arm, and the controls stand beside them."""
 
     uncertainty: Annotated[tuple[Uncertainty, ...], AfterValidator(_distinct)] = Field(
@@ -234,7 +234,7 @@ class Arm:
         return self.strategy in ("uncertainty", "box_count")
 
 
-class ResourcesSection(_Section):
+class ResourcesSection(Section):
     """What Ray is asked for; changes how fast a result comes, never the result."""
 
     training_cpus: int = Field(1, ge=1, description="CPUs (and torch threads) of one training")
@@ -249,7 +249,7 @@ class ResourcesSection(_Section):
     )
 
 
-class Experiment(_Section):
+class Experiment(Section):
     """One experiment: a question, a data set, a detector, and the arms that are compared."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the run folder's name")]
@@ -291,8 +291,16 @@ class Experiment(_Section):
 _NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
 
 
+File = TypeVar("File", bound=Section)
+
+
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Reads an experiment file and applies `key.path=value` overrides, whose values are YAML.
+    """Reads an experiment file; see `load_file`."""
+    return load_file(path, Experiment, overrides)
+
+
+def load_file(path: Path, kind: type[File], overrides: Sequence[str] = ()) -> File:
+    """Reads a settings file and applies `key.path=value` overrides, whose values are YAML.
 
     Raises:
         ConfigError: no such file, no YAML, an unknown key or a value that does not fit.
@@ -304,22 +312,23 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     except _NO_YAML as error:
         raise ConfigError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} must be a mapping of keys such as name, dataset, arms; see `raylearn schema`")
+        keys = ", ".join(name for name, field in kind.model_fields.items() if field.is_required())
+        raise ConfigError(f"{path} must be a mapping of keys such as {keys}; see `raylearn schema`")
     for override in overrides:
         _apply_override(content, override)
     try:
-        experiment = Experiment.model_validate(content)
-        dump_experiment(experiment)
+        settings = kind.model_validate(content)
+        dump_file(settings)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_describe(error)}") from error
+        raise ConfigError(f"{path}: {_describe(error, kind)}") from error
     except ValueError as error:  # such as half of a surrogate pair
         raise ConfigError(f"{path} holds a text that cannot be written out again: {error}") from error
-    return experiment
+    return settings
 
 
-def dump_experiment(experiment: Experiment) -> str:
-    """The experiment with every default written out, as YAML that `load_experiment` reads back."""
-    return yaml.safe_dump(json.loads(experiment.model_dump_json()), sort_keys=False, allow_unicode=True)
+def dump_file(settings: Section) -> str:
+    """The settings with every default written out, as YAML that `load_file` reads back."""
+    return yaml.safe_dump(json.loads(settings.model_dump_json()), sort_keys=False, allow_unicode=True)
 
 
 def _apply_override(content: dict[str, Any], override: str) -> None:
@@ -340,12 +349,12 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is no YAML") from error
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(error: ValidationError, kind: type[Section]) -> str:
     """The first of pydantic's errors in one line: where, what, and the nearest right spelling."""
     first, *others = error.errors()
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        what = f"unknown key {where!r}: {nearest(str(first['loc'][-1]), _keys_beside(first['loc']))}"
+        what = f"unknown key {where!r}: {nearest(str(first['loc'][-1]), _keys_beside(first['loc'], kind))}"
     elif first["type"] == "missing":
         what = f"{where} is missing"
     elif first["type"] == "literal_error" and isinstance(first["input"], str):
@@ -361,8 +370,9 @@ def _describe(error: ValidationError) -> str:
     return what + (f" (and {len(others)} more)" if others else "")
 
 
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Experiment
+def _keys_beside(location: tuple[int | str, ...], kind: type[Section]) -> list[str]:
+    model: Any = kind
     for part in location[:-1]:
         model = model.model_fields[str(part)].annotation
+        model = next((choice for choice in get_args(model) if hasattr(choice, "model_fields")), model)  # of "X | None"
     return list(model.model_fields)

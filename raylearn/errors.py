@@ -79,6 +79,10 @@ class LabelsError(InputError):
         self.problems = problems
 
 
+class ProjectError(InputError):
+    """A step that a project is not ready for, or a folder that is none."""
+
+
 class ClusterError(InputError):
     """Resources were asked for that Ray does not have."""
 

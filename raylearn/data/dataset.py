@@ -75,11 +75,12 @@ class Dataset:
         class_names: position is the class id.
         pool: all that may be labelled.
         test: the held-out split; shares no image id, no content and no clip with the pool.
-        truth: image id -> ground truth, for every image.
+        truth: image id -> ground truth, of every test image, and of those of the pool whose labels are known.
         notes: what reading left out because it was told to, one line each, with the file's name.
 
     Raises:
-        DatasetError: an image stands in both splits or twice in one, has no ground truth, or a class id is unknown.
+        DatasetError: an image stands in both splits or twice in one, a test image has no ground truth, or a class id is
+            unknown.
     """
 
     name: str
@@ -98,11 +99,16 @@ class Dataset:
         _refuse_repeats(self.images())
         _refuse_shared_content(self.pool, self.test)
         num_classes = len(self.class_names)
+        for image in self.test:
+            if image.image_id not in self.truth:
+                raise DatasetError(f"test image {image.image_id!r} has no ground truth")
         for image in self.images():
             truth = self.truth.get(image.image_id)
-            if truth is None:
-                raise DatasetError(f"image {image.image_id!r} has no ground truth")
-            if len(truth) and not 0 <= truth.class_ids.min() <= truth.class_ids.max() < num_classes:
+            if (
+                truth is not None
+                and len(truth)
+                and not 0 <= truth.class_ids.min() <= truth.class_ids.max() < num_classes
+            ):
                 raise DatasetError(f"image {image.image_id!r} has a class id outside 0..{num_classes - 1}")
 
     def images(self) -> Iterator[Image]:
@@ -121,9 +127,9 @@ class Dataset:
         for split, images in (("pool", self.pool), ("test", self.test)):
             digest.update(split.encode())
             for image in sorted(images, key=lambda image: image.image_id):
-                truth = self.truth[image.image_id]
                 digest.update(repr((image.image_id, image.content_hash)).encode())
-                digest.update(truth.boxes.tobytes() + truth.class_ids.tobytes())
+                if truth := self.truth.get(image.image_id):
+                    digest.update(truth.boxes.tobytes() + truth.class_ids.tobytes())
         return digest.hexdigest()
 
 

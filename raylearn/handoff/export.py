@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from raylearn.data.images import content_hash, read_bytes
-from raylearn.data.storage import Folder, not_writable
+from raylearn.data.storage import not_writable
+from raylearn.detectors.base import Detections
 from raylearn.errors import QueryError
 from raylearn.handoff import coco, csv_boxes, cvat, label_studio, yolo
 from raylearn.handoff.exchange import PreAnnotation, Record, SentImage, Tool
-from raylearn.learning.ledger_query import QueriedImage, class_names, detections_of
-from raylearn.scoring.ledger import read_facts
+from raylearn.learning.ledger_query import QueriedImage
 
 IMAGES_FOLDER = "images"
 _WRITERS: dict[str, Callable[[Sequence[SentImage], Mapping[str, PreAnnotation], Sequence[str], Path], None]] = {
@@ -27,8 +27,9 @@ _ONLY_COPIES = ("cvat", "yolo")  # they know an image by a file's name alone
 
 
 def export_query(
-    ledger: Folder,
     images: Sequence[QueriedImage],
+    found: Mapping[str, tuple[tuple[int, int], Detections]],
+    names: Sequence[str],
     tool: Tool,
     folder: Path,
     *,
@@ -38,8 +39,9 @@ def export_query(
     """Writes a query in a tool's form, with the detections as pre-annotations, and a record for the way back.
 
     Args:
-        ledger: the query's.
         images: in order of rank.
+        found: image id -> (width, height) and detections, as `ledger_query.detections_of` gives them.
+        names: of the classes.
         tool: whose form.
         folder: made here, whole or not at all.
         copies: put the images into it, named by rank, or leave them where they are; by default copied for tools that
@@ -57,8 +59,6 @@ def export_query(
         raise QueryError(f"{tool} knows images by their files' names alone: leave --images uri out")
     if folder.exists():
         raise QueryError(f"{folder} is there already: remove it, or give another --out")
-    names = class_names(read_facts(ledger), ledger)
-    found = detections_of(ledger, [image.image_id for image in images])
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         (temporary / IMAGES_FOLDER if copies else temporary).mkdir(parents=True)

@@ -104,6 +104,24 @@ def write_labels(labels: ImportedLabels, record: Record, path: Path) -> None:
         raise not_writable(path, error) from error
 
 
+def read_labels(path: Path, class_names: Sequence[str]) -> dict[str, GroundTruth]:
+    """What `write_labels` wrote.
+
+    Raises:
+        LabelsError: it is damaged, or of other classes.
+    """
+    truth = {}
+    for image_id, boxes in coco.read(path, {}).items():
+        unknown = next((box.class_name for box in boxes if box.class_name not in class_names), None)
+        if unknown is not None:
+            raise LabelsError(f"{path} has a class {unknown!r} that the project has not: {', '.join(class_names)}")
+        table = np.array([box.xyxy for box in boxes], dtype=np.float64).reshape(-1, 4)
+        truth[image_id] = GroundTruth(
+            table.astype(np.float32), np.array([class_names.index(box.class_name) for box in boxes], dtype=np.int64)
+        )
+    return truth
+
+
 class _ByName(dict[str, SentImage]):
     """By the name that was given, or by the end of a path that a tool made of it."""
 

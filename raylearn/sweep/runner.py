@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 import raylearn
-from raylearn.config import Experiment, dump_experiment, load_experiment
+from raylearn.config import Experiment, dump_file, load_experiment
 from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset
 from raylearn.data.reef import ReefSettings, read_reef
@@ -31,7 +31,7 @@ from raylearn.scoring.pipeline import cause_line
 from raylearn.sweep.grid import Trial, num_rounds, trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
 from raylearn.sweep.results import write_tables
-from raylearn.sweep.run_folder import EXPERIMENT_FILE, RUN_FILE, on_disk
+from raylearn.sweep.run_folder import EXPERIMENT_FILE, RUN_FILE, on_disk, write_at_once
 from raylearn.sweep.tracking import refuse_missing_trackers, tracker_callbacks
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 
@@ -113,7 +113,7 @@ def run_experiment(
                 experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights
             )
         # not before: an experiment that is refused must not hold the folder against its corrected form
-        _write_at_once(files / EXPERIMENT_FILE, dump_experiment(experiment))
+        write_at_once(files / EXPERIMENT_FILE, dump_file(experiment))
         trained = 0
         failed: dict[str, str] = {}
         if missing:
@@ -133,7 +133,7 @@ def run_experiment(
         rows = write_tables(finished, dataset.num_classes, files)
         if missing or not (files / RUN_FILE).exists():  # a run that only looked did not make these results
             record = _run_facts(experiment, dataset, rows, failed, started, command, address)
-            _write_at_once(files / RUN_FILE, json.dumps(record, indent=1))
+            write_at_once(files / RUN_FILE, json.dumps(record, indent=1))
     return Outcome(
         sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, max(0, len(rows) - trained), failed
     )
@@ -247,7 +247,7 @@ def _trials_at_once(experiment: Experiment, address: str | None) -> int:
     return max(16 if address else 4, 2 * at_once)
 
 
-def _resources(experiment: Experiment, num_trials: int, address: str | None) -> WorkResources:
+def work_resources(experiment: Experiment, num_trials: int, address: str | None) -> WorkResources:
     """What the experiment asks for, with defaults from what Ray reports."""
     section = experiment.resources
     gpus = num_gpus()
@@ -270,7 +270,6 @@ def run_trials(
     missing: Sequence[Trial], bench: Bench, store: Store, run_folder: Folder, console: Console, address: str | None
 ) -> tuple[int, dict[str, str]]:
     """Runs trials as Tune trials; returns how many trainings were done, and the failed trials with their causes."""
-    import ray
     from ray import tune
 
     from raylearn.sweep.progress import SweepProgress
@@ -279,13 +278,8 @@ def run_trials(
     experiment = bench.experiment
     most = experiment.resources.max_trials_at_once or _trials_at_once(experiment, address)
     num_trials = min(most, len(missing))
-    resources = _resources(experiment, num_trials, address)
-    # It has no memory but the store's: one that dies with its process or node begins anew, and is asked again.
-    workshop = (
-        ray.remote(Workshop)
-        .options(num_cpus=0, max_concurrency=10_000, max_restarts=-1, max_task_retries=-1)
-        .remote(store, resources)
-    )
+    resources = work_resources(experiment, num_trials, address)
+    workshop = open_workshop(store, resources)
     file_system, storage_path = None, str(run_folder.path)
     if run_folder.path is None:
         file_system, storage_path = open_file_system(run_folder.address)
@@ -325,13 +319,34 @@ def run_trials(
     return trained, failed
 
 
+def open_workshop(store: Store, resources: WorkResources) -> Any:
+    """The workshop as an actor.
+
+    It has no memory but the store's: one that dies with its process or node begins anew, and is asked again.
+    """
+    import ray
+
+    options = {"num_cpus": 0, "max_concurrency": 10_000, "max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(Workshop).options(**options).remote(store, resources)
+
+
+def ask_workshop(workshop: Any, job: Job, made_by: str) -> tuple[Artifact, bool]:
+    """What `Workshop.make` gives, or the error of raylearn's that it met."""
+    import ray
+
+    try:
+        artifact, started = ray.get(workshop.make.remote(job, made_by))
+    except ray.exceptions.RayTaskError as error:
+        raise _own_cause(error) from error
+    return artifact, started
+
+
 def _trial_name(trial: Any) -> str:
     return str(trial.config["trial"])
 
 
 def _tune_trial(config: Mapping[str, Any], by_name: Mapping[str, Trial], bench: Bench, workshop: Any) -> None:
     """A light driver: it holds no CPU and no GPU, and waits for what the workshop makes."""
-    import ray
     from ray import tune
 
     trial = by_name[config["trial"]]
@@ -339,13 +354,9 @@ def _tune_trial(config: Mapping[str, Any], by_name: Mapping[str, Trial], bench: 
 
     def make(job: Job) -> Artifact:
         nonlocal trained
-        try:
-            artifact, started = ray.get(workshop.make.remote(job, trial.name))
-        except ray.exceptions.RayTaskError as error:
-            raise _own_cause(error) from error
+        artifact, started = ask_workshop(workshop, job, trial.name)
         trained += started and job.kind == "training"
-        made: Artifact = artifact
-        return made
+        return artifact
 
     try:
         for finished in run_trial(trial, bench, make):
@@ -404,12 +415,6 @@ def _run_facts(
         "trainings": {"wanted": len(rows), "done": distinct, "reused": len(rows) - distinct},
         "failed": [{"trial": trial, "cause": cause} for trial, cause in failed.items()],
     }
-
-
-def _write_at_once(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.unfinished")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _own_cause(error: BaseException) -> BaseException:

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from raylearn.config import Arm, Experiment
 from raylearn.data.dataset import Dataset
-from raylearn.data.pool import Pool, SimulatedOracle, initial_set
+from raylearn.data.pool import Oracle, Pool, SimulatedOracle, initial_set
 from raylearn.detectors.base import DetectorSettings, TrainingSet
 from raylearn.errors import DivergedError, QueryError
 from raylearn.learning.cycle import Query, Round, run_cycle
@@ -34,7 +34,7 @@ class Bench:
 
     @classmethod
     def of(cls, experiment: Experiment, dataset: Dataset) -> "Bench":
-        """Checks that the budget can be paid from this pool.
+        """Checks that the budget can be paid from this pool; see `of_pool`.
 
         Raises:
             QueryError: the pool is smaller than initial set and budget, or one class is asked for a `conditional` one.
@@ -45,6 +45,15 @@ class Bench:
                 f"initial_size {experiment.initial_size} and budget {experiment.budget} ask for {wanted} images, but "
                 f"the pool of {dataset.name!r} has {len(dataset.pool)}: lower budget"
             )
+        return cls.of_pool(experiment, dataset)
+
+    @classmethod
+    def of_pool(cls, experiment: Experiment, dataset: Dataset) -> "Bench":
+        """For a pool that is labelled as far as people come.
+
+        Raises:
+            QueryError: one class is asked for a `conditional` probability.
+        """
         if dataset.num_classes == 1 and any(arm.probabilities == "conditional" for arm in arms(experiment)):
             raise QueryError(
                 "probabilities `conditional` of one class are always 1, so nothing is uncertain: use `background`"
@@ -123,13 +132,27 @@ def run_trial(trial: Trial, bench: Bench, make: Callable[[Job], Artifact]) -> It
     Raises:
         DivergedError: names the trial and the round.
     """
+    return run_rounds(
+        trial,
+        bench,
+        bench.start_pool(trial),
+        SimulatedOracle(bench.dataset.truth),
+        num_rounds(bench.experiment, trial.arm),
+        make,
+    )
+
+
+def run_rounds(
+    trial: Trial, bench: Bench, pool: Pool, oracle: Oracle, rounds: int, make: Callable[[Job], Artifact]
+) -> Iterator[TrialRound]:
+    """`run_trial` from any pool and with anyone who labels, for at most so many rounds."""
     arm, seed = trial.arm, trial.seed
     done = -1
     try:
         for finished in run_cycle(
-            bench.start_pool(trial),
-            SimulatedOracle(bench.dataset.truth),
-            num_rounds(bench.experiment, arm),
+            pool,
+            oracle,
+            rounds,
             train=lambda pool: make(bench.training(pool, seed)),
             evaluate=lambda model: make(bench.evaluation(model)),
             score=lambda model, pool, index: (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raylearn import config
-from raylearn.config import TRAINING_OPTIONS, Experiment, dump_experiment, load_experiment
+from raylearn.config import TRAINING_OPTIONS, Experiment, dump_file, load_experiment
 from raylearn.data.reef import ReefSettings
 from raylearn.errors import ConfigError
 from raylearn.query.aggregation import AGGREGATIONS
@@ -68,7 +68,7 @@ def test_the_fewest_keys_make_an_experiment(file):
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.name)
 def test_the_experiments_of_this_repository_can_be_read_and_written_back(path, tmp_path):
     experiment = load_experiment(path)
-    (tmp_path / "again.yaml").write_text(dump_experiment(experiment))
+    (tmp_path / "again.yaml").write_text(dump_file(experiment))
     assert load_experiment(tmp_path / "again.yaml") == experiment
 
 
@@ -83,7 +83,7 @@ def test_what_is_written_has_every_default_and_reads_back_as_it_was(tmp_path):
         "seeds": [3, 1],
     }
     experiment = load_experiment(write(tmp_path / "a.yaml", **changes))
-    text = dump_experiment(experiment)
+    text = dump_file(experiment)
     (tmp_path / "b.yaml").write_text(text)
     assert load_experiment(tmp_path / "b.yaml") == experiment
     assert yaml.safe_load(text)["training"]["options"] == changes["training__options"]
@@ -290,7 +290,7 @@ def test_any_value_anywhere_is_refused_or_taken_and_written_back_as_it_was(tmp_p
         experiment = load_experiment(path, [f"{key}={text}"])
     except ConfigError:
         return
-    path.write_text(dump_experiment(experiment))
+    path.write_text(dump_file(experiment))
     assert load_experiment(path) == experiment
 
 

@@ -24,7 +24,7 @@ from raylearn.errors import LabelsError, QueryError
 from raylearn.handoff.exchange import Record, Tool
 from raylearn.handoff.export import export_query
 from raylearn.handoff.labels import import_labels, write_labels
-from raylearn.learning.ledger_query import QueriedImage
+from raylearn.learning.ledger_query import QueriedImage, detections_of
 from raylearn.scoring.ledger import add_part, rows, write_facts
 from tests.unit.test_cli import call, refused
 
@@ -81,6 +81,10 @@ def query(pool: Path) -> list[QueriedImage]:
     ]
 
 
+def export(ledger: Folder, query: list[QueriedImage], tool: Tool, folder: Path, **how: Any) -> Path:
+    return export_query(query, detections_of(ledger, list(IDS)), CLASSES, tool, folder, **how)
+
+
 @pytest.fixture(params=TOOLS)
 def tool(request: pytest.FixtureRequest) -> Tool:
     name: Tool = request.param
@@ -89,7 +93,7 @@ def tool(request: pytest.FixtureRequest) -> Tool:
 
 @pytest.fixture
 def handout(ledger: Folder, query: list[QueriedImage], tool: Tool, tmp_path: Path) -> Path:
-    return export_query(ledger, query, tool, tmp_path / "handout")
+    return export(ledger, query, tool, tmp_path / "handout")
 
 
 def exported_by(tool: str, handout: Path) -> Path:
@@ -144,7 +148,7 @@ def test_the_order_is_the_rank(tool: Tool, handout: Path) -> None:
 def test_copies_have_the_bytes_and_names_that_any_tool_can_carry(
     ledger: Folder, query: list[QueriedImage], tool: Tool, tmp_path: Path
 ) -> None:
-    folder = export_query(ledger, query, tool, tmp_path / "copies", copies=True)
+    folder = export(ledger, query, tool, tmp_path / "copies", copies=True)
     for image in Record.read(folder).images:
         assert re.fullmatch(r"[1-5]_[A-Za-z0-9._-]+\.(jpg|png)", image.name)
         assert (folder / image.address).read_bytes() == Path(image.uri).read_bytes()
@@ -153,11 +157,11 @@ def test_copies_have_the_bytes_and_names_that_any_tool_can_carry(
 @pytest.mark.parametrize("tool", ["cvat", "yolo"])
 def test_tools_that_need_copies_say_so(ledger, query, tool, tmp_path):
     with pytest.raises(QueryError, match=f"^{tool} knows images by their files' names alone"):
-        export_query(ledger, query, tool, tmp_path / "x", copies=False)
+        export(ledger, query, tool, tmp_path / "x", copies=False)
 
 
 def test_detections_below_the_threshold_are_no_pre_annotations(ledger, query, tmp_path):
-    folder = export_query(ledger, query, "coco", tmp_path / "x", confidence=0.6)
+    folder = export(ledger, query, "coco", tmp_path / "x", confidence=0.6)
     scores = [
         a["score"] for a in json.loads((folder / "annotations/instances_default.json").read_text())["annotations"]
     ]
@@ -168,7 +172,7 @@ def test_detections_below_the_threshold_are_no_pre_annotations(ledger, query, tm
 def test_an_image_that_is_gone_leaves_no_half_export(ledger, query, tool, tmp_path, pool):
     (pool / IDS[0]).unlink()
     with pytest.raises(Exception, match=r"a\.jpg"):
-        export_query(ledger, query, tool, tmp_path / "x")
+        export(ledger, query, tool, tmp_path / "x")
     assert {path.name for path in tmp_path.iterdir()} == {"pool", "ledger"}
 
 
@@ -319,7 +323,7 @@ def _rename(coco: dict[str, Any], old: str, new: str) -> None:
 
 @pytest.mark.parametrize("fault", LISTED)
 def test_labels_that_cannot_be_taken_over_are_refused_with_the_reason(fault, ledger, query, tmp_path):
-    handout = export_query(ledger, query, "coco", tmp_path / "handout")
+    handout = export(ledger, query, "coco", tmp_path / "handout")
     path = exported_by("coco", handout)
     content = json.loads(path.read_text())
     message, plant = LISTED[fault]
@@ -340,7 +344,7 @@ def test_an_image_that_changed_since_is_refused(tool: Tool, handout: Path, pool:
 
 @pytest.mark.parametrize(("missing", "labelled"), [("skip", 4), ("background", 5)])
 def test_missing_labels_are_left_out_or_show_nothing_when_that_is_said(missing, labelled, ledger, query, tmp_path):
-    handout = export_query(ledger, query, "yolo", tmp_path / "handout")
+    handout = export(ledger, query, "yolo", tmp_path / "handout")
     min((handout / "labels").iterdir()).unlink()
     found = import_labels(handout, "yolo", Record.read(handout), missing)
     assert found.missing == [IDS[-1]]
@@ -373,7 +377,7 @@ WRONG_SHAPES = {
     ("tool", "old", "new", "message"), [(tool, *case) for tool, cases in WRONG_SHAPES.items() for case in cases]
 )
 def test_what_is_no_upright_box_of_one_class_is_refused(tool, old, new, message, ledger, query, tmp_path):
-    handout = export_query(ledger, query, tool, tmp_path / "handout")
+    handout = export(ledger, query, tool, tmp_path / "handout")
     path = exported_by(tool, handout)
     file = min((path / "labels").iterdir()) if tool == "yolo" else path
     text = file.read_text()

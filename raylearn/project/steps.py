@@ -1,0 +1,281 @@
+"""The steps of a project, query, import and train: the simulation's cycle, each time as far as it comes."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from raylearn import __version__
+from raylearn.config import dump_file
+from raylearn.data.dataset import GroundTruth
+from raylearn.data.pool import Pool
+from raylearn.detectors.base import Detections
+from raylearn.errors import ProjectError
+from raylearn.handoff.exchange import Record, Tool
+from raylearn.handoff.export import export_query
+from raylearn.handoff.labels import ImportedLabels, Missing, import_labels
+from raylearn.handoff.query_files import write_query
+from raylearn.learning.cycle import Query
+from raylearn.learning.jobs import Job
+from raylearn.learning.ledger_query import QueriedImage, detections_of
+from raylearn.learning.selection import query_at_random
+from raylearn.learning.store import Artifact, DiskStore
+from raylearn.project.folder import ProjectFolder
+from raylearn.sweep.grid import trials
+from raylearn.sweep.results import write_tables
+from raylearn.sweep.run_folder import EXPERIMENT_FILE, RUN_FILE, write_at_once
+from raylearn.sweep.trial import Bench, TrialRound, run_rounds
+
+Step = Literal["query", "import", "train"]
+
+
+class _NotMadeError(Exception):
+    """The store lacks what the next step is to make."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.kind)
+        self.job = job
+
+
+class _LabelsWantedError(Exception):
+    """People have to label before the cycle can go on."""
+
+    def __init__(self, image_ids: Sequence[str]) -> None:
+        super().__init__(f"{len(image_ids)} images")
+        self.image_ids = image_ids
+
+
+@dataclass(frozen=True)
+class Annotators:
+    """The oracle that people are: it knows what they have given back so far."""
+
+    rounds: Sequence[Mapping[str, GroundTruth]]
+
+    def label(self, image_ids: Iterable[str]) -> dict[str, GroundTruth]:
+        """The labels of a query; what was left unlabelled in it stays so."""
+        asked = set(image_ids)
+        for labels in self.rounds:
+            if labels and labels.keys() <= asked:
+                return dict(labels)
+        raise _LabelsWantedError(sorted(asked))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a project is.
+
+    Args:
+        rounds: that are trained and measured.
+        pool: as it is labelled now.
+        index: of the round that is being worked on.
+        next: the step that is next.
+    """
+
+    rounds: Sequence[TrialRound]
+    pool: Pool
+    index: int
+    next: Step
+
+
+class Cycle:
+    """A project's cycle, replayed from what people and machines have finished."""
+
+    def __init__(self, folder: ProjectFolder) -> None:
+        self.folder = folder
+        self.store = DiskStore(folder.path / "store")
+        experiment = folder.settings.experiment
+        (self.trial,) = trials(experiment)
+        self.bench = Bench.of_pool(experiment, folder.dataset)
+        self._query: tuple[Query, Artifact | None] | None = None
+
+    @cached_property
+    def labels(self) -> list[Mapping[str, GroundTruth]]:
+        return list(self.folder.labels())
+
+    def standing(self, make: Any = None) -> Standing:
+        """Goes through the cycle as far as it can.
+
+        Args:
+            make: makes what the store lacks; by default nothing is made.
+        """
+        pool = Pool(self.bench.dataset.pool, self.labels[0] if self.labels else {})
+        for labels in self.labels[1:]:
+            pool = pool.label(labels)
+        if not self.labels:
+            step: Step = "import" if self.folder.handout(0).exists() else "query"
+            return Standing((), pool, 0, step)
+        finished: list[TrialRound] = []
+        start = Pool(self.bench.dataset.pool, self.labels[0])
+        try:
+            for done in run_rounds(
+                self.trial, self.bench, start, Annotators(self.labels[1:]), len(pool.images), make or self._find
+            ):
+                finished.append(done)
+        except _NotMadeError as error:
+            index = len(finished)
+            step = "query" if error.job.kind == "ledger" else "train"
+            return Standing(finished, pool, index, step)
+        except _LabelsWantedError:
+            index = len(finished)
+            return Standing(finished, pool, index, "import" if self.folder.handout(index).exists() else "query")
+        raise ProjectError(f"{self.folder.path}: every image of the pool is labelled")
+
+    def fresh(self) -> Standing:
+        """The standing after a step, with what it changed on the disk."""
+        return Cycle(self.folder).standing()
+
+    def _find(self, job: Job) -> Artifact:
+        found = self.store.find(job.kind, job.key)
+        if found is None:
+            raise _NotMadeError(job)
+        return found
+
+    @contextmanager
+    def making(self, kinds: Sequence[str], address: str | None) -> Iterator[Any]:
+        """A `make` that does work of these kinds on Ray, which is started when the first is to be done."""
+        from raylearn.scoring.cluster import ray_session
+        from raylearn.sweep.runner import ask_workshop, open_workshop, work_resources
+
+        session = ray_session(address or os.environ.get("RAY_ADDRESS"))
+        workshop: Any = None
+
+        def make(job: Job) -> Artifact:
+            nonlocal workshop
+            found = self.store.find(job.kind, job.key)
+            if found:
+                return found
+            if job.kind not in kinds:
+                raise _NotMadeError(job)
+            if workshop is None:
+                session.__enter__()
+                workshop = open_workshop(self.store, work_resources(self.bench.experiment, 1, address))
+            return ask_workshop(workshop, job, self.trial.name)[0]
+
+        try:
+            yield make
+        finally:
+            if workshop is not None:
+                session.__exit__(None, None, None)
+
+    def train(self, address: str | None) -> Standing:
+        """Trains on what is labelled, and measures; nothing where that was done.
+
+        Raises:
+            ProjectError: nothing is labelled yet.
+        """
+        if not self.labels:
+            raise ProjectError(f"{self.folder.path}: nothing is labelled yet: {self.advice(self.standing())}")
+        self.store.clear_unfinished()
+        with self.making(("training", "evaluation"), address) as make:
+            return self.standing(make)
+
+    def query(self, address: str | None) -> tuple[Standing, Path]:
+        """Hands out the images that are to be labelled next, or says where they were handed out.
+
+        Raises:
+            ProjectError: the model of what is labelled is not trained yet.
+        """
+        before = self.standing()
+        if before.next == "train":
+            raise ProjectError(f"{self.folder.path}: {self.advice(before)}")
+        handout = self.folder.handout(before.index)
+        if before.next == "query":
+            self.store.clear_unfinished()
+            images, found = self._chosen(before, address)
+            write_query(images, self.folder.query_folder(before.index))
+            section = self.folder.settings.query
+            copies = None if section.images is None else section.images == "copy"
+            names = self.bench.dataset.class_names
+            export_query(images, found, names, section.format, handout, copies=copies, confidence=section.boxes_above)
+        return self.standing(), handout
+
+    def _chosen(
+        self, standing: Standing, address: str | None
+    ) -> tuple[list[QueriedImage], Mapping[str, tuple[tuple[int, int], Detections]]]:
+        """The images of the next query in order of rank, and what the detector saw in them."""
+        seed, names = self.trial.seed, self.bench.dataset.class_names
+        by_id = {image.image_id: image for image in self.bench.dataset.pool}
+        size = self.folder.settings.query.size
+        ledger: Artifact | None = None
+        if standing.rounds and self.trial.arm.needs_scores:
+            model = standing.rounds[-1].model
+            with self.making(("ledger",), address) as make:
+                ledger = make(self.bench.scoring(model, standing.pool, seed, standing.index))
+        if standing.rounds:
+            query = self.bench.query(self.trial.arm, ledger, standing.pool, seed)
+        else:
+            query = query_at_random([image.image_id for image in standing.pool.unlabelled_images], size, seed)
+        nothing = Detections(np.empty((0, 4), np.float32), np.empty((0, len(names)), np.float32))
+        found = {i: ((by_id[i].width, by_id[i].height), nothing) for i in query.image_ids}
+        if ledger:
+            found = detections_of(ledger.folder, query.image_ids)
+        images = []
+        for rank, (image_id, score) in enumerate(zip(query.image_ids, query.scores, strict=True), start=1):
+            class_ids = found[image_id][1].class_ids
+            counts = np.bincount(class_ids, minlength=len(names))
+            classes = {names[k]: int(counts[k]) for k in np.argsort(-counts, kind="stable") if counts[k]}
+            images.append(QueriedImage(rank, image_id, by_id[image_id].uri, score, len(class_ids), classes))
+        return images, found
+
+    def take_in(self, path: Path, tool: Tool | None, missing: Missing) -> tuple[ImportedLabels, int]:
+        """Takes the labels of the query that was handed out last.
+
+        Returns:
+            What came back, and of which round.
+
+        Raises:
+            ProjectError: nothing was handed out that waits for labels.
+            LabelsError: the labels cannot be taken over; nothing of them is.
+        """
+        standing = self.standing()
+        tool = tool or self.folder.settings.query.format
+        if standing.next != "import":
+            last = len(self.labels) - 1
+            if last >= 0 and self.folder.handout(last).exists():
+                again = import_labels(path, tool, Record.read(self.folder.handout(last)), missing)
+                if again.truth == self.labels[last]:
+                    return again, last
+                raise ProjectError(
+                    f"round {last} is labelled already, and otherwise: `raylearn project undo` takes that back; "
+                    f"or {self.advice(standing)}"
+                )
+            raise ProjectError(f"nothing was handed out that waits for labels: {self.advice(standing)}")
+        found = import_labels(path, tool, Record.read(self.folder.handout(standing.index)), missing)
+        if not found.truth:
+            raise ProjectError(f"{path} has no labels of any image that was handed out")
+        self.folder.add_labels(standing.index, found, self.bench.dataset.class_names)
+        return found, standing.index
+
+    def advice(self, standing: Standing) -> str:
+        """What to do next, as a command."""
+        where = self.folder.path
+        if standing.next == "import":
+            handout = self.folder.handout(standing.index)
+            return f"label what is in {handout}, then `raylearn project import {where} EXPORT`"
+        return f"next is `raylearn project {standing.next} {where}`"
+
+    def write_results(self, standing: Standing) -> None:
+        """The tables and settings of a run, so that `raylearn report` shows the project."""
+        if not standing.rounds:
+            return
+        dataset = self.bench.dataset
+        facts = {
+            "name": self.folder.settings.name,
+            "raylearn": __version__,
+            "dataset": {
+                "name": dataset.name,
+                "fingerprint": dataset.fingerprint,
+                "num_pool": len(dataset.pool),
+                "num_test": len(dataset.test),
+                "class_names": list(dataset.class_names),
+            },
+        }
+        write_tables({self.trial: standing.rounds}, dataset.num_classes, self.folder.path)
+        write_at_once(self.folder.path / EXPERIMENT_FILE, dump_file(self.bench.experiment))
+        write_at_once(self.folder.path / RUN_FILE, json.dumps(facts, indent=1))
