@@ -128,8 +128,8 @@ def test_a_command_that_cannot_be_one_is_refused(capsys, arguments, said):
     ("content", "said"),
     [
         ("name: 'unclosed", "e.yaml is no YAML file: "),
-        ("", "e.yaml must be a mapping of keys such as name, dataset, arms"),
-        ("- a\n- list", "e.yaml must be a mapping of keys such as name, dataset, arms"),
+        ("", "e.yaml must be a mapping of keys such as name, dataset, initial_size, budget, arms"),
+        ("- a\n- list", "e.yaml must be a mapping of keys such as name, dataset, initial_size, budget, arms"),
         ("name: !!python/object/apply:os.mkdir [canary]", "e.yaml is no YAML file: could not determine a constructor"),
         ("name: !!int ''", "e.yaml is no YAML file: "),
         ("name: alone", "e.yaml: dataset is missing (and 3 more)"),
