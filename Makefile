@@ -26,7 +26,7 @@ demo: $(INSTALLED)
 	$(BIN)/raylearn run experiments/quickstart.yaml
 
 test: check
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests -n 2 --dist loadfile
 
 unit: $(INSTALLED)
 	$(BIN)/pytest tests/unit

@@ -39,7 +39,10 @@ SIMULATION = {
     "arms": {"uncertainty": ["entropy"], "query_size": [4], "controls": []},
     "seeds": [3],
 }
-pytestmark = pytest.mark.skipif(not BCCD.is_dir(), reason=f"the BCCD photographs are not in {BCCD}")
+pytestmark = [
+    pytest.mark.skipif(not BCCD.is_dir(), reason=f"the BCCD photographs are not in {BCCD}"),
+    pytest.mark.timeout(600),
+]
 
 
 @pytest.fixture(scope="module")
