@@ -62,9 +62,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, run_sweep(CONTENT, folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    """One private Ray for all tests that can share it."""
+    """A private Ray for the tests of a file; files that start clusters of their own end the one of this process."""
     from raylearn.scoring.cluster import ray_session
 
     with ray_session(None):

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from raylearn.config import Experiment
+from raylearn.data.storage import Folder
 from raylearn.sweep.grid import num_rounds, trials
 from raylearn.sweep.runner import run_experiment
-from tests.ray.test_run import CONTENT
+from tests.small_sweep import CONTENT
 
 
 @pytest.mark.timeout(280)
@@ -26,7 +27,11 @@ def test_two_nodes_with_one_gpu_each_run_to_the_end(tmp_path: Path) -> None:
             {**CONTENT, "arms": {"uncertainty": ["entropy"], "query_size": [4], "controls": ["random", "box_count"]}}
         )
         outcome = run_experiment(
-            experiment, tmp_path, address=cluster.address, command="test", console=Console(file=io.StringIO())
+            experiment,
+            Folder.at(tmp_path),
+            address=cluster.address,
+            command="test",
+            console=Console(file=io.StringIO()),
         )
         assert not outcome.failed
     finally:

@@ -44,7 +44,9 @@ class SlowJob:
 def workshop(tmp_path: Path):
     import ray
 
-    return ray.remote(Workshop).options(num_cpus=0, max_concurrency=100).remote(tmp_path / "store", RESOURCES)
+    return (
+        ray.remote(Workshop).options(num_cpus=0, max_concurrency=100).remote(DiskStore(tmp_path / "store"), RESOURCES)
+    )
 
 
 def test_many_requests_for_one_key_are_one_making(workshop, tmp_path: Path) -> None:
