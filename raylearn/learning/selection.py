@@ -44,11 +44,29 @@ def image_scores(
     """
     if arm.strategy == "box_count":
         return box_counts(images.offsets)
-    if not (arm.uncertainty and arm.aggregation and arm.weighting and arm.probabilities):
+    if not arm.aggregation:
         raise ValueError(f"strategy {arm.strategy!r} does not rank by scores")
-    per_detection = uncertainty(images.class_scores, arm.uncertainty, arm.probabilities)
+    return aggregate(
+        detection_scores(arm, images.class_scores, class_counts, weight_cap), images.offsets, arm.aggregation
+    )
+
+
+def detection_scores(
+    arm: Arm, class_scores: np.ndarray, class_counts: np.ndarray, weight_cap: float | None = None
+) -> np.ndarray:
+    """(D,) float64: the weighted uncertainty of each detection, which `image_scores` aggregates.
+
+    Args:
+        arm: of strategy uncertainty.
+        class_scores: (D, K) float32.
+        class_counts, weight_cap: as in `image_scores`.
+    """
+    if not (arm.uncertainty and arm.weighting and arm.probabilities):
+        raise ValueError(f"strategy {arm.strategy!r} does not look at single detections")
+    per_detection = uncertainty(class_scores, arm.uncertainty, arm.probabilities)
     weights = class_weights(class_counts, arm.weighting, weight_cap)
-    return aggregate(per_detection * detection_weights(images.class_scores, weights), images.offsets, arm.aggregation)
+    weighted: np.ndarray = per_detection * detection_weights(class_scores, weights)
+    return weighted
 
 
 def query_by_scores(image_ids: np.ndarray, scores: np.ndarray, size: int, seed: int) -> Query:

@@ -27,9 +27,10 @@ from raylearn.learning.ledger_query import QueriedImage, detections_of
 from raylearn.learning.selection import query_at_random
 from raylearn.learning.store import Artifact, DiskStore
 from raylearn.project.folder import ProjectFolder
+from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import trials
 from raylearn.sweep.results import write_tables
-from raylearn.sweep.run_folder import EXPERIMENT_FILE, RUN_FILE, write_at_once
+from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE, write_at_once
 from raylearn.sweep.trial import Bench, TrialRound, run_rounds
 
 Step = Literal["query", "import", "train"]
@@ -276,6 +277,7 @@ class Cycle:
                 "class_names": list(dataset.class_names),
             },
         }
+        write_gallery({self.trial: standing.rounds}, self.bench, self.folder.path / GALLERY_FILE)
         write_tables({self.trial: standing.rounds}, dataset.num_classes, self.folder.path)
         write_at_once(self.folder.path / EXPERIMENT_FILE, dump_file(self.bench.experiment))
         write_at_once(self.folder.path / RUN_FILE, json.dumps(facts, indent=1))

@@ -134,8 +134,32 @@ def panel_svg(summary: Summary, panel: Panel, prefix: str) -> str:
         figure = Figure(figsize=(5.6, height))
         # fixed margins, in inches: axes that stand above each other on the page line up
         margins = {"left": 0.45 / 5.6, "right": 1 - 0.06 / 5.6, "bottom": 0.5 / height, "top": 1 - 0.38 / height}
-        _draw(figure.subplots(gridspec_kw=margins), summary, panel, arm_styles(summary.arms))
-        return _inline(_svg(figure), prefix, panel.title)
+        axes = figure.subplots(gridspec_kw=margins)
+        _draw(axes, summary, panel, arm_styles(summary.arms))
+        svg = _inline(_svg(figure), prefix, panel.title)
+        return svg.removesuffix("</svg>") + "".join(_values(axes, summary, panel)) + "</svg>"
+
+
+def _values(axes: Any, summary: Summary, panel: Panel) -> Iterator[str]:
+    """A circle that cannot be seen over every point of a drawn panel, which tells its numbers to a pointer."""
+    figure = axes.figure
+    points = 72 / figure.dpi  # matplotlib's SVG counts in points, from the top
+    top = figure.get_figheight() * 72
+    for position, arm in enumerate(summary.arms):
+        circles = ""
+        for point in arm.curve:
+            value = panel.y(point)
+            if value is None or arm.is_full_data:
+                continue
+            x, y = axes.transData.transform((panel.x(point), value.mean)) * points
+            spread = "" if value.sd is None else f" \u00b1 {value.sd:.3f}"
+            text = (
+                f"{arm.label}, round {point.round}: {point.num_images:.0f} images, {point.num_boxes:.0f} boxes, "
+                f"{panel.title.split()[0]} {value.mean:.3f}{spread}"
+            )
+            circles += f'<circle cx="{x:.1f}" cy="{top - y:.1f}" r="7"><title>{escape(text)}</title></circle>'
+        if circles:
+            yield f'<g class="arm-{position} values" fill="transparent">{circles}</g>'
 
 
 def curve_figure(summary: Summary, path: Path, panels: Sequence[Panel] = PANELS) -> Path:
@@ -243,11 +267,12 @@ def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Sty
         spreads = [panel.y(point) for point in arm.curve]
         above = 3 + order / 1000 + arm.is_random
         y = [spread.mean if spread else math.nan for spread in spreads]
-        axes.plot(x, y, zorder=above, alpha=0.5 if faint else 1, **_line(style))
+        name = f"arm-{summary.arms.index(arm)}"
+        axes.plot(x, y, zorder=above, alpha=0.5 if faint else 1, gid=f"{name}-line", **_line(style))
         if few or arm.is_random:
             low = [min(spread.values) if spread else math.nan for spread in spreads]
             high = [max(spread.values) if spread else math.nan for spread in spreads]
-            axes.fill_between(x, low, high, color=style.colour, alpha=0.14, linewidth=0, zorder=2)
+            axes.fill_between(x, low, high, color=style.colour, alpha=0.14, linewidth=0, zorder=2, gid=f"{name}-band")
     top = axes.dataLim.y1 if summary.learning else 0.0
     for arm in summary.arms:
         bound = panel.y(arm.last)
@@ -268,7 +293,7 @@ def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Sty
             if not summary.learning:
                 axes.plot(panel.x(arm.last), bound.mean, color=INK, marker="o")
                 axes.set_xlim(0, 1.25 * panel.x(arm.last) or 1)
-    axes.set_ylim(0, 1.12 * top if math.isfinite(top) and top > 0 else 1)
+    axes.set_ylim(*_limits(summary, panel, top))
     axes.set_title(panel.title)
     axes.set_xlabel(f"labelled {panel.unit}")
     axes.yaxis.set_major_formatter(FormatStrFormatter("%.2f"))
@@ -277,6 +302,16 @@ def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Sty
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.margins(x=0.03)
+
+
+def _limits(summary: Summary, panel: Panel, top: float) -> tuple[float, float]:
+    """From 0, unless all curves are so high that they could not be told apart."""
+    if not (math.isfinite(top) and top > 0):
+        return 0, 1
+    spreads = [panel.y(point) for arm in summary.learning for point in arm.curve]
+    lowest = min((min(spread.values) for spread in spreads if spread), default=0.0)
+    bottom = lowest - 0.25 * (top - lowest) if 0.4 * top < lowest < 0.98 * top else 0.0
+    return bottom, top + 0.12 * (top - bottom)
 
 
 def _line(style: Style) -> dict[str, Any]:
@@ -304,6 +339,7 @@ def _inline(svg: str, prefix: str, title: str) -> str:
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r"\bxlink:href=", "href=", body)
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", body)
+    body = re.sub(r'\bid="[\w-]*?(arm-\d+)-(?:line|band)"', r'class="\1"', body)
     body = re.sub(r"#[0-9a-f]{6}\b", lambda match: CSS_COLOURS.get(match[0], match[0]), body)
     body = re.sub(r"\s*\n\s*", "\n", body)
     label = escape(title, quote=True)

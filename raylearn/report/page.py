@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from raylearn.errors import RunFolderError
 from raylearn.report import figures
+from raylearn.report.gallery import GALLERY_FILE, Gallery, read_gallery
 from raylearn.report.statistics import OUTCOMES, ArmStatistics, Difference, Reach, compare, conclusions
 from raylearn.report.summary import (
     Arm,
@@ -73,6 +74,7 @@ def write_report(run_folder: Path) -> Path:
         _read_queries(run_folder / "queries.parquet"),
         _read_experiment(run_folder / "experiment.yaml"),
         _read_run(run_folder / "run.json"),
+        read_gallery(run_folder / GALLERY_FILE),
     )
     _write_at_once(run_folder / SUMMARY_FILE, summary_text(compared))
     return _write_at_once(run_folder / "report.html", page)
@@ -92,7 +94,12 @@ def _write_at_once(path: Path, text: str) -> Path:
 
 
 def render(
-    summary: Summary, compared: Sequence[ArmStatistics], queries: Queries, experiment: Any, run: Mapping[str, Any]
+    summary: Summary,
+    compared: Sequence[ArmStatistics],
+    queries: Queries,
+    experiment: Any,
+    run: Mapping[str, Any],
+    gallery: Gallery | None = None,
 ) -> str:
     """The page as text; the same input gives the same text."""
     environment = Environment(
@@ -119,7 +126,10 @@ def render(
         summary=summary,
         few_arms=len(summary.arms) <= figures.FEW_ARMS,
         any_query_size=len(summary.query_sizes) > 1,
-        panels=[Markup(figures.panel_svg(summary, panel, f"p{i}")) for i, panel in enumerate(figures.PANELS)],
+        panels=[
+            (panel.unit, Markup(figures.panel_svg(summary, panel, f"p{i}"))) for i, panel in enumerate(figures.PANELS)
+        ],
+        gallery=gallery,
         swatches={arm.key: Markup(figures.swatch_svg(style)) for arm in summary.arms for style in [styles[arm.key]]},
         strips={
             arm.key: Markup(
@@ -130,6 +140,7 @@ def render(
         },
         class_names=_class_names(dataset, summary.num_classes),
         share_of=class_shares,
+        class_name=lambda names, class_id: names[class_id] if 0 <= class_id < len(names) else f"class {class_id}",
         queries=[(arm, arm.trials[0], _queries_of(arm.trials[0], queries)) for arm in summary.learning],
         top_of_query=TOP_OF_QUERY,
         settings=yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True, width=100),

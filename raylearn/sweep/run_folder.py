@@ -10,7 +10,8 @@ from raylearn.data.storage import Folder
 
 EXPERIMENT_FILE = "experiment.yaml"
 RUN_FILE = "run.json"
-_FILES = (EXPERIMENT_FILE, RUN_FILE, "results.parquet", "queries.parquet", "summary.csv", "report.html")
+GALLERY_FILE = "gallery.json"
+_FILES = (EXPERIMENT_FILE, RUN_FILE, GALLERY_FILE, "results.parquet", "queries.parquet", "summary.csv", "report.html")
 
 
 @contextmanager

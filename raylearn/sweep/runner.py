@@ -28,10 +28,11 @@ from raylearn.learning.store import Artifact, Store
 from raylearn.scoring.cluster import heavy_cpu_slots, num_gpus, num_local_cpus, ray_session, trial_resources
 from raylearn.scoring.lock import held
 from raylearn.scoring.pipeline import cause_line
+from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Trial, num_rounds, trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
 from raylearn.sweep.results import write_tables
-from raylearn.sweep.run_folder import EXPERIMENT_FILE, RUN_FILE, on_disk, write_at_once
+from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE, on_disk, write_at_once
 from raylearn.sweep.tracking import refuse_missing_trackers, tracker_callbacks
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 
@@ -131,6 +132,8 @@ def run_experiment(
             matched, total = facts["tensors_matched"], facts["tensors_total"]
             console.print(f"initial weights: {matched} of the model's {total} tensors were taken from them")
         rows = write_tables(finished, dataset.num_classes, files)
+        if missing or not (files / GALLERY_FILE).exists():
+            write_gallery(finished, bench, files / GALLERY_FILE)
         if missing or not (files / RUN_FILE).exists():  # a run that only looked did not make these results
             record = _run_facts(experiment, dataset, rows, failed, started, command, address)
             write_at_once(files / RUN_FILE, json.dumps(record, indent=1))

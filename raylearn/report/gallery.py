@@ -1,0 +1,140 @@
+"""The pictures of a page, as a run left them in gallery.json; what does not fit is an error, and none is no error."""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raylearn.errors import RunFolderError
+from raylearn.report.summary import Arm, one_line
+
+GALLERY_FILE = "gallery.json"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box in pixels of its image; a label has neither confidence nor a share in the image's score."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    class_id: int
+    confidence: float | None = None
+    counted: float | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as the page shows it: once, by the name of a CSS class, however many queries asked for it."""
+
+    css: str
+    width: int
+    height: int
+    jpeg: str
+    truth: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class AskedImage:
+    """An image of a query."""
+
+    rank: int
+    image_id: str
+    picture: Picture
+    score: float
+    num_detections: int
+    detections: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class AskedQuery:
+    """The first images of a query. `scored` is whether detections decided it, and not chance."""
+
+    trial: str
+    round: int
+    scored: bool
+    images: tuple[AskedImage, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All queries that are shown, and each picture once."""
+
+    pictures: tuple[Picture, ...]
+    queries: tuple[AskedQuery, ...]
+
+    def arms(self, arms: Iterable[Arm]) -> Iterator[tuple[Arm, Sequence[AskedQuery]]]:
+        """Arms that have queries here, with them."""
+        for arm in arms:
+            own = [query for query in self.queries if query.trial in arm.trials]
+            if own:
+                yield arm, own
+
+
+def read_gallery(path: Path) -> Gallery | None:
+    """The gallery of a run, or None where it left none.
+
+    Raises:
+        RunFolderError: it cannot be read, or is not what a run writes.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        pictures = {
+            image_id: _picture(f"image-{number}", image)
+            for number, (image_id, image) in enumerate(sorted(content["images"].items()))
+        }
+        queries = tuple(_query(query, pictures) for query in content["queries"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise RunFolderError(f"{path} cannot be read ({one_line(error)}): remove it, and run again") from error
+    return Gallery(tuple(pictures.values()), queries)
+
+
+def _picture(css: str, image: Mapping[str, Any]) -> Picture:
+    try:
+        base64.b64decode(image["jpeg"], validate=True)  # it is put into a style sheet as it is
+    except binascii.Error as error:
+        raise ValueError(f"a picture is no base64: {error}") from error
+    truth = tuple(_box(x1, y1, x2, y2, class_id) for x1, y1, x2, y2, class_id in image["truth"])
+    return Picture(css, int(image["width"]), int(image["height"]), str(image["jpeg"]), truth)
+
+
+def _query(query: Mapping[str, Any], pictures: Mapping[str, Picture]) -> AskedQuery:
+    images = tuple(
+        AskedImage(
+            rank,
+            str(image["image_id"]),
+            pictures[image["image_id"]],
+            _number(image["score"]),
+            int(image["num_detections"]),
+            tuple(_box(*detection) for detection in image["detections"]),
+        )
+        for rank, image in enumerate(query["images"], start=1)
+    )
+    return AskedQuery(str(query["trial"]), int(query["round"]), bool(query["scored"]), images)
+
+
+def _box(x1: float, y1: float, x2: float, y2: float, class_id: int, confidence: Any = None, counted: Any = None) -> Box:
+    left, top = _number(x1), _number(y1)
+    return Box(
+        left,
+        top,
+        round(_number(x2) - left, 1),
+        round(_number(y2) - top, 1),
+        int(class_id),
+        None if confidence is None else _number(confidence),
+        None if counted is None else _number(counted),
+    )
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no number")
+    return number

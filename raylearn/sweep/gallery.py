@@ -1,0 +1,106 @@
+"""The pictures of a report: what was asked for, what the detector saw in it, and what the label then said."""
+
+import base64
+import io
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from raylearn.config import Arm
+from raylearn.data.dataset import Image
+from raylearn.data.images import decode, read_bytes
+from raylearn.learning.selection import detection_scores
+from raylearn.scoring.ledger import Ledger
+from raylearn.sweep.grid import Trial
+from raylearn.sweep.run_folder import write_at_once
+from raylearn.sweep.trial import Bench, TrialRound
+
+LONGER_SIDE = 208  # pixels of a picture on the page, which scales them to half of it on most screens
+MOST_PER_QUERY = 8
+MOST_QUERY_IMAGES = 900  # of all arms and rounds: some 8 KB each, and a page should stay under 15 MB
+MOST_BOXES = 12
+
+
+def write_gallery(rounds: Mapping[Trial, Sequence[TrialRound]], bench: Bench, path: Path) -> None:
+    """Writes, for one trial of each arm, the first images of every query.
+
+    A JSON file: `images`, by image id, with width, height, a small JPEG in base64 and the truth as [x1, y1, x2, y2,
+    class id]; `queries`, a list of trial, round and images in order of rank, each with its score, the number of its
+    detections, and of those the ones that count most as [x1, y1, x2, y2, class id, confidence, weighted uncertainty].
+    """
+    shown = _one_trial_per_arm(rounds)
+    num_queries = sum(done.query is not None for done in (one for trial in shown for one in rounds[trial]))
+    top = max(1, min(MOST_PER_QUERY, MOST_QUERY_IMAGES // max(1, num_queries)))
+    queries = [query for trial in shown for query in _queries(trial, rounds[trial], bench, top)]
+    wanted = {image["image_id"] for query in queries for image in query["images"]}
+    images = {image.image_id: _picture(image, bench) for image in bench.dataset.pool if image.image_id in wanted}
+    write_at_once(path, json.dumps({"images": images, "queries": queries}, separators=(",", ":"), sort_keys=True))
+
+
+def _one_trial_per_arm(rounds: Mapping[Trial, Sequence[TrialRound]]) -> list[Trial]:
+    """Of the lowest seed."""
+    first: dict[Arm, Trial] = {}
+    for trial in sorted(rounds, key=lambda trial: trial.seed):
+        first.setdefault(trial.arm, trial)
+    return list(first.values())
+
+
+def _queries(trial: Trial, rounds: Sequence[TrialRound], bench: Bench, top: int) -> Iterator[dict[str, Any]]:
+    for before, done in itertools.pairwise(rounds):
+        assert done.query is not None  # only round 0 has none
+        found = Ledger.read(done.scores.folder) if done.scores else None
+        counts = before.pool.class_counts(bench.dataset.num_classes)
+        images = []
+        for image_id, score in list(zip(done.query.image_ids, done.query.scores, strict=True))[:top]:
+            boxes = [] if found is None else _detections(trial.arm, found, image_id, counts, bench)
+            images.append(
+                {
+                    "image_id": image_id,
+                    "score": score,
+                    "num_detections": len(boxes),
+                    "detections": boxes[:MOST_BOXES],
+                }
+            )
+        yield {"trial": trial.name, "round": done.index, "images": images, "scored": found is not None}
+
+
+def _detections(arm: Arm, ledger: Ledger, image_id: str, counts: np.ndarray, bench: Bench) -> list[list[float]]:
+    """All of one image, those that count most first."""
+    position = int(np.flatnonzero(ledger.image_ids == image_id)[0])
+    start, end = ledger.offsets[position], ledger.offsets[position + 1]
+    scores = ledger.class_scores[start:end]
+    confidences = scores.max(axis=1, initial=0)
+    counted = confidences
+    if arm.strategy == "uncertainty":
+        counted = detection_scores(arm, scores, counts, bench.experiment.arms.weight_cap)
+    order = np.argsort(-counted, kind="stable")
+    return [
+        [
+            *(round(float(corner), 1) for corner in ledger.boxes[start + i]),
+            int(scores[i].argmax()),
+            round(float(confidences[i]), 3),
+            round(float(counted[i]), 3),
+        ]
+        for i in order
+    ]
+
+
+def _picture(image: Image, bench: Bench) -> dict[str, Any]:
+    pixels = decode(read_bytes(image.uri))
+    picture = PIL.Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))  # decode gives BGR
+    picture.thumbnail((LONGER_SIDE, LONGER_SIDE))
+    written = io.BytesIO()
+    picture.save(written, format="JPEG", quality=60, optimize=True)
+    truth = bench.dataset.truth.get(image.image_id)
+    boxes = zip(truth.boxes.astype(float).tolist(), truth.class_ids.tolist(), strict=True) if truth else ()
+    return {
+        "width": image.width,
+        "height": image.height,
+        "jpeg": base64.b64encode(written.getvalue()).decode(),
+        "truth": [[*(round(corner, 1) for corner in corners), class_id] for corners, class_id in boxes],
+    }
