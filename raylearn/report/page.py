@@ -17,7 +17,8 @@ from markupsafe import Markup
 from raylearn.errors import RunFolderError
 from raylearn.report import figures
 from raylearn.report.gallery import GALLERY_FILE, Gallery, read_gallery
-from raylearn.report.statistics import OUTCOMES, ArmStatistics, Difference, Reach, compare, conclusions
+from raylearn.report.overlap import overlaps, read_asked
+from raylearn.report.statistics import OUTCOMES, ArmStatistics, Difference, Reach, class_balance, compare, conclusions
 from raylearn.report.summary import (
     Arm,
     Summary,
@@ -75,6 +76,7 @@ def write_report(run_folder: Path) -> Path:
         _read_experiment(run_folder / "experiment.yaml"),
         _read_run(run_folder / "run.json"),
         read_gallery(run_folder / GALLERY_FILE),
+        read_asked(run_folder / "queries.parquet"),
     )
     _write_at_once(run_folder / SUMMARY_FILE, summary_text(compared))
     return _write_at_once(run_folder / "report.html", page)
@@ -100,6 +102,7 @@ def render(
     experiment: Any,
     run: Mapping[str, Any],
     gallery: Gallery | None = None,
+    asked: Mapping[str, set[str]] | None = None,
 ) -> str:
     """The page as text; the same input gives the same text."""
     environment = Environment(
@@ -130,6 +133,7 @@ def render(
             (panel.unit, Markup(figures.panel_svg(summary, panel, f"p{i}"))) for i, panel in enumerate(figures.PANELS)
         ],
         gallery=gallery,
+        overlaps=overlaps(summary.arms, asked or {}, dataset.get("num_pool"), _mapping(experiment).get("initial_size")),
         swatches={arm.key: Markup(figures.swatch_svg(style)) for arm in summary.arms for style in [styles[arm.key]]},
         strips={
             arm.key: Markup(
@@ -140,6 +144,8 @@ def render(
         },
         class_names=_class_names(dataset, summary.num_classes),
         share_of=class_shares,
+        share_step=share_step,
+        balance_of=class_balance,
         class_name=lambda names, class_id: names[class_id] if 0 <= class_id < len(names) else f"class {class_id}",
         queries=[(arm, arm.trials[0], _queries_of(arm.trials[0], queries)) for arm in summary.learning],
         top_of_query=TOP_OF_QUERY,
@@ -158,6 +164,11 @@ def class_shares(arm: Arm) -> list[tuple[int, float]]:
     counts = arm.last.class_counts
     total = sum(counts) or 1.0
     return [(min(9, int(10 * count / total)), 100 * count / total) for count in counts]
+
+
+def share_step(share: float) -> int:
+    """0 to 9, to shade a cell by."""
+    return min(9, max(0, int(10 * share))) if share == share else 0
 
 
 def without_secrets(value: Any) -> Any:
