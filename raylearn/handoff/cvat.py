@@ -45,6 +45,8 @@ def read(path: Path, images: Mapping[str, SentImage]) -> Returned:
     from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
     from defusedxml.ElementTree import parse  # type: ignore[import-untyped]
 
+    if path.is_dir():
+        path = path / ANNOTATIONS_FILE
     try:
         root = parse(path).getroot()
     except OSError as error:

@@ -133,7 +133,7 @@ def panel_svg(summary: Summary, panel: Panel, prefix: str) -> str:
         height = 3.9 if len(summary.arms) <= FEW_ARMS else 5.2
         figure = Figure(figsize=(5.6, height))
         # fixed margins, in inches: axes that stand above each other on the page line up
-        margins = {"left": 0.45 / 5.6, "right": 1 - 0.06 / 5.6, "bottom": 0.5 / height, "top": 1 - 0.38 / height}
+        margins = {"left": 0.45 / 5.6, "right": 1 - 0.2 / 5.6, "bottom": 0.5 / height, "top": 1 - 0.38 / height}
         axes = figure.subplots(gridspec_kw=margins)
         _draw(axes, summary, panel, arm_styles(summary.arms))
         svg = _inline(_svg(figure), prefix, panel.title)
