@@ -488,15 +488,22 @@ def report(
     run_folder: Annotated[
         str, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart, or its address.")
     ],
+    compare: Annotated[
+        str | None, typer.Option(metavar="OTHER", help="Another run: write RUN/comparison.html, both side by side.")
+    ] = None,
 ) -> None:
-    """Write the report of a run again, from its results.parquet and queries.parquet."""
-    from raylearn.report.page import write_report
+    """Write the report of a run again, from its results.parquet and queries.parquet; or put two runs side by side."""
+    from raylearn.report.page import write_comparison, write_report
     from raylearn.sweep.run_folder import on_disk
 
     folder = Folder(run_folder)
     with on_disk(folder) as files:
-        write_report(files)
-    typer.echo(f"report:  {folder.address_of('report.html')}")
+        if compare:
+            with on_disk(Folder(compare)) as others:
+                write_comparison(files, others)
+        else:
+            write_report(files)
+    typer.echo(f"report:  {folder.address_of('comparison.html' if compare else 'report.html')}")
 
 
 @app.command()

@@ -127,17 +127,40 @@ def arm_styles(arms: Iterable[Arm]) -> dict[ArmKey, Style]:
     }
 
 
-def panel_svg(summary: Summary, panel: Panel, prefix: str) -> str:
-    """One panel as an `<svg>` element for a page: no id that another figure has, colours from the page's CSS."""
+def panel_svg(summary: Summary, panel: Panel, prefix: str, limits: tuple[float, float] | None = None) -> str:
+    """One panel as an `<svg>` element for a page: no id that another figure has, colours from the page's CSS.
+
+    Args:
+        prefix: of the ids.
+        limits: of mAP, for panels that are to be held against each other.
+    """
     with _settings():
-        height = 3.9 if len(summary.arms) <= FEW_ARMS else 5.2
+        height = (
+            3.9 if limits or len(summary.arms) <= FEW_ARMS else 5.2
+        )  # of panels side by side one
         figure = Figure(figsize=(5.6, height))
         # fixed margins, in inches: axes that stand above each other on the page line up
         margins = {"left": 0.45 / 5.6, "right": 1 - 0.2 / 5.6, "bottom": 0.5 / height, "top": 1 - 0.38 / height}
         axes = figure.subplots(gridspec_kw=margins)
         _draw(axes, summary, panel, arm_styles(summary.arms))
+        if limits:
+            axes.set_ylim(*limits)
         svg = _inline(_svg(figure), prefix, panel.title)
         return svg.removesuffix("</svg>") + "".join(_values(axes, summary, panel)) + "</svg>"
+
+
+def mean_ap_limits(summaries: Iterable[Summary], panel: Panel) -> tuple[float, float]:
+    """The range of mAP that shows all of them: from 0, unless curves are so high that they could not be told apart."""
+    both = list(summaries)
+    spreads = [panel.y(point) for summary in both for arm in summary.learning for point in arm.curve]
+    bounds = [panel.y(arm.last) for summary in both for arm in summary.arms if arm.is_full_data]
+    values = [value for spread in spreads if spread for value in spread.values]
+    top = max([*values, *(bound.mean for bound in bounds if bound)], default=0.0)
+    if not top > 0:
+        return 0, 1
+    lowest = min(values, default=0.0)
+    bottom = lowest - 0.25 * (top - lowest) if 0.4 * top < lowest < 0.98 * top else 0.0
+    return bottom, top + 0.12 * (top - bottom)
 
 
 def _values(axes: Any, summary: Summary, panel: Panel) -> Iterator[str]:
@@ -273,7 +296,6 @@ def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Sty
             low = [min(spread.values) if spread else math.nan for spread in spreads]
             high = [max(spread.values) if spread else math.nan for spread in spreads]
             axes.fill_between(x, low, high, color=style.colour, alpha=0.14, linewidth=0, zorder=2, gid=f"{name}-band")
-    top = axes.dataLim.y1 if summary.learning else 0.0
     for arm in summary.arms:
         bound = panel.y(arm.last)
         if arm.is_full_data and bound:
@@ -289,11 +311,10 @@ def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Sty
                 zorder=6,
                 bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
             )
-            top = max(top, bound.mean)
             if not summary.learning:
                 axes.plot(panel.x(arm.last), bound.mean, color=INK, marker="o")
                 axes.set_xlim(0, 1.25 * panel.x(arm.last) or 1)
-    axes.set_ylim(*_limits(summary, panel, top))
+    axes.set_ylim(*mean_ap_limits([summary], panel))
     axes.set_title(panel.title)
     axes.set_xlabel(f"labelled {panel.unit}")
     axes.yaxis.set_major_formatter(FormatStrFormatter("%.2f"))
@@ -302,16 +323,6 @@ def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Sty
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.margins(x=0.03)
-
-
-def _limits(summary: Summary, panel: Panel, top: float) -> tuple[float, float]:
-    """From 0, unless all curves are so high that they could not be told apart."""
-    if not (math.isfinite(top) and top > 0):
-        return 0, 1
-    spreads = [panel.y(point) for arm in summary.learning for point in arm.curve]
-    lowest = min((min(spread.values) for spread in spreads if spread), default=0.0)
-    bottom = lowest - 0.25 * (top - lowest) if 0.4 * top < lowest < 0.98 * top else 0.0
-    return bottom, top + 0.12 * (top - bottom)
 
 
 def _line(style: Style) -> dict[str, Any]:

@@ -64,9 +64,7 @@ def write_report(run_folder: Path) -> Path:
     Raises:
         RunFolderError: one of the four is missing or cannot be read.
     """
-    for name in INPUTS:
-        if not (run_folder / name).is_file():
-            raise RunFolderError(f"no {name} in {run_folder}: run '{_command(run_folder)}' first")
+    _refuse_missing(run_folder)
     rounds = read_rounds(run_folder / "results.parquet")
     compared = compare(rounds)
     page = render(
@@ -80,6 +78,73 @@ def write_report(run_folder: Path) -> Path:
     )
     _write_at_once(run_folder / SUMMARY_FILE, summary_text(compared))
     return _write_at_once(run_folder / "report.html", page)
+
+
+def write_comparison(run_folder: Path, other: Path) -> Path:
+    """Writes comparison.html: two runs side by side, on equal axes.
+
+    Args:
+        run_folder: of the first run; the page is written into it.
+        other: of the second.
+
+    Raises:
+        RunFolderError: one of them lacks a file, or has one that cannot be read.
+    """
+    runs = [_side(folder) for folder in (run_folder, other)]
+    for number, panel in enumerate(figures.PANELS):
+        limits = figures.mean_ap_limits((run["summary"] for run in runs), panel)
+        for side, run in enumerate(runs):
+            drawn = figures.panel_svg(run["summary"], panel, f"s{side}p{number}", limits)
+            run["panels"].append((panel.unit, Markup(drawn)))
+    flat = [dict(_flat(run["experiment"])) for run in runs]
+    page = (
+        _environment()
+        .get_template("comparison.html.jinja")
+        .render(
+            runs=runs,
+            differing=[
+                (key, *(side.get(key, "\u2013") for side in flat))
+                for key in sorted(flat[0].keys() | flat[1].keys())
+                if flat[0].get(key) != flat[1].get(key)
+            ],
+            summary=runs[0]["summary"],
+            gallery=None,
+            same_data=runs[0]["fingerprint"] == runs[1]["fingerprint"],
+        )
+    )
+    return _write_at_once(run_folder / "comparison.html", page)
+
+
+def _side(folder: Path) -> dict[str, Any]:
+    """What the comparison shows of one run."""
+    _refuse_missing(folder)
+    rounds = read_rounds(folder / "results.parquet")
+    summary, run = summarise(rounds), _read_run(folder / "run.json")
+    styles = figures.arm_styles(summary.arms)
+    return {
+        "title": run.get("name") or folder.name,
+        "question": run.get("question"),
+        "answers": [*answers(summary), *conclusions(compare(rounds))],
+        "summary": summary,
+        "experiment": _read_experiment(folder / "experiment.yaml"),
+        "fingerprint": _mapping(run.get("dataset")).get("fingerprint"),
+        "swatches": {arm.key: Markup(figures.swatch_svg(styles[arm.key])) for arm in summary.arms},
+        "panels": [],
+    }
+
+
+def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, str(value)
+
+
+def _refuse_missing(run_folder: Path) -> None:
+    for name in INPUTS:
+        if not (run_folder / name).is_file():
+            raise RunFolderError(f"no {name} in {run_folder}: run '{_command(run_folder)}' first")
 
 
 def _write_at_once(path: Path, text: str) -> Path:
@@ -105,16 +170,7 @@ def render(
     asked: Mapping[str, set[str]] | None = None,
 ) -> str:
     """The page as text; the same input gives the same text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"spread": spread_text, "seconds": seconds_text, "number": number_text}
-    environment.filters |= {"difference": difference_text, "cost": cost_text}
+    environment = _environment()
     dataset = _mapping(run.get("dataset"))
     styles = figures.arm_styles(summary.arms)
     ends = [value for arm in summary.learning if arm.last.map50_95 for value in arm.last.map50_95.values]
@@ -157,6 +213,20 @@ def render(
         notes=_sequence(dataset.get("notes")),
         failed=[_filled(("trial", "cause"), failure) for failure in _sequence(run.get("failed"))],
     )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"spread": spread_text, "seconds": seconds_text, "number": number_text}
+    environment.filters |= {"difference": difference_text, "cost": cost_text}
+    return environment
 
 
 def class_shares(arm: Arm) -> list[tuple[int, float]]:

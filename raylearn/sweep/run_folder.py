@@ -11,7 +11,16 @@ from raylearn.data.storage import Folder
 EXPERIMENT_FILE = "experiment.yaml"
 RUN_FILE = "run.json"
 GALLERY_FILE = "gallery.json"
-_FILES = (EXPERIMENT_FILE, RUN_FILE, GALLERY_FILE, "results.parquet", "queries.parquet", "summary.csv", "report.html")
+_FILES = (
+    EXPERIMENT_FILE,
+    RUN_FILE,
+    GALLERY_FILE,
+    "results.parquet",
+    "queries.parquet",
+    "summary.csv",
+    "report.html",
+    "comparison.html",
+)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raylearn.errors import RunFolderError
-from raylearn.report.page import INPUTS, seconds_text, without_secrets, write_report
+from raylearn.report.page import INPUTS, seconds_text, without_secrets, write_comparison, write_report
 
 HOSTILE = [
     "<script>alert('1')</script>",
@@ -303,3 +303,28 @@ def test_the_summary_says_the_same_to_other_programs(tmp_path: Path) -> None:
     assert float(last["low"]) == pytest.approx(0.11 - 12.706 * 0.01, abs=1e-4)
     (cost,) = (row for row in rows if (row["arm"], row["outcome"]) == ("random", "images to 90 %"))
     assert (cost["seeds"], cost["mean"]) == ("0 of 1", "")
+
+
+def test_two_runs_stand_side_by_side_with_what_differs_and_equal_axes(tmp_path: Path) -> None:
+    one, other = (run_folder(tmp_path / name) for name in ("one", "other"))
+    text = (other / "experiment.yaml").read_text().replace("Which one?", "Which other?")
+    (other / "experiment.yaml").write_text(text)
+    page = write_comparison(one, other)
+    assert page == one / "comparison.html"
+    seen = Elements(page.read_text(encoding="utf-8"))
+    assert seen.text.count("ended highest") == 2
+    assert "Which other?" in seen.text
+    assert "canary" not in seen.text
+    for name in HOSTILE[:2]:
+        assert name in seen.text
+    assert {tag for tag, _ in seen.elements} & {"script", "img", "iframe", "object", "embed", "link", "base"} == set()
+    ids = [attributes["id"] for _, attributes in seen.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    curves = [attributes["viewbox"] for _, attributes in seen.elements if attributes.get("class") == "curve"]
+    assert len(curves) == 8
+    assert len(set(curves)) == 1
+
+
+def test_a_comparison_with_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=rf"^no results.parquet in {tmp_path / 'none'}"):
+        write_comparison(run_folder(tmp_path), tmp_path / "none")
