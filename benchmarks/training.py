@@ -142,16 +142,21 @@ def main() -> None:
     if options.one:
         print(json.dumps(one(options)))
         return
+    kept = options.json.with_suffix(".runs.json")  # half an hour: what is finished is not done again
+    runs = json.loads(kept.read_text()) if kept.exists() else {}
     done: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     for seed in range(options.seeds):
         for name, results in done.items():
-            command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:], "--one", name, "--seed", str(seed)]
-            told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-            results.append(json.loads(told.stdout.splitlines()[-1]))
-            print(
-                f"{name}, seed {seed}: {results[-1]['seconds']:.1f} s, mAP50 {results[-1]['map50']:.3f}",
-                file=sys.stderr,
-            )
+            arguments = [*sys.argv[1:], "--one", name, "--seed", str(seed)]
+            key = " ".join(arguments)
+            if key not in runs:
+                command = [sys.executable, "-m", "benchmarks.training", *arguments]
+                told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+                runs[key] = json.loads(told.stdout.splitlines()[-1])
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(runs, indent=1))
+            results.append(runs[key])
+            print(f"{name}, seed {seed}: {runs[key]['seconds']:.1f} s, mAP50 {runs[key]['map50']:.3f}", file=sys.stderr)
     plain = statistics.median(result["seconds"] for result in done["plain YOLO.train"])
     rows = [_row(name, results, plain) for name, results in done.items()]
     show(

@@ -135,9 +135,7 @@ def panel_svg(summary: Summary, panel: Panel, prefix: str, limits: tuple[float, 
         limits: of mAP, for panels that are to be held against each other.
     """
     with _settings():
-        height = (
-            3.9 if limits or len(summary.arms) <= FEW_ARMS else 5.2
-        )  # of panels side by side one
+        height = 3.9 if limits or len(summary.arms) <= FEW_ARMS else 5.2  # of panels side by side one
         figure = Figure(figsize=(5.6, height))
         # fixed margins, in inches: axes that stand above each other on the page line up
         margins = {"left": 0.45 / 5.6, "right": 1 - 0.2 / 5.6, "bottom": 0.5 / height, "top": 1 - 0.38 / height}
