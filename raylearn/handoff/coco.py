@@ -58,11 +58,11 @@ def read(path: Path, images: Mapping[str, SentImage]) -> Returned:  # noqa: ARG0
     """
     if path.is_dir():
         path = path / ANNOTATIONS_FILE
-    content = read_json(path, "give the JSON file of the annotations")
+    given = read_json(path, "give the JSON file of the annotations")
     try:
-        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
-        classes = {category["id"]: str(category["name"]) for category in content["categories"]}
-        annotations = list(content["annotations"])
+        names = {image["id"]: str(image["file_name"]) for image in given["images"]}
+        classes = {category["id"]: str(category["name"]) for category in given["categories"]}
+        annotations = list(given["annotations"])
     except (TypeError, KeyError) as error:
         raise LabelsError(f"{path} is no COCO file: no {error}") from error
     if len(set(names.values())) < len(names):

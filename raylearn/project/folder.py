@@ -1,7 +1,6 @@
 """The folder of a project: what was asked for, what was handed out, what came back. Each file is whole or absent."""
 
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,13 +17,13 @@ from raylearn.config import DatasetSection, dump_file, load_file
 from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.data.formats import read_dataset
 from raylearn.data.images import content_hash, read_bytes, whole_size
-from raylearn.data.storage import not_writable
+from raylearn.data.storage import Folder, not_writable
 from raylearn.errors import DatasetError, ImageError, ProjectError
 from raylearn.handoff.exchange import Record, SentImage
 from raylearn.handoff.labels import ImportedLabels, read_labels, write_labels
+from raylearn.learning.cycle import Query
 from raylearn.project.settings import Project
 from raylearn.scoring.listing import list_pool
-from raylearn.sweep.run_folder import write_at_once
 
 SETTINGS_FILE = "project.yaml"
 POOL_FILE = "pool.parquet"
@@ -58,14 +58,17 @@ class ProjectFolder:
         images = _freeze(settings, tell)
         labelled = read_dataset_of(settings.labelled) if settings.labelled else None
         try:
-            shutil.rmtree(folder.path / "labels", ignore_errors=True)  # of a creation that was cut short
             folder.path.mkdir(parents=True, exist_ok=True)
+            there = {path for path in folder.path.rglob("*") if path.is_file() and not path.name.startswith(".")}
+            if there - {folder.path / POOL_FILE, folder.labels_file(0)}:  # those of a creation that was cut short
+                raise ProjectError(f"{path} is not empty: give a new folder")
+            folder.labels_file(0).unlink(missing_ok=True)
             columns = [[getattr(image, name) for image in images] for name in _COLUMNS]
             pq.write_table(pa.table(columns, names=list(_COLUMNS)), folder.path / POOL_FILE)
             if labelled:
                 held_out = read_dataset_of(settings.held_out)
                 folder.add_labels(0, _labels_of(labelled, images, held_out.class_names), held_out.class_names)
-            write_at_once(folder.path / SETTINGS_FILE, dump_file(settings))
+            Folder.at(folder.path).replace(SETTINGS_FILE, dump_file(settings).encode())
         except OSError as error:
             raise not_writable(folder.path, error) from error
         return folder
@@ -107,6 +110,15 @@ class ProjectFolder:
 
     def handout(self, index: int) -> Path:
         return self.query_folder(index) / self.settings.query.format
+
+    def asked(self, index: int) -> Query:
+        """What was handed out for a round.
+
+        Raises:
+            LabelsError: its record is not there, or damaged.
+        """
+        images = Record.read(self.handout(index)).images
+        return Query(tuple(image.image_id for image in images), tuple(image.score for image in images))
 
     def labels(self) -> Iterator[Mapping[str, GroundTruth]]:
         """Of each round that is labelled, from 0 or, where nothing was labelled at first, from the first query."""
@@ -185,14 +197,13 @@ def _labels_of(labelled: Dataset, images: list[Image], class_names: tuple[str, .
     if unknown:
         raise ProjectError(f"labelled has a class {unknown[0]!r} that held_out has not: {', '.join(class_names)}")
     ids = {image.content_hash: image.image_id for image in images}
-    order = [class_names.index(name) for name in labelled.class_names]
+    order = np.array([class_names.index(name) for name in labelled.class_names])
     truth = {}
     for image in labelled.pool:
         if image.content_hash not in ids:
             raise ProjectError(f"labelled image {image.uri} is not in the pool: put it there, or leave it out")
         own = labelled.truth[image.image_id]
-        class_ids = [order[k] for k in own.class_ids]
-        truth[ids[image.content_hash]] = GroundTruth(own.boxes, class_ids)  # type: ignore[arg-type]  # it converts
+        truth[ids[image.content_hash]] = GroundTruth(own.boxes, order[own.class_ids])
     return ImportedLabels(truth, (), 0)
 
 

@@ -1,10 +1,11 @@
 """The steps of a project, query, import and train: the simulation's cycle, each time as far as it comes."""
 
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +16,14 @@ from raylearn import __version__
 from raylearn.config import dump_file
 from raylearn.data.dataset import GroundTruth
 from raylearn.data.pool import Pool
+from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
 from raylearn.errors import ProjectError
 from raylearn.handoff.exchange import Record, Tool
 from raylearn.handoff.export import export_query
 from raylearn.handoff.labels import ImportedLabels, Missing, import_labels
 from raylearn.handoff.query_files import write_query
-from raylearn.learning.cycle import Query
+from raylearn.learning.cycle import run_cycle
 from raylearn.learning.jobs import Job
 from raylearn.learning.ledger_query import QueriedImage, detections_of
 from raylearn.learning.selection import query_at_random
@@ -29,9 +31,9 @@ from raylearn.learning.store import Artifact, DiskStore
 from raylearn.project.folder import ProjectFolder
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import trials
-from raylearn.sweep.results import write_tables
-from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE, write_at_once
-from raylearn.sweep.trial import Bench, TrialRound, run_rounds
+from raylearn.sweep.results import dataset_facts, write_tables
+from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE
+from raylearn.sweep.trial import Bench, TrialRound
 
 Step = Literal["query", "import", "train"]
 
@@ -39,32 +41,24 @@ Step = Literal["query", "import", "train"]
 class _NotMadeError(Exception):
     """The store lacks what the next step is to make."""
 
-    def __init__(self, job: Job) -> None:
-        super().__init__(job.kind)
-        self.job = job
 
-
-class _LabelsWantedError(Exception):
-    """People have to label before the cycle can go on."""
-
-    def __init__(self, image_ids: Sequence[str]) -> None:
-        super().__init__(f"{len(image_ids)} images")
-        self.image_ids = image_ids
-
-
-@dataclass(frozen=True)
 class Annotators:
-    """The oracle that people are: it knows what they have given back so far."""
+    """The oracle that people are: it gives out what they gave back, round after round.
 
-    rounds: Sequence[Mapping[str, GroundTruth]]
+    Args:
+        rounds: labels of every query so far, in order; what was left unlabelled in one stays so.
+    """
+
+    def __init__(self, rounds: Iterable[Mapping[str, GroundTruth]]) -> None:
+        self._rounds = iter(rounds)
 
     def label(self, image_ids: Iterable[str]) -> dict[str, GroundTruth]:
-        """The labels of a query; what was left unlabelled in it stays so."""
-        asked = set(image_ids)
-        for labels in self.rounds:
-            if labels and labels.keys() <= asked:
-                return dict(labels)
-        raise _LabelsWantedError(sorted(asked))
+        """Raises ProjectError where the labels are of other images than were asked for."""
+        labels = dict(next(self._rounds))
+        strange = labels.keys() - set(image_ids)
+        if strange:
+            raise ProjectError(f"image {min(strange)!r} is labelled, and was not asked for in its round")
+        return labels
 
 
 @dataclass(frozen=True)
@@ -74,14 +68,14 @@ class Standing:
     Args:
         rounds: that are trained and measured.
         pool: as it is labelled now.
-        index: of the round that is being worked on.
-        next: the step that is next.
+        index: of the round that is asked for or labelled next.
+        next: the step that is next; None where all is labelled and trained.
     """
 
     rounds: Sequence[TrialRound]
     pool: Pool
     index: int
-    next: Step
+    next: Step | None
 
 
 class Cycle:
@@ -93,39 +87,50 @@ class Cycle:
         experiment = folder.settings.experiment
         (self.trial,) = trials(experiment)
         self.bench = Bench.of_pool(experiment, folder.dataset)
-        self._query: tuple[Query, Artifact | None] | None = None
 
     @cached_property
     def labels(self) -> list[Mapping[str, GroundTruth]]:
         return list(self.folder.labels())
 
-    def standing(self, make: Any = None) -> Standing:
-        """Goes through the cycle as far as it can.
+    def standing(self, make: Callable[[Job], Artifact] | None = None) -> Standing:
+        """Goes through all that is labelled, as far as it is trained.
 
         Args:
             make: makes what the store lacks; by default nothing is made.
         """
-        pool = Pool(self.bench.dataset.pool, self.labels[0] if self.labels else {})
-        for labels in self.labels[1:]:
-            pool = pool.label(labels)
-        if not self.labels:
-            step: Step = "import" if self.folder.handout(0).exists() else "query"
-            return Standing((), pool, 0, step)
+        images, index = self.bench.dataset.pool, len(self.labels)
+        pool = Pool(images, {image_id: truth for labels in self.labels for image_id, truth in labels.items()})
         finished: list[TrialRound] = []
-        start = Pool(self.bench.dataset.pool, self.labels[0])
+        step: Step | None = "import" if self.folder.handout(index).exists() else "query"
         try:
-            for done in run_rounds(
-                self.trial, self.bench, start, Annotators(self.labels[1:]), len(pool.images), make or self._find
-            ):
-                finished.append(done)
-        except _NotMadeError as error:
-            index = len(finished)
-            step = "query" if error.job.kind == "ledger" else "train"
-            return Standing(finished, pool, index, step)
-        except _LabelsWantedError:
-            index = len(finished)
-            return Standing(finished, pool, index, "import" if self.folder.handout(index).exists() else "query")
-        raise ProjectError(f"{self.folder.path}: every image of the pool is labelled")
+            if self.labels:
+                for done in self._rounds(Pool(images, self.labels[0]), make or self._find):
+                    finished.append(done)
+        except _NotMadeError:
+            step = "train"
+        if step == "query" and not pool.unlabelled_images:
+            step = None
+        return Standing(finished, pool, index, step)
+
+    def _rounds(self, start: Pool, make: Callable[[Job], Artifact]) -> Iterator[TrialRound]:
+        """The rounds that are labelled. What was asked for in them is as it was handed out, and not asked again."""
+        seed, asked = self.trial.seed, itertools.count(1)
+        return run_cycle(
+            start,
+            Annotators(self.labels[1:]),
+            len(self.labels),
+            train=lambda pool: make(self.bench.training(pool, seed)),
+            evaluate=lambda model: make(self.bench.evaluation(model)),
+            score=self._ledger,
+            query=lambda _ledger, _pool: self.folder.asked(next(asked)),
+        )
+
+    def _ledger(self, model: Artifact, pool: Pool, index: int) -> Artifact | None:
+        """The scoring pass that a query was drawn from, if it needed one and is still there."""
+        if not self.trial.arm.needs_scores:
+            return None
+        job = self.bench.scoring(model, pool, self.trial.seed, index)
+        return self.store.find(job.kind, job.key)
 
     def fresh(self) -> Standing:
         """The standing after a step, with what it changed on the disk."""
@@ -134,7 +139,7 @@ class Cycle:
     def _find(self, job: Job) -> Artifact:
         found = self.store.find(job.kind, job.key)
         if found is None:
-            raise _NotMadeError(job)
+            raise _NotMadeError
         return found
 
     @contextmanager
@@ -152,7 +157,7 @@ class Cycle:
             if found:
                 return found
             if job.kind not in kinds:
-                raise _NotMadeError(job)
+                raise _NotMadeError
             if workshop is None:
                 session.__enter__()
                 workshop = open_workshop(self.store, work_resources(self.bench.experiment, 1, address))
@@ -183,7 +188,7 @@ class Cycle:
             ProjectError: the model of what is labelled is not trained yet.
         """
         before = self.standing()
-        if before.next == "train":
+        if before.next in ("train", None):
             raise ProjectError(f"{self.folder.path}: {self.advice(before)}")
         handout = self.folder.handout(before.index)
         if before.next == "query":
@@ -202,14 +207,14 @@ class Cycle:
         """The images of the next query in order of rank, and what the detector saw in them."""
         seed, names = self.trial.seed, self.bench.dataset.class_names
         by_id = {image.image_id: image for image in self.bench.dataset.pool}
-        size = self.folder.settings.query.size
+        size = min(self.folder.settings.query.size, len(standing.pool.unlabelled_images))  # the last one may be short
         ledger: Artifact | None = None
         if standing.rounds and self.trial.arm.needs_scores:
             model = standing.rounds[-1].model
             with self.making(("ledger",), address) as make:
                 ledger = make(self.bench.scoring(model, standing.pool, seed, standing.index))
         if standing.rounds:
-            query = self.bench.query(self.trial.arm, ledger, standing.pool, seed)
+            query = self.bench.query(replace(self.trial.arm, query_size=size), ledger, standing.pool, seed)
         else:
             query = query_at_random([image.image_id for image in standing.pool.unlabelled_images], size, seed)
         nothing = Detections(np.empty((0, 4), np.float32), np.empty((0, len(names)), np.float32))
@@ -256,6 +261,8 @@ class Cycle:
     def advice(self, standing: Standing) -> str:
         """What to do next, as a command."""
         where = self.folder.path
+        if standing.next is None:
+            return f"every image of {where} is labelled, and the model is trained on all of them"
         if standing.next == "import":
             handout = self.folder.handout(standing.index)
             return f"label what is in {handout}, then `raylearn project import {where} EXPORT`"
@@ -266,18 +273,9 @@ class Cycle:
         if not standing.rounds:
             return
         dataset = self.bench.dataset
-        facts = {
-            "name": self.folder.settings.name,
-            "raylearn": __version__,
-            "dataset": {
-                "name": dataset.name,
-                "fingerprint": dataset.fingerprint,
-                "num_pool": len(dataset.pool),
-                "num_test": len(dataset.test),
-                "class_names": list(dataset.class_names),
-            },
-        }
+        facts = {"name": self.folder.settings.name, "raylearn": __version__, "dataset": dataset_facts(dataset)}
         write_gallery({self.trial: standing.rounds}, self.bench, self.folder.path / GALLERY_FILE)
         write_tables({self.trial: standing.rounds}, dataset.num_classes, self.folder.path)
-        write_at_once(self.folder.path / EXPERIMENT_FILE, dump_file(self.bench.experiment))
-        write_at_once(self.folder.path / RUN_FILE, json.dumps(facts, indent=1))
+        files = Folder.at(self.folder.path)
+        files.replace(EXPERIMENT_FILE, dump_file(self.bench.experiment).encode())
+        files.replace(RUN_FILE, json.dumps(facts, indent=1).encode())

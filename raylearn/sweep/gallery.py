@@ -14,10 +14,10 @@ import PIL.Image
 from raylearn.config import Arm
 from raylearn.data.dataset import Image
 from raylearn.data.images import decode, read_bytes
+from raylearn.data.storage import Folder
 from raylearn.learning.selection import detection_scores
 from raylearn.scoring.ledger import Ledger
 from raylearn.sweep.grid import Trial
-from raylearn.sweep.run_folder import write_at_once
 from raylearn.sweep.trial import Bench, TrialRound
 
 LONGER_SIDE = 208  # pixels of a picture on the page, which scales them to half of it on most screens
@@ -39,7 +39,8 @@ def write_gallery(rounds: Mapping[Trial, Sequence[TrialRound]], bench: Bench, pa
     queries = [query for trial in shown for query in _queries(trial, rounds[trial], bench, top)]
     wanted = {image["image_id"] for query in queries for image in query["images"]}
     images = {image.image_id: _picture(image, bench) for image in bench.dataset.pool if image.image_id in wanted}
-    write_at_once(path, json.dumps({"images": images, "queries": queries}, separators=(",", ":"), sort_keys=True))
+    text = json.dumps({"images": images, "queries": queries}, separators=(",", ":"), sort_keys=True)
+    Folder.at(path.parent).replace(path.name, text.encode())
 
 
 def _one_trial_per_arm(rounds: Mapping[Trial, Sequence[TrialRound]]) -> list[Trial]:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raylearn.data.dataset import Dataset
 from raylearn.sweep.grid import Trial
 from raylearn.sweep.trial import TrialRound
 
@@ -83,6 +84,18 @@ def query_rows(trial: Trial, finished: TrialRound) -> list[dict[str, Any]]:
         {"trial": trial.name, "round": finished.index, "rank": rank, "image_id": image_id, "score": score}
         for rank, (image_id, score) in enumerate(pairs, start=1)
     ]
+
+
+def dataset_facts(dataset: Dataset) -> dict[str, Any]:
+    """What run.json says of a data set."""
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "num_pool": len(dataset.pool),
+        "num_test": len(dataset.test),
+        "class_names": list(dataset.class_names),
+        "notes": list(dataset.notes),
+    }
 
 
 def write_tables(

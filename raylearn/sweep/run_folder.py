@@ -1,6 +1,5 @@
 """The folder of a run, which may be at an address: its few small files, on a disk while they are worked on."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,10 +43,3 @@ def on_disk(folder: Folder) -> Iterator[Path]:
             for file in _FILES:
                 if (copy / file).exists() and (now := (copy / file).read_bytes()) != before.get(file):
                     folder.replace(file, now)
-
-
-def write_at_once(path: Path, text: str) -> None:
-    """Replaces a file on a disk; whoever reads it meanwhile sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.unfinished")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

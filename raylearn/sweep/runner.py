@@ -31,8 +31,8 @@ from raylearn.scoring.pipeline import cause_line
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Trial, num_rounds, trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
-from raylearn.sweep.results import write_tables
-from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE, on_disk, write_at_once
+from raylearn.sweep.results import dataset_facts, write_tables
+from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE, on_disk
 from raylearn.sweep.tracking import refuse_missing_trackers, tracker_callbacks
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 
@@ -114,7 +114,7 @@ def run_experiment(
                 experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights
             )
         # not before: an experiment that is refused must not hold the folder against its corrected form
-        write_at_once(files / EXPERIMENT_FILE, dump_file(experiment))
+        Folder.at(files).replace(EXPERIMENT_FILE, dump_file(experiment).encode())
         trained = 0
         failed: dict[str, str] = {}
         if missing:
@@ -136,7 +136,7 @@ def run_experiment(
             write_gallery(finished, bench, files / GALLERY_FILE)
         if missing or not (files / RUN_FILE).exists():  # a run that only looked did not make these results
             record = _run_facts(experiment, dataset, rows, failed, started, command, address)
-            write_at_once(files / RUN_FILE, json.dumps(record, indent=1))
+            Folder.at(files).replace(RUN_FILE, json.dumps(record, indent=1).encode())
     return Outcome(
         sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, max(0, len(rows) - trained), failed
     )
@@ -407,14 +407,7 @@ def _run_facts(
         },
         "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
         "address": address or "private Ray on this machine",
-        "dataset": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "num_pool": len(dataset.pool),
-            "num_test": len(dataset.test),
-            "class_names": list(dataset.class_names),
-            "notes": list(dataset.notes),
-        },
+        "dataset": dataset_facts(dataset),
         "trainings": {"wanted": len(rows), "done": distinct, "reused": len(rows) - distinct},
         "failed": [{"trial": trial, "cause": cause} for trial, cause in failed.items()],
     }

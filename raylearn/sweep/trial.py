@@ -6,7 +6,7 @@ from functools import cached_property
 
 from raylearn.config import Arm, Experiment
 from raylearn.data.dataset import Dataset
-from raylearn.data.pool import Oracle, Pool, SimulatedOracle, initial_set
+from raylearn.data.pool import Pool, SimulatedOracle, initial_set
 from raylearn.detectors.base import DetectorSettings, TrainingSet
 from raylearn.errors import DivergedError, QueryError
 from raylearn.learning.cycle import Query, Round, run_cycle
@@ -132,27 +132,13 @@ def run_trial(trial: Trial, bench: Bench, make: Callable[[Job], Artifact]) -> It
     Raises:
         DivergedError: names the trial and the round.
     """
-    return run_rounds(
-        trial,
-        bench,
-        bench.start_pool(trial),
-        SimulatedOracle(bench.dataset.truth),
-        num_rounds(bench.experiment, trial.arm),
-        make,
-    )
-
-
-def run_rounds(
-    trial: Trial, bench: Bench, pool: Pool, oracle: Oracle, rounds: int, make: Callable[[Job], Artifact]
-) -> Iterator[TrialRound]:
-    """`run_trial` from any pool and with anyone who labels, for at most so many rounds."""
     arm, seed = trial.arm, trial.seed
     done = -1
     try:
         for finished in run_cycle(
-            pool,
-            oracle,
-            rounds,
+            bench.start_pool(trial),
+            SimulatedOracle(bench.dataset.truth),
+            num_rounds(bench.experiment, arm),
             train=lambda pool: make(bench.training(pool, seed)),
             evaluate=lambda model: make(bench.evaluation(model)),
             score=lambda model, pool, index: (

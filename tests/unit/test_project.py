@@ -1,0 +1,99 @@
+"""A project's folder and its oracle, without any training."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from raylearn.data.dataset import GroundTruth
+from raylearn.data.storage import Folder
+from raylearn.errors import ProjectError
+from raylearn.handoff.exchange import Record
+from raylearn.handoff.labels import ImportedLabels
+from raylearn.learning.store import Artifact
+from raylearn.project.folder import ProjectFolder
+from raylearn.project.settings import Project
+from raylearn.project.status import status_lines
+from raylearn.project.steps import Annotators, Cycle
+from tests.unit.hand_made import make_truth
+
+NAMES = ("0.png", "1.png", "2.png")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Project:
+    """Three images without labels, and a data set in YOLO form whose one test image is held out."""
+    for number, path in enumerate([*(tmp_path / "pool" / name for name in NAMES), tmp_path / "set/images/train/a.png"]):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (64, 48), (number, 0, 0)).save(path)
+    for split in ("train", "test"):
+        (tmp_path / "set/images" / split).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set/labels" / split).mkdir(parents=True)
+    PIL.Image.new("RGB", (64, 48), (99, 0, 0)).save(tmp_path / "set/images/test/b.png")
+    (tmp_path / "set/labels/train/a.txt").write_text("0 .5 .5 .2 .2\n")
+    (tmp_path / "set/labels/test/b.txt").write_text("1 .5 .5 .2 .2\n")
+    (tmp_path / "set/data.yaml").write_text("train: images/train\ntest: images/test\nnames: [crab, fish, eel]\n")
+    content: dict[str, Any] = {
+        "name": "hand-made",
+        "pool": str(tmp_path / "pool"),
+        "held_out": {"format": "yolo", "path": str(tmp_path / "set")},
+        "query": {"size": 2, "format": "csv", "strategy": "random"},
+    }
+    return Project.model_validate(content)
+
+
+def told(_: str) -> None:
+    """Nobody listens."""
+
+
+def label(cycle: Cycle, image_ids: tuple[str, ...], index: int) -> Cycle:
+    truth = {image_id: make_truth(0) for image_id in image_ids}
+    cycle.folder.add_labels(index, ImportedLabels(truth, (), 0), cycle.bench.dataset.class_names)
+    return Cycle(cycle.folder)
+
+
+def made(_: Any) -> Artifact:
+    """Stands for every training and measurement."""
+    facts: Mapping[str, Any] = {"map50": 0.5, "map50_95": 0.25, "class_ap": [], "seconds": 1}
+    return Artifact("key", Folder(""), facts)
+
+
+def test_a_folder_that_holds_something_else_is_refused_and_nothing_in_it_is_touched(settings, tmp_path):
+    before = sorted(path for path in (tmp_path / "set").rglob("*"))
+    with pytest.raises(ProjectError, match="is not empty: give a new folder"):
+        ProjectFolder.create(tmp_path / "set", settings, told)
+    assert sorted(path for path in (tmp_path / "set").rglob("*")) == before
+
+
+def test_a_creation_that_was_cut_short_is_begun_again(settings, tmp_path):
+    folder = ProjectFolder.create(tmp_path / "p", settings, told)
+    (folder.path / "project.yaml").unlink()
+    with pytest.raises(ProjectError, match="is no project"):
+        ProjectFolder.open(tmp_path / "p")
+    assert ProjectFolder.create(tmp_path / "p", settings, told).settings == folder.settings
+
+
+def test_the_last_query_may_be_short_and_then_all_is_labelled(settings, tmp_path):
+    cycle = Cycle(ProjectFolder.create(tmp_path / "p", settings, told))
+    for index, size in enumerate((2, 1)):
+        standing, handout = cycle.query(None)
+        assert (standing.index, standing.next) == (index, "import")
+        asked = tuple(image.image_id for image in Record.read(handout).images)
+        assert len(asked) == size
+        cycle = label(cycle, asked, index)
+        assert cycle.standing().next == "train"
+        cycle.standing = lambda make=made, go_on=cycle.standing: go_on(make)  # as if it had been trained
+    end = cycle.standing()
+    assert (end.next, len(end.rounds), len(end.pool.labelled)) == (None, 2, 3)
+    assert list(status_lines(cycle, end))[-1].startswith("every image of ")
+    with pytest.raises(ProjectError, match=r"every image of .* is labelled"):
+        cycle.query(None)
+
+
+def test_labels_of_other_images_than_were_asked_for_are_an_error():
+    labels: dict[str, GroundTruth] = {"a": make_truth(0)}
+    assert Annotators([labels]).label(["a", "b"]) == labels
+    with pytest.raises(ProjectError, match="image 'a' is labelled, and was not asked for"):
+        Annotators([labels]).label(["b"])
