@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import annotated
 from benchmarks.tables import show
 from raylearn.config import Arm
 from raylearn.data.dataset import Image
-from raylearn.data.formats import read_dataset
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import Detections, DetectorSettings, Engine
 from raylearn.learning.evaluation import mean_average_precision
@@ -52,16 +52,13 @@ def detect(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=Path, default=Path("../shared/data/bccd_voc"))
-    parser.add_argument("--format", default="voc")
-    parser.add_argument("--pool", nargs="*", default=["trainval"])
-    parser.add_argument("--test", nargs="*", default=["test"])
+    annotated.add_arguments(parser)
     parser.add_argument("--checkpoint", type=Path, required=True, help="of a detector that has learned the data set")
     parser.add_argument("--image-size", type=int, default=640)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, default=Path("runs/bench/fidelity.json"))
     options = parser.parse_args()
-    dataset = read_dataset(options.dataset, options.format, pool=options.pool, test=options.test, bad_boxes="drop")
+    dataset = annotated.read(options)
     images = sorted(dataset.images(), key=lambda image: image.image_id)
     names = [image.image_id for image in images]
     square = DetectorSettings(options.image_size, confidence=0.001, iou=0.7, max_detections=300)

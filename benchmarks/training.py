@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import annotated
 from benchmarks.tables import show
 from raylearn.data.dataset import Dataset
-from raylearn.data.formats import read_dataset
 from raylearn.data.pool import initial_set
 from raylearn.detectors.base import DetectorSettings, TrainingSet
 from raylearn.query.sampling import random_generator
@@ -107,7 +107,7 @@ def measure(dataset: Dataset, checkpoint: Path, image_size: int) -> dict[str, fl
 
 def one(options: argparse.Namespace) -> dict[str, float]:
     """One training and its measurement, in this process."""
-    dataset = read_dataset(options.dataset, options.format, pool=options.pool, test=options.test, bad_boxes="drop")
+    dataset = annotated.read(options)
     drawn = set(initial_set(dataset, options.images, random_generator(options.seed, "benchmark")))
     images = tuple(image for image in dataset.pool if image.image_id in drawn)
     train, test = (
@@ -126,10 +126,7 @@ def one(options: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=Path, default=Path("../shared/data/bccd_voc"))
-    parser.add_argument("--format", default="voc")
-    parser.add_argument("--pool", nargs="*", default=["trainval"])
-    parser.add_argument("--test", nargs="*", default=["test"])
+    annotated.add_arguments(parser)
     parser.add_argument("--weights", type=Path, help="what both start from; default: from scratch")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=20)

@@ -46,6 +46,7 @@ class Round:
     reused: bool = False
     train_seconds: float | None = None
     score_seconds: float | None = None
+    share_without_detections: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Point:
     class_counts: tuple[float, ...]
     train_seconds: Spread | None
     score_seconds: Spread | None
+    share_without_detections: Spread | None
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,7 @@ def _round(row: Mapping[str, Any]) -> Round:
         reused=bool(row.get("reused")),
         train_seconds=finite(row.get("train_seconds")),
         score_seconds=finite(row.get("score_seconds")),
+        share_without_detections=finite(row.get("share_without_detections")),
     )
 
 
@@ -318,6 +321,7 @@ def _point(rows: list[Round]) -> Point:
         class_counts=tuple(float(count) for count in np.mean(counted, axis=0)) if num_classes else (),
         train_seconds=_spread(row.train_seconds for row in rows),
         score_seconds=_spread(row.score_seconds for row in rows),
+        share_without_detections=_spread(row.share_without_detections for row in rows),
     )
 
 

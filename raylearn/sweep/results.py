@@ -35,6 +35,7 @@ RESULTS_SCHEMA = pa.schema(
         ("reused", pa.bool_()),
         ("train_seconds", pa.float64()),
         ("score_seconds", pa.float64()),
+        ("share_without_detections", pa.float64()),
     ]
 )
 QUERIES_SCHEMA = pa.schema(
@@ -51,6 +52,7 @@ QUERIES_SCHEMA = pa.schema(
 def result_row(trial: Trial, finished: TrialRound, num_classes: int, reused: bool) -> dict[str, Any]:
     """One row of results.parquet. `reused`: a row before it has the same training."""
     arm, pool, model, measured = trial.arm, finished.pool, finished.model, finished.evaluation.facts
+    passed = finished.scores.facts if finished.scores else None
     return {
         "trial": trial.name,
         "strategy": arm.strategy,
@@ -71,8 +73,15 @@ def result_row(trial: Trial, finished: TrialRound, num_classes: int, reused: boo
         "checkpoint": model.key,
         "reused": reused,
         "train_seconds": model.facts["seconds"],
-        "score_seconds": finished.scores.facts["seconds"] if finished.scores else None,
+        "score_seconds": passed["seconds"] if passed else None,
+        "share_without_detections": _share_without_detections(passed) if passed else None,
     }
+
+
+def _share_without_detections(passed: Mapping[str, Any]) -> float | None:
+    """Of the images of a scoring pass; None of a pass that did not count them."""
+    count = passed.get("num_without_detections")
+    return None if count is None else count / passed["num_images"]
 
 
 def query_rows(trial: Trial, finished: TrialRound) -> list[dict[str, Any]]:

@@ -10,7 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import boto3
+import pytest
 from moto.server import ThreadedMotoServer
+
+from raylearn.data.storage import _file_system
 
 BUCKET = "raylearn-tests"
 SECRET = "canary-7f3a-secret"
@@ -88,6 +91,18 @@ def object_store() -> Iterator[ObjectStore]:
         proxy.shutdown()
         proxy.server_close()
         server.stop()
+
+
+@contextmanager
+def used_here(store: ObjectStore) -> Iterator[None]:
+    """This process, and what it starts, reads and writes through the proxy; planted faults are gone afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment.items():
+            patch.setenv(name, value)
+        _file_system.cache_clear()
+        yield
+    store.faults.clear()
+    _file_system.cache_clear()
 
 
 class _Proxy(BaseHTTPRequestHandler):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from raylearn.data.storage import Folder, _file_system
+from raylearn.data.storage import Folder
 from raylearn.errors import RunFolderError
 from raylearn.scoring.ledger import finished_parts
 from raylearn.scoring.lock import held
 from tests.faults.conftest import content_of, failed, run_score, score_command, succeeded
-from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store
+from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store, used_here
 
 POOL = f"s3://{BUCKET}/images"
 
@@ -26,14 +26,10 @@ def store(pool: Path) -> Iterator[ObjectStore]:
 
 
 @pytest.fixture(autouse=True)
-def no_faults(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test plants its own, and this process reads through the proxy too."""
-    for name, value in store.environment.items():
-        monkeypatch.setenv(name, value)
-    _file_system.cache_clear()
-    yield
-    store.faults.clear()
-    _file_system.cache_clear()
+def no_faults(store: ObjectStore) -> Iterator[None]:
+    """Each test plants its own."""
+    with used_here(store):
+        yield
 
 
 def _keys(pool: Path) -> list[str]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from raylearn.data.storage import Folder, _file_system
+from raylearn.data.storage import Folder
 from raylearn.errors import StorageError
 from raylearn.learning.store import AddressStore, Store, artifact_key
 from raylearn.sweep.run_folder import on_disk
-from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store
+from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store, used_here
 from tests.small_sweep import CONTENT as SMALL
 from tests.small_sweep import command_of, results_of, run_sweep
 
@@ -27,12 +27,9 @@ def objects() -> Iterator[ObjectStore]:
 
 
 @pytest.fixture(autouse=True)
-def environment(objects: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name, value in objects.environment.items():
-        monkeypatch.setenv(name, value)
-    _file_system.cache_clear()
-    yield
-    _file_system.cache_clear()
+def environment(objects: ObjectStore) -> Iterator[None]:
+    with used_here(objects):
+        yield
 
 
 @pytest.fixture

@@ -14,13 +14,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from raylearn.data.dataset import Dataset, GroundTruth, Image
+from raylearn.data.dataset import Dataset, Image
 from raylearn.data.formats import read_dataset
 from raylearn.data.pool import initial_set
 from raylearn.handoff import coco
 from raylearn.handoff.exchange import PreAnnotation, SentImage
 from raylearn.query.sampling import random_generator
 from tests.conftest import SHARED
+from tests.scripted_annotator import annotate
 from tests.small_sweep import rows_of, run_sweep
 
 BCCD = SHARED / "data" / "bccd_voc"
@@ -124,25 +125,6 @@ def after(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > end
 
 
-def annotate(handout: Path, truth: dict[str, GroundTruth], class_names: tuple[str, ...]) -> Path:
-    """Does in Label Studio what a person would, who knows the truth; its export."""
-    tasks = json.loads((handout / "tasks.json").read_text())
-    sizes = {image["image_id"]: image for image in json.loads((handout / "handoff.json").read_text())["images"]}
-    for number, task in enumerate(tasks, start=1):
-        image = sizes[task["data"]["image_id"]]
-        own = truth[image["image_id"]]
-        regions = []
-        for (x1, y1, x2, y2), class_id in zip(own.boxes.astype(float).tolist(), own.class_ids, strict=True):
-            corner = {"x": 100 * x1 / image["width"], "y": 100 * y1 / image["height"]}
-            size = {"width": 100 * (x2 - x1) / image["width"], "height": 100 * (y2 - y1) / image["height"]}
-            value = {**corner, **size, "rotation": 0, "rectanglelabels": [class_names[class_id]]}
-            regions.append({"type": "rectanglelabels", "from_name": "label", "to_name": "image", "value": value})
-        task |= {"id": number, "annotations": [{"id": number, "was_cancelled": False, "result": regions}]}
-    export = handout.with_name("export.json")
-    export.write_text(json.dumps(tasks))
-    return export
-
-
 @pytest.fixture(scope="module")
 def two_rounds(desk: Path, bccd: Dataset) -> Path:
     """A project after two rounds; in the first, every step was killed in its middle and done again."""
@@ -158,7 +140,7 @@ def two_rounds(desk: Path, bccd: Dataset) -> Path:
             assert not list(desk.glob("blood/queries/*/*"))
         step(desk, "query", "blood")
         handout = desk / "blood" / "queries" / f"round-{index:03d}" / "label-studio"
-        export = str(annotate(handout, dict(bccd.truth), bccd.class_names))
+        export = str(annotate(handout, dict(bccd.truth), bccd.class_names, handout.with_name("export.json")))
         if index == 1:
             kill(desk, "import", "blood", export, when=after(1.0))
         printed = step(desk, "import", "blood", export)

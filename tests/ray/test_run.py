@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,6 +19,7 @@ from raylearn.data.storage import Folder
 from raylearn.errors import RunFailedError
 from raylearn.learning.jobs import Job, WorkResources
 from raylearn.learning.store import Artifact, DiskStore
+from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.lock import locked
 from raylearn.sweep.grid import num_rounds, trials
 from raylearn.sweep.results import result_row
@@ -54,6 +56,15 @@ def test_what_is_queried_is_unlabelled_pool_and_never_the_test_split(finished: t
     for trial in {row["trial"] for row in queries}:
         asked = [row["image_id"] for row in queries if row["trial"] == trial]
         assert len(asked) == len(set(asked)) == 8
+
+
+def test_the_share_of_images_without_detections_is_that_of_the_ledgers(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    ledgers = [Ledger.read(Folder(str(path))) for path in (folder / "store/ledger").iterdir()]
+    shares = {float(np.mean(np.diff(ledger.offsets) == 0)) for ledger in ledgers}
+    told = {row["share_without_detections"] for row in rows_of(folder, "results") if row["score_seconds"] is not None}
+    assert told
+    assert told <= shares
 
 
 def test_progress_has_a_line_per_round_and_no_flood(finished: tuple[Path, str]) -> None:

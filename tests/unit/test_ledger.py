@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from raylearn.data.storage import Folder
 from raylearn.errors import LedgerError
+from raylearn.learning.scoring import num_without_detections
 from raylearn.scoring.ledger import (
     Ledger,
     PartCounts,
@@ -169,3 +170,9 @@ def test_facts_of_another_shape_are_refused(tmp_path, text):
     (tmp_path / "ledger.json").write_text(text)
     with pytest.raises(LedgerError, match=r"ledger\.json is damaged: score into a new folder"):
         read_facts(Folder.at(tmp_path))
+
+
+def test_images_without_detections_are_counted_over_all_parts(tmp_path):
+    scores = {"a": [], "b": [[0.5, 0.1]], "c": [], "d": [[0.2, 0.3]], "e": []}
+    assert num_without_detections(write_ledger(scores, tmp_path / "some", part_size=2)) == 3
+    assert num_without_detections(write_ledger({}, tmp_path / "none")) == 0

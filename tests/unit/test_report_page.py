@@ -66,6 +66,7 @@ def result(strategy: str, seed: int, index: int, value: float | None) -> dict[st
         "reused": index == 0,
         "train_seconds": 61.0,
         "score_seconds": None,
+        "share_without_detections": None if index == 0 else 0.375,
     }
 
 
@@ -174,6 +175,7 @@ def test_page_shows_the_question_the_answer_and_the_record(seen: Elements) -> No
     assert "entropy · sum ended highest: mAP50-95 0.310 ± 0.014 with 30 images, random 0.200 ± 0.000" in shown
     assert "2 seeds; differences smaller than the spread are not evidence." in shown
     assert "+0.110 ± 0.014" in shown
+    assert "38 %" in shown  # of the scored images showed nothing to the model
     for fact in ("1234", "f00d", "2 h 06 min", "a laptop", "box 3 has zero area", "1 trial failed", "2.10.0"):
         assert fact in shown
     assert shown.index("ended highest") < shown.index("minus random") < shown.index("mAP50-95 over labelled images")

@@ -24,7 +24,8 @@ def make_round(index: int, labelled: str, queried: str = "", checkpoint: str = "
     pool = Pool(DATASET.pool, SimulatedOracle(DATASET.truth).label(f"{letter}.jpg" for letter in labelled))
     query = Query(tuple(f"{letter}.jpg" for letter in queried), tuple(0.9 - i / 10 for i in range(len(queried))))
     model = Artifact(checkpoint or labelled, Folder("/store"), {"seconds": 2.5, "made_by": "somebody"})
-    ledger = Artifact("ledger", Folder("/store"), {"seconds": 1.5}) if queried else None
+    passed = {"seconds": 1.5, "num_images": 4, "num_without_detections": 1}
+    ledger = Artifact("ledger", Folder("/store"), passed) if queried else None
     return Round(index, query if queried else None, ledger, pool, model, Artifact("e", Folder("/store"), MEASURED))
 
 
@@ -51,11 +52,13 @@ def test_a_result_row_says_what_a_round_was_and_what_it_cost():
         "reused": False,
         "train_seconds": 2.5,
         "score_seconds": 1.5,
+        "share_without_detections": 0.25,
     }
 
 
-def test_a_round_without_a_scoring_pass_has_no_seconds_of_it():
-    assert result_row(RANDOM, make_round(0, "a"), num_classes=3, reused=False)["score_seconds"] is None
+def test_a_round_without_a_scoring_pass_has_no_figures_of_it():
+    row = result_row(RANDOM, make_round(0, "a"), num_classes=3, reused=False)
+    assert (row["score_seconds"], row["share_without_detections"]) == (None, None)
 
 
 def test_the_hash_of_labelled_ids_is_equal_for_equal_sets_only():

@@ -1,0 +1,146 @@
+"""labels and project: what people labelled, and labelling round by round."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from raylearn.cli.arguments import Address, Overrides
+from raylearn.errors import LabelsError
+from raylearn.handoff.exchange import Tool
+
+labels_app = typer.Typer(help="Labels from an annotation tool.", rich_markup_mode=None)
+project_app = typer.Typer(
+    help="Label a pool of images with people, round by round: query, import, train, and again.", rich_markup_mode=None
+)
+_Project = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the project.")]
+_Missing = Annotated[
+    Literal["refuse", "skip", "background"],
+    typer.Option(help="Images without labels: an error, left unlabelled, or images that show nothing."),
+]
+
+
+@labels_app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="What the tool exported: its file, or its folder.")],
+    tool: Annotated[Tool, typer.Option("--format", help="Of which tool.")],
+    handout: Annotated[Path, typer.Option(help="The folder that `raylearn query --format` wrote.")],
+    out: Annotated[Path, typer.Option(help="The COCO file to write; its file names are image ids.")],
+    missing: _Missing = "refuse",
+) -> None:
+    """Bring labels back from an annotation tool: checked against what was handed out, whole or not at all.
+
+    Images that were not asked for, are missing or have changed, unknown classes and impossible boxes are all listed.
+
+    Example: raylearn labels import export.xml --format cvat --handout queries/first/cvat --out labels/first.json
+    """
+    from raylearn.handoff.exchange import Record
+    from raylearn.handoff.labels import import_labels, write_labels
+
+    record = Record.read(handout)
+    with _problems_listed():
+        found = import_labels(path, tool, record, missing)
+    write_labels(found, record, out)
+    boxes = sum(len(truth) for truth in found.truth.values())
+    repeated = f", {found.repeated} boxes that stood twice taken once" if found.repeated else ""
+    without = f", {len(found.missing)} without labels ({missing})" if found.missing else ""
+    typer.echo(f"{len(found.truth)} images with {boxes} boxes{without}{repeated}\nlabels:  {out}")
+
+
+@contextmanager
+def _project(path: Path) -> Iterator[Any]:
+    """The cycle of a project, held while it is worked on."""
+    from raylearn.project.folder import ProjectFolder
+    from raylearn.project.steps import Cycle
+    from raylearn.scoring.lock import locked
+
+    folder = ProjectFolder.open(path)
+    with locked(folder.path):
+        yield Cycle(folder)
+
+
+@project_app.command("init")
+def init(
+    project: _Project,
+    file: Annotated[Path, typer.Argument(help="The project file (YAML); `raylearn schema --project` lists its keys.")],
+    overrides: Overrides = None,
+) -> None:
+    """Begin a project: freeze its pool, and take over what is labelled already.
+
+    Example: raylearn project init blood blood.yaml query.size=50
+    """
+    from raylearn.config import load_file
+    from raylearn.project.folder import ProjectFolder
+    from raylearn.project.settings import Project
+    from raylearn.project.steps import Cycle
+
+    settings = load_file(file, Project, overrides or ())
+    folder = ProjectFolder.create(project, settings, tell=typer.echo)
+    _tell_project(Cycle(folder))
+
+
+@project_app.command()
+def status(project: _Project) -> None:
+    """Show rounds, budget, classes and the curve on the held-out images, and what to do next."""
+    with _project(project) as cycle:
+        _tell_project(cycle)
+
+
+@project_app.command("query")
+def project_query(project: _Project, address: Address = None) -> None:
+    """Choose the images of the next round and hand them out to the annotation tool; again, it says where they are."""
+    with _project(project) as cycle:
+        standing, handout = cycle.query(address)
+        typer.echo(f"round {standing.index}: {handout}\n{cycle.advice(standing)}")
+
+
+@project_app.command("import")
+def project_import(
+    project: _Project,
+    path: Annotated[Path, typer.Argument(metavar="EXPORT", help="What the tool exported: its file, or its folder.")],
+    tool: Annotated[Tool | None, typer.Option("--format", help="Of which tool. Default: the project's.")] = None,
+    missing: _Missing = "refuse",
+) -> None:
+    """Take the labels of the query that was handed out: checked, whole or not at all."""
+    with _project(project) as cycle, _problems_listed():
+        found, index = cycle.take_in(path, tool, missing)
+        boxes = sum(len(truth) for truth in found.truth.values())
+        typer.echo(f"round {index}: {len(found.truth)} images with {boxes} boxes\n{cycle.advice(cycle.fresh())}")
+
+
+@project_app.command("train")
+def project_train(project: _Project, address: Address = None) -> None:
+    """Train the detector on all that is labelled, and measure it on the held-out images; again, it does nothing."""
+    with _project(project) as cycle:
+        cycle.train(address)
+        _tell_project(cycle)
+
+
+@project_app.command()
+def undo(project: _Project) -> None:
+    """Take the last import back, and the query that followed it; both are kept in the project's undone/."""
+    with _project(project) as cycle:
+        typer.echo(cycle.folder.undo())
+        typer.echo(cycle.advice(cycle.fresh()))
+
+
+def _tell_project(cycle: Any) -> None:
+    from raylearn.project.status import status_lines
+
+    standing = cycle.standing()
+    cycle.write_results(standing)
+    for line in status_lines(cycle, standing):
+        typer.echo(line)
+
+
+@contextmanager
+def _problems_listed() -> Iterator[None]:
+    """All that is wrong with labels, a line each, before the error that says so."""
+    try:
+        yield
+    except LabelsError as error:
+        for problem in error.problems:
+            typer.echo(" ".join(problem.split()))
+        raise

@@ -1,0 +1,152 @@
+"""run, report, check, doctor, schema: experiments, and what they need."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from raylearn.cli.arguments import Address, Overrides
+from raylearn.config import Experiment, load_experiment
+from raylearn.data.storage import Folder
+from raylearn.errors import DatasetError, RaylearnError, RunFailedError
+
+_File = Annotated[Path, typer.Argument(help="The experiment file (YAML); `raylearn schema` lists every key.")]
+
+
+def run(
+    file: _File,
+    overrides: Overrides = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the run, or an address such as s3://bucket/prefix; the same again goes on. "
+            "Default: runs/<name>."
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or address of finished work, for several experiments to share. Default: in the run's folder."
+        ),
+    ] = None,
+    address: Address = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say how much work it is, what is shared and how long it takes.")
+    ] = False,
+) -> None:
+    """Run an experiment: every arm of its grid with every seed, then write tables and a report.
+
+    What is finished is kept: the same command again goes on where it stopped, and trains nothing twice.
+
+    Example: raylearn run experiments/quickstart.yaml training.epochs=10 --out runs/short
+    """
+    from raylearn.report.page import write_report
+    from raylearn.sweep.run_folder import on_disk
+    from raylearn.sweep.runner import plan_experiment, run_experiment
+
+    experiment = load_experiment(file, overrides or ())
+    folder = Folder(out or f"runs/{experiment.name}")
+    stored = Folder(store) if store else None
+    if plan:
+        plan_experiment(experiment, folder, Console(), stored)
+        return
+    command = shlex.join(["raylearn", *sys.argv[1:]])
+    console = Console()
+    outcome = run_experiment(experiment, folder, store_folder=stored, address=address, command=command, console=console)
+    with on_disk(folder) as files:
+        write_report(files)
+    typer.echo(
+        f"trainings: {outcome.trainings_wanted} wanted, {outcome.trainings_made} made now, "
+        f"{outcome.trainings_reused} reused"
+    )
+    typer.echo(f"results: {folder.address_of('results.parquet')}\nreport:  {folder.address_of('report.html')}")
+    if outcome.failed:
+        for name, cause in outcome.failed.items():
+            typer.echo(f"failed: {name}: {cause}", err=True)
+        raise RunFailedError(f"{len(outcome.failed)} trials failed; the same command tries them again")
+
+
+def report(
+    run_folder: Annotated[
+        str, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart, or its address.")
+    ],
+    compare: Annotated[
+        str | None, typer.Option(metavar="OTHER", help="Another run: write RUN/comparison.html, both side by side.")
+    ] = None,
+) -> None:
+    """Write the report of a run again, from its results.parquet and queries.parquet; or put two runs side by side."""
+    from raylearn.report.page import write_comparison, write_report
+    from raylearn.sweep.run_folder import on_disk
+
+    folder = Folder(run_folder)
+    with on_disk(folder) as files:
+        if compare:
+            with on_disk(Folder(compare)) as others:
+                write_comparison(files, others)
+        else:
+            write_report(files)
+    typer.echo(f"report:  {folder.address_of('comparison.html' if compare else 'report.html')}")
+
+
+def check(file: _File, overrides: Overrides = None) -> None:
+    """Check an experiment and its data set, list every problem with file and line, and run nothing."""
+    from raylearn.data.formats import find_problems
+    from raylearn.detectors import check_detector
+    from raylearn.sweep.runner import open_dataset
+    from raylearn.sweep.trial import Bench
+
+    experiment = load_experiment(file, overrides or ())
+    check_detector(experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights)
+    section = experiment.dataset
+    problems = find_problems(section.path, section.format, **section.reading) if section.path else []
+    for problem in problems:
+        typer.echo(str(problem))
+    if problems:
+        raise DatasetError(f"{section.path}: {len(problems)} problems, listed above")
+    with TemporaryDirectory() as folder:
+        dataset = open_dataset(experiment, Path(folder))
+    Bench.of(experiment, dataset)
+    for note in dataset.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(
+        f"{file}: fine; {len(dataset.pool)} images in the pool, {len(dataset.test)} held out, classes "
+        f"{', '.join(dataset.class_names)}"
+    )
+
+
+def doctor(
+    storage: Annotated[
+        str, typer.Argument(metavar="[STORAGE]", help="Where runs and ledgers are to go: a folder, or an address.")
+    ] = "runs",
+    address: Address = None,
+) -> None:
+    """Say what is wrong with this machine or a cluster before a sweep does: Ray, GPUs, versions, storage, memory.
+
+    Exit code 1 if there is a problem; warnings alone end in 0.
+
+    Example: raylearn doctor s3://farm-runs/2026 --address auto
+    """
+    from raylearn.sweep.doctor import examine
+
+    problems = 0
+    for finding in examine(address or os.environ.get("RAY_ADDRESS"), storage):
+        typer.echo(f"{finding.level + ':':9}{finding.text}")
+        problems += finding.level == "problem"
+    if problems:
+        raise RaylearnError(f"{problems} problems, listed above")
+    typer.echo("fine: a sweep can run here")
+
+
+def schema(
+    project: Annotated[bool, typer.Option("--project", help="Of project files, instead of experiment files.")] = False,
+) -> None:
+    """Print the JSON schema of experiment files: every key, its type, default and meaning."""
+    from raylearn.project.settings import Project
+
+    typer.echo(json.dumps((Project if project else Experiment).model_json_schema(), indent=2))
