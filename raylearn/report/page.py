@@ -38,6 +38,7 @@ RUN_KEYS = ("name", "question", "command", "started", "finished", "seconds", "ra
 DATASET_KEYS = ("name", "fingerprint", "num_pool", "num_test")
 TRAINING_KEYS = ("wanted", "done", "reused")
 HIDDEN = "***"
+NO_BREAK = "\u00a0"
 _SECRET = (
     r"(?:secret(?:[_-]?key)?|token|passw(?:or)?d|passphrase|credentials?|signature"
     r"|(?:api|access|private)[_-]?key(?:[_-]?id)?)"
@@ -269,9 +270,10 @@ def seconds_text(seconds: Any) -> str:
 
 
 def difference_text(difference: Difference) -> str:
-    """As in `+0.031 (+0.010 to +0.052) better`."""
+    """As in `+0.031 (+0.010 to +0.052) better`; a line can break before the verdict only."""
     interval = f" ({difference.interval[0]:+.3f} to {difference.interval[1]:+.3f})" if difference.interval else ""
-    return f"{difference.mean:+.3f}{interval} {difference.verdict}".replace("-", "\u2212")
+    numbers = f"{difference.mean:+.3f}{interval}".replace("-", "\u2212").replace(" ", NO_BREAK)
+    return f"{numbers} {difference.verdict.replace(' ', NO_BREAK)}"
 
 
 def cost_text(reach: Reach | None, unit: str) -> str:
@@ -279,7 +281,7 @@ def cost_text(reach: Reach | None, unit: str) -> str:
     if reach is None:
         return "\u2013"
     cost = getattr(reach, unit)
-    text = "not reached" if cost is None else number_text(cost)
+    text = f"not{NO_BREAK}reached" if cost is None else number_text(cost)
     return text if reach.num_reached == reach.num_seeds else f"{text} ({reach.num_reached} of {reach.num_seeds})"
 
 

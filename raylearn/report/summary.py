@@ -115,9 +115,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Summary:
-    """All arms of a run: by query size, then the highest last mAP50-95 first; training on all data stands last."""
+    """All arms of a run: by query size, then the highest last mAP50-95 first; training on all data stands last.
+
+    Args:
+        arms: in that order.
+        training_seconds: of every training, each counted once; None where no row says how long.
+    """
 
     arms: tuple[Arm, ...]
+    training_seconds: float | None
 
     @cached_property
     def learning(self) -> tuple[Arm, ...]:
@@ -169,12 +175,14 @@ def read_rounds(path: Path) -> list[Round]:
 
 def summarise(rounds: Iterable[Round]) -> Summary:
     """Groups rows into arms; the order of the rows has no influence."""
+    rows = sorted(rounds, key=lambda row: (row.seed, row.trial, row.round))
     by_arm: dict[ArmKey, list[Round]] = {}
-    for row in sorted(rounds, key=lambda row: (row.seed, row.trial, row.round)):
+    for row in rows:
         by_arm.setdefault(row.arm, []).append(row)
+    seconds = [row.train_seconds for row in rows if not row.reused and row.train_seconds is not None]
     labels = arm_labels(by_arm)
     arms = [_arm(key, labels[key], by_arm) for key in by_arm]
-    return Summary(tuple(sorted(arms, key=_rank)))
+    return Summary(tuple(sorted(arms, key=_rank)), sum(seconds) if seconds else None)
 
 
 def arm_labels(keys: Iterable[ArmKey]) -> dict[ArmKey, str]:

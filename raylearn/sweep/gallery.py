@@ -12,9 +12,10 @@ import numpy as np
 import PIL.Image
 
 from raylearn.config import Arm
-from raylearn.data.dataset import Image
+from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.images import decode, read_bytes
 from raylearn.data.storage import Folder
+from raylearn.learning.cycle import Query
 from raylearn.learning.selection import detection_scores
 from raylearn.scoring.ledger import Ledger
 from raylearn.sweep.grid import Trial
@@ -22,8 +23,10 @@ from raylearn.sweep.trial import Bench, TrialRound
 
 LONGER_SIDE = 208  # pixels of a picture on the page, which scales them to half of it on most screens
 MOST_PER_QUERY = 8
-MOST_QUERY_IMAGES = 900  # of all arms and rounds: some 8 KB each, and a page should stay under 15 MB
 MOST_BOXES = 12
+MOST_BYTES = 13_000_000  # of all arms and rounds together: a page should stay under 15 MB
+BYTES_PER_IMAGE = 12_000  # the picture in base64, its caption and its detections
+BYTES_PER_BOX = 170  # of its labels
 
 
 def write_gallery(rounds: Mapping[Trial, Sequence[TrialRound]], bench: Bench, path: Path) -> None:
@@ -34,13 +37,26 @@ def write_gallery(rounds: Mapping[Trial, Sequence[TrialRound]], bench: Bench, pa
     detections, and of those the ones that count most as [x1, y1, x2, y2, class id, confidence, weighted uncertainty].
     """
     shown = _one_trial_per_arm(rounds)
-    num_queries = sum(done.query is not None for done in (one for trial in shown for one in rounds[trial]))
-    top = max(1, min(MOST_PER_QUERY, MOST_QUERY_IMAGES // max(1, num_queries)))
+    asked = [done.query for trial in shown for done in rounds[trial] if done.query]
+    top = most_that_fit(asked, bench.dataset.truth)
     queries = [query for trial in shown for query in _queries(trial, rounds[trial], bench, top)]
     wanted = {image["image_id"] for query in queries for image in query["images"]}
     images = {image.image_id: _picture(image, bench) for image in bench.dataset.pool if image.image_id in wanted}
     text = json.dumps({"images": images, "queries": queries}, separators=(",", ":"), sort_keys=True)
     Folder.at(path.parent).replace(path.name, text.encode())
+
+
+def most_that_fit(queries: Sequence[Query], truth: Mapping[str, GroundTruth]) -> int:
+    """How many images of each query can be shown on one page: 1 to MOST_PER_QUERY."""
+    total, top = 0, 0
+    while top < MOST_PER_QUERY:
+        asked = [query.image_ids[top] for query in queries if top < len(query.image_ids)]
+        boxes = sum(len(truth[name]) for name in asked if name in truth)
+        total += BYTES_PER_IMAGE * len(asked) + BYTES_PER_BOX * boxes
+        if top and total > MOST_BYTES:
+            break
+        top += 1
+    return top
 
 
 def _one_trial_per_arm(rounds: Mapping[Trial, Sequence[TrialRound]]) -> list[Trial]:
