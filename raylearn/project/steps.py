@@ -160,7 +160,7 @@ class Cycle:
                 raise _NotMadeError
             if workshop is None:
                 session.__enter__()
-                workshop = open_workshop(self.store, work_resources(self.bench.experiment, 1, address))
+                workshop = open_workshop(self.store, work_resources(self.bench.experiment, address))
             return ask_workshop(workshop, job, self.trial.name)[0]
 
         try:

@@ -91,32 +91,35 @@ def num_gpus() -> float:
     return float(ray.cluster_resources().get("GPU", 0))
 
 
-def heavy_cpu_slots(num_trials: int) -> int:
-    """How many CPUs heavy work may hold at once: all, less what trials hold.
+def heavy_cpu_slots() -> int:
+    """How many CPUs heavy work may hold at once: all of the cluster's.
 
     Raises:
         ClusterError: there is none.
     """
     import ray
 
-    resources = ray.cluster_resources()
-    free = resources.get("CPU", 0)
-    if TRIAL_RESOURCE not in resources:
-        free -= num_trials * TRIAL_CPUS
-    if free < 1:
-        raise ClusterError(f"Ray has {resources.get('CPU', 0):g} CPUs, and at least one is needed: add some")
-    return int(free)
+    cpus = ray.cluster_resources().get("CPU", 0)
+    if cpus < 1:
+        raise ClusterError(f"Ray has {cpus:g} CPUs, and at least one is needed: add some")
+    return int(cpus)
 
 
-TRIAL_CPUS = 0.001
-"""What a trial asks for where the cluster does not offer TRIAL_RESOURCE; Tune refuses a trial without resources."""
+TRIAL_MEMORY = 300_000_000
+"""Bytes that a waiting trial takes; what it asks for where the cluster does not offer TRIAL_RESOURCE."""
 
 
 def trial_resources() -> dict[str, float]:
-    """What one Tune trial asks for."""
+    """What one Tune trial asks for: no part of a CPU, as a node of one could then do no other work.
+
+    Tune refuses a trial that asks for nothing.
+    """
     import ray
 
-    return {"cpu": 0, TRIAL_RESOURCE: 1} if TRIAL_RESOURCE in ray.cluster_resources() else {"cpu": TRIAL_CPUS}
+    return {
+        "cpu": 0,
+        **({TRIAL_RESOURCE: 1} if TRIAL_RESOURCE in ray.cluster_resources() else {"memory": TRIAL_MEMORY}),
+    }
 
 
 def torch_device(num_gpus: float) -> str:

@@ -131,7 +131,7 @@ def _examine_cluster(folder: Folder, mark: str) -> Iterator[Finding]:
     if TRIAL_RESOURCE not in ray.cluster_resources():
         yield Finding(
             "warning",
-            f"ray: no node offers {TRIAL_RESOURCE}, so each waiting trial takes a little of a CPU: "
+            f"ray: no node offers {TRIAL_RESOURCE}, so trials wait on any node, which then cannot be given back: "
             f"""start the head with --resources '{{"{TRIAL_RESOURCE}": 100000}}'""",
         )
     asked = {

@@ -250,7 +250,7 @@ def _trials_at_once(experiment: Experiment, address: str | None) -> int:
     return max(16 if address else 4, 2 * at_once)
 
 
-def work_resources(experiment: Experiment, num_trials: int, address: str | None) -> WorkResources:
+def work_resources(experiment: Experiment, address: str | None) -> WorkResources:
     """What the experiment asks for, with defaults from what Ray reports."""
     section = experiment.resources
     gpus = num_gpus()
@@ -265,7 +265,7 @@ def work_resources(experiment: Experiment, num_trials: int, address: str | None)
         cpus=section.training_cpus,
         gpus=per_task,
         scoring_actors=section.scoring_actors or max(1, int(gpus)),
-        cpu_slots=None if per_task else heavy_cpu_slots(num_trials),
+        cpu_slots=None if per_task else heavy_cpu_slots(),
     )
 
 
@@ -281,7 +281,7 @@ def run_trials(
     experiment = bench.experiment
     most = experiment.resources.max_trials_at_once or _trials_at_once(experiment, address)
     num_trials = min(most, len(missing))
-    resources = work_resources(experiment, num_trials, address)
+    resources = work_resources(experiment, address)
     workshop = open_workshop(store, resources)
     file_system, storage_path = None, str(run_folder.path)
     if run_folder.path is None:

@@ -68,12 +68,15 @@ def _start(folder: Path, *more: str) -> "subprocess.Popen[str]":
 
 
 def _at_work(driver: "subprocess.Popen[str]") -> list[int]:
-    """Processes of Ray's workers that are not idle: trials, the workshop, trainings, passes, detector actors."""
+    """Processes of Ray's workers that are not idle: trials, the workshop, trainings, passes, detector actors.
+
+    Not the agents of a node, which takes its end from theirs.
+    """
     found = []
     for process in psutil.Process(driver.pid).children(recursive=True):
         with suppress(psutil.Error):
             name = process.cmdline()[0]
-            if name.startswith("ray::") and not name.startswith("ray::IDLE"):
+            if name.startswith("ray::") and not name.startswith("ray::IDLE") and not name.endswith("Agent"):
                 found.append(process.pid)
     return sorted(found)
 
