@@ -160,7 +160,7 @@ def query(
     Example: raylearn query ledgers/photos --size 200 --aggregation max --out queries/first
     """
     from raylearn.config import Arm
-    from raylearn.handoff.export import export_query
+    from raylearn.handoff.export import check_handout, export_query
     from raylearn.handoff.query_files import write_query
     from raylearn.learning.ledger_query import class_names, detections_of, query_ledger
     from raylearn.scoring.ledger import read_facts
@@ -190,6 +190,9 @@ def query(
     given = _given(class_counts, exclude)
     if tool is None and (images, boxes_above) != (None, None):
         raise QueryError("--images and --boxes-above have no meaning without --format: give it too, or leave them out")
+    copies = None if images is None else images == "copy"
+    if tool:
+        check_handout(tool, out / tool, copies)
     with _ledger_progress() as progress:
         found = query_ledger(Folder(ledger), arm, size, seed=seed, weight_cap=weight_cap, progress=progress, **given)
     paths = write_query(found.images, out)
@@ -198,7 +201,6 @@ def query(
     typer.echo(f"{size:,} of {found.num_candidates:,} images{left_out}")
     typer.echo("query:   " + "  ".join(str(path) for path in paths))
     if tool:
-        copies = None if images is None else images == "copy"
         confidence = 0.25 if boxes_above is None else boxes_above
         seen = detections_of(Folder(ledger), [image.image_id for image in found.images])
         names = class_names(read_facts(Folder(ledger)), Folder(ledger))

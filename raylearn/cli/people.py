@@ -83,16 +83,28 @@ def init(
 
 @project_app.command()
 def status(project: _Project) -> None:
-    """Show rounds, budget, classes and the curve on the held-out images, and what to do next."""
-    with _project(project) as cycle:
-        _tell_project(cycle)
+    """Show rounds, budget, classes and the curve on the held-out images, and what is next; also while others work."""
+    from raylearn.project.folder import ProjectFolder
+    from raylearn.project.steps import Cycle
+
+    _tell_project(Cycle(ProjectFolder.open(project)))
 
 
 @project_app.command("query")
-def project_query(project: _Project, address: Address = None) -> None:
+def project_query(
+    project: _Project,
+    leave_out_unreadable: Annotated[
+        bool,
+        typer.Option(
+            "--leave-out-unreadable",
+            help="Ask for no image that cannot be read any more. Default: an error, as a disk may only be missing.",
+        ),
+    ] = False,
+    address: Address = None,
+) -> None:
     """Choose the images of the next round and hand them out to the annotation tool; again, it says where they are."""
     with _project(project) as cycle:
-        standing, handout = cycle.query(address)
+        standing, handout = cycle.query(address, leave_out_unreadable)
         typer.echo(f"round {standing.index}: {handout}\n{cycle.advice(standing)}")
 
 
@@ -114,7 +126,7 @@ def project_import(
 def project_train(project: _Project, address: Address = None) -> None:
     """Train the detector on all that is labelled, and measure it on the held-out images; again, it does nothing."""
     with _project(project) as cycle:
-        cycle.train(address)
+        cycle.write_results(cycle.train(address))
         _tell_project(cycle)
 
 
@@ -123,14 +135,15 @@ def undo(project: _Project) -> None:
     """Take the last import back, and the query that followed it; both are kept in the project's undone/."""
     with _project(project) as cycle:
         typer.echo(cycle.folder.undo())
-        typer.echo(cycle.advice(cycle.fresh()))
+        standing = cycle.fresh()
+        cycle.write_results(standing)
+        typer.echo(cycle.advice(standing))
 
 
 def _tell_project(cycle: Any) -> None:
     from raylearn.project.status import status_lines
 
     standing = cycle.standing()
-    cycle.write_results(standing)
     for line in status_lines(cycle, standing):
         typer.echo(line)
 

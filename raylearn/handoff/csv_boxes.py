@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raylearn.errors import LabelsError
-from raylearn.handoff.exchange import Box, PreAnnotation, Returned, SentImage, number
+from raylearn.handoff.exchange import Box, PreAnnotation, Returned, SentImage, number, refuse_another
 from raylearn.handoff.query_files import guarded, unguarded
 
 BOXES_FILE = "boxes.csv"
@@ -32,7 +32,7 @@ def write(
                 writer.writerow([*named, "", "", "", "", "", ""])
 
 
-def read(path: Path, images: Mapping[str, SentImage]) -> Returned:  # noqa: ARG001  a tool's signature
+def read(path: Path, images: Mapping[str, SentImage]) -> Returned:
     """Boxes by the columns name, class, x1, y1, x2, y2; a row without a class is an image that shows nothing.
 
     Raises:
@@ -47,7 +47,9 @@ def read(path: Path, images: Mapping[str, SentImage]) -> Returned:  # noqa: ARG0
                 raise LabelsError(f"{path} has no column {lacking[0]}")
             for row in reader:
                 where = f"{path}:{reader.line_num}"
-                boxes = found.setdefault(unguarded(row["name"] or ""), [])
+                name = unguarded(row["name"] or "")
+                refuse_another(images.get(name), unguarded(row.get("image_id") or "") or None, where)
+                boxes = found.setdefault(name, [])
                 if row["class"]:
                     x1, y1, x2, y2 = (number(row[key], where) for key in _CORNERS)
                     boxes.append(Box(unguarded(row["class"]), (x1, y1, x2, y2), where))

@@ -12,6 +12,7 @@ from raylearn.errors import LabelsError
 
 RECORD_FILE = "handoff.json"
 Tool = Literal["label-studio", "cvat", "coco", "yolo", "csv"]
+ONLY_COPIES = ("cvat", "yolo")  # they know an image by a file's name alone
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,12 @@ class Record:
             )
         except (TypeError, KeyError) as error:
             raise LabelsError(f"{path} is no record of a hand-off: {error}") from error
+
+
+def refuse_another(image: SentImage | None, image_id: Any, where: str) -> None:
+    """Raises LabelsError where an export names an image that was handed out, by the name it had in another hand-off."""
+    if image is not None and image_id is not None and image_id != image.image_id:
+        raise LabelsError(f"{where} is image {image_id!r} of another hand-off: this one's is {image.image_id!r}")
 
 
 def read_json(path: Path, advice: str) -> Any:

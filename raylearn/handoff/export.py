@@ -12,7 +12,7 @@ from raylearn.data.storage import not_writable
 from raylearn.detectors.base import Detections
 from raylearn.errors import QueryError
 from raylearn.handoff import coco, csv_boxes, cvat, label_studio, yolo
-from raylearn.handoff.exchange import PreAnnotation, Record, SentImage, Tool
+from raylearn.handoff.exchange import ONLY_COPIES, PreAnnotation, Record, SentImage, Tool
 from raylearn.learning.ledger_query import QueriedImage
 
 IMAGES_FOLDER = "images"
@@ -23,7 +23,14 @@ _WRITERS: dict[str, Callable[[Sequence[SentImage], Mapping[str, PreAnnotation], 
     "yolo": yolo.write,
     "csv": csv_boxes.write,
 }
-_ONLY_COPIES = ("cvat", "yolo")  # they know an image by a file's name alone
+
+
+def check_handout(tool: Tool, folder: Path, copies: bool | None) -> None:
+    """Raises QueryError where `export_query` could write nothing: the folder is there, or the tool needs copies."""
+    if tool in ONLY_COPIES and copies is False:
+        raise QueryError(f"{tool} knows images by their files' names alone: leave --images uri out")
+    if folder.exists():
+        raise QueryError(f"{folder} is there already: remove it, or give another --out")
 
 
 def export_query(
@@ -53,12 +60,9 @@ def export_query(
         ImageError: an image cannot be read.
         InputError, StorageError: the folder cannot be written.
     """
+    check_handout(tool, folder, copies)
     if copies is None:
-        copies = tool in (*_ONLY_COPIES, "coco")
-    if tool in _ONLY_COPIES and not copies:
-        raise QueryError(f"{tool} knows images by their files' names alone: leave --images uri out")
-    if folder.exists():
-        raise QueryError(f"{folder} is there already: remove it, or give another --out")
+        copies = tool in (*ONLY_COPIES, "coco")
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         (temporary / IMAGES_FOLDER if copies else temporary).mkdir(parents=True)

@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from raylearn.data.storage import scheme_of
 from raylearn.errors import LabelsError
-from raylearn.handoff.exchange import Box, PreAnnotation, Returned, SentImage, number, read_json
+from raylearn.handoff.exchange import Box, PreAnnotation, Returned, SentImage, number, read_json, refuse_another
 
 TASKS_FILE = "tasks.json"
 CONFIG_FILE = "label_config.xml"
@@ -52,7 +53,7 @@ def write(
 
 
 def _address(address: str) -> str:
-    return address if scheme_of(address) else f"/data/local-files/?d={address.lstrip('/')}"
+    return address if scheme_of(address) else f"/data/local-files/?d={quote(address.lstrip('/'))}"
 
 
 def _regions(image: SentImage, seen: PreAnnotation, class_names: Sequence[str]) -> Any:
@@ -95,6 +96,7 @@ def read(path: Path, images: Mapping[str, SentImage]) -> Returned:
         except (TypeError, KeyError, AttributeError) as error:
             raise LabelsError(f"{path}: task {position} is not of Label Studio's JSON export: no {error}") from error
         where = f"{path}: {name}"
+        refuse_another(images.get(name), task["data"].get("image_id"), where)
         if len(submitted) > 1 or name in found:
             raise LabelsError(f"{where} has several annotations: keep one of them")
         if submitted:

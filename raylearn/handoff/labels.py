@@ -1,7 +1,6 @@
 """Labels back from an annotation tool: checked against what was handed out, and taken over whole or not at all."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -13,7 +12,7 @@ from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.formats import checked_box
 from raylearn.data.images import content_hash, read_bytes
 from raylearn.data.records import Row
-from raylearn.data.storage import not_writable
+from raylearn.data.storage import Folder, not_writable
 from raylearn.errors import ImageError, LabelsError, nearest
 from raylearn.handoff import coco, csv_boxes, cvat, label_studio, yolo
 from raylearn.handoff.exchange import Box, PreAnnotation, Record, Returned, SentImage, Tool
@@ -95,13 +94,12 @@ def write_labels(labels: ImportedLabels, record: Record, path: Path) -> None:
     """
     images = [replace(image, name=image.image_id) for image in record.images if image.image_id in labels.truth]
     boxes = {image_id: PreAnnotation(truth.boxes, truth.class_ids, None) for image_id, truth in labels.truth.items()}
-    temporary = path.with_name(f".{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(coco.content(images, boxes, record.class_names), indent=1), encoding="utf-8")
-        os.replace(temporary, path)
     except OSError as error:
         raise not_writable(path, error) from error
+    text = json.dumps(coco.content(images, boxes, record.class_names), indent=1)
+    Folder.at(path.parent).replace(path.name, text.encode())
 
 
 def read_labels(path: Path, class_names: Sequence[str]) -> dict[str, GroundTruth]:

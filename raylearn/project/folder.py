@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,12 +18,14 @@ from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.data.formats import read_dataset
 from raylearn.data.images import content_hash, read_bytes, whole_size
 from raylearn.data.storage import Folder, not_writable
+from raylearn.detectors import check_detector
 from raylearn.errors import DatasetError, ImageError, ProjectError
 from raylearn.handoff.exchange import Record, SentImage
 from raylearn.handoff.labels import ImportedLabels, read_labels, write_labels
 from raylearn.learning.cycle import Query
 from raylearn.project.settings import Project
 from raylearn.scoring.listing import list_pool
+from raylearn.sweep.trial import Bench
 
 SETTINGS_FILE = "project.yaml"
 POOL_FILE = "pool.parquet"
@@ -41,22 +43,28 @@ class ProjectFolder:
     def create(cls, path: Path, settings: Project, tell: Callable[[str], None]) -> "ProjectFolder":
         """Freezes the pool, and takes over what is labelled already; the same again changes nothing.
 
-        The settings are written last: without them it is no project yet.
+        All is checked before anything is written, and the settings are written last: without them it is no project yet.
 
         Args:
             tell: told of images that cannot be read, which are left out.
 
         Raises:
             ProjectError: the folder is of another project, or labelled images are not in the pool.
-            InputError, StorageError: the pool or a data set cannot be read, or the folder cannot be written.
+            InputError, StorageError: the pool or a data set cannot be read, the detector is unknown, or the folder
+                cannot be written.
         """
         folder, settings = cls(path.resolve()), settings.from_anywhere()
         if (folder.path / SETTINGS_FILE).exists():
             if folder.settings != settings:
                 raise ProjectError(f"{path} is a project with other settings: give another folder")
             return folder
+        experiment = settings.experiment
+        check_detector(experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights)
+        held_out = read_dataset_of(settings.held_out)
         images = _freeze(settings, tell)
+        Bench.of_pool(experiment, _dataset(settings.name, images, held_out))
         labelled = read_dataset_of(settings.labelled) if settings.labelled else None
+        taken = _labels_of(labelled, images, held_out.class_names) if labelled else None
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             there = {path for path in folder.path.rglob("*") if path.is_file() and not path.name.startswith(".")}
@@ -65,9 +73,8 @@ class ProjectFolder:
             folder.labels_file(0).unlink(missing_ok=True)
             columns = [[getattr(image, name) for image in images] for name in _COLUMNS]
             pq.write_table(pa.table(columns, names=list(_COLUMNS)), folder.path / POOL_FILE)
-            if labelled:
-                held_out = read_dataset_of(settings.held_out)
-                folder.add_labels(0, _labels_of(labelled, images, held_out.class_names), held_out.class_names)
+            if taken:
+                folder.add_labels(0, taken, held_out.class_names)
             Folder.at(folder.path).replace(SETTINGS_FILE, dump_file(settings).encode())
         except OSError as error:
             raise not_writable(folder.path, error) from error
@@ -88,19 +95,7 @@ class ProjectFolder:
     @cached_property
     def dataset(self) -> Dataset:
         """The frozen pool, of which no labels are known here, and the held-out images with theirs."""
-        held_out = read_dataset_of(self.settings.held_out)
-        rows = pq.read_table(self.path / POOL_FILE).to_pylist()
-        truth = {image.image_id: held_out.truth[image.image_id] for image in held_out.test}
-        taken = {row["image_id"] for row in rows} & truth.keys()
-        if taken:  # ids are paths below different folders, and may be alike
-            renamed = {image.image_id: f"held out/{image.image_id}" for image in held_out.test}
-            truth = {renamed[image_id]: own for image_id, own in truth.items()}
-            test = tuple(
-                Image(renamed[i.image_id], i.uri, i.width, i.height, i.content_hash, i.clip_id) for i in held_out.test
-            )
-        else:
-            test = held_out.test
-        return Dataset(self.settings.name, held_out.class_names, tuple(Image(**row) for row in rows), test, truth)
+        return _dataset(self.settings.name, self.pool, read_dataset_of(self.settings.held_out))
 
     def labels_file(self, index: int) -> Path:
         return self.path / "labels" / f"round-{index:03d}.json"
@@ -132,7 +127,14 @@ class ProjectFolder:
 
     @cached_property
     def pool(self) -> tuple[Image, ...]:
-        return tuple(Image(**row) for row in pq.read_table(self.path / POOL_FILE).to_pylist())
+        """Raises ProjectError where its file is damaged."""
+        try:
+            return tuple(Image(**row) for row in pq.read_table(self.path / POOL_FILE).to_pylist())
+        except (OSError, pa.ArrowException, TypeError) as error:
+            raise ProjectError(
+                f"{self.path / POOL_FILE} is damaged: put back a copy, or begin anew and name the labels in labels/ as "
+                f"labelled ({error})"
+            ) from error
 
     def undo(self) -> str:
         """Takes the last import back, and what was handed out after it; both are kept in undone/.
@@ -155,6 +157,16 @@ class ProjectFolder:
             os.rename(later, undone / f"query-{later.name}")
         os.rename(imported[-1], undone / f"labels-{imported[-1].name}")
         return f"labels of round {index} taken back, kept in {undone}"
+
+
+def _dataset(name: str, images: Sequence[Image], held_out: Dataset) -> Dataset:
+    truth = {image.image_id: held_out.truth[image.image_id] for image in held_out.test}
+    test = held_out.test
+    if truth.keys() & {image.image_id for image in images}:  # ids are paths below different folders, and may be alike
+        renamed = {image.image_id: f"held out/{image.image_id}" for image in test}
+        truth = {renamed[image_id]: own for image_id, own in truth.items()}
+        test = tuple(Image(renamed[i.image_id], i.uri, i.width, i.height, i.content_hash, i.clip_id) for i in test)
+    return Dataset(name, held_out.class_names, tuple(images), test, truth)
 
 
 def read_dataset_of(section: DatasetSection) -> Dataset:

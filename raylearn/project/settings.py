@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raylearn.config import (
     Aggregation,
@@ -20,7 +20,7 @@ from raylearn.config import (
     Weighting,
 )
 from raylearn.data.storage import scheme_of
-from raylearn.handoff.exchange import Tool
+from raylearn.handoff.exchange import ONLY_COPIES, Tool
 
 
 def _absolute(path: Path | None) -> Path | None:
@@ -45,6 +45,19 @@ class QuerySection(Section):
     )
     boxes_above: float = Field(0.25, ge=0, le=1, description="detections from this confidence on are pre-annotations")
 
+    @model_validator(mode="after")
+    def _nothing_without_meaning(self) -> "QuerySection":
+        if self.images == "uri" and self.format in ONLY_COPIES:
+            raise ValueError(f"{self.format} knows images by their files' names alone: leave query.images out")
+        fields = type(self).model_fields
+        axes = ("uncertainty", "aggregation", "weighting", "probabilities", "weight_cap")
+        given = next((name for name in axes if getattr(self, name) != fields[name].default), None)
+        if self.strategy != "uncertainty" and given:
+            raise ValueError(f"query.{given} has no meaning with query.strategy {self.strategy}: leave it out")
+        if self.weight_cap is not None and self.weighting == "none":
+            raise ValueError("query.weight_cap has no meaning without a query.weighting: leave it out, or give that")
+        return self
+
 
 class Project(Section):
     """A pool of images without labels, to be labelled round by round by people."""
@@ -65,6 +78,13 @@ class Project(Section):
     evaluation: EvaluationSection = Field(EvaluationSection(), description="its measurement on the held-out images")
     seed: int = Field(0, ge=0, lt=2**32, description="of trainings, of chance, and of the order of equal scores")
     resources: ResourcesSection = Field(ResourcesSection(), description="what Ray is asked for")
+
+    @model_validator(mode="after")
+    def _a_query_can_be_answered(self) -> "Project":
+        scored = self.scoring.pool_size
+        if scored is not None and scored < self.query.size:
+            raise ValueError(f"scoring.pool_size {scored} is less than query.size {self.query.size}: raise it")
+        return self
 
     def from_anywhere(self) -> "Project":
         """The same with absolute paths, so that later steps may be done from another folder."""

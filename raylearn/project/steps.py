@@ -3,8 +3,10 @@
 import itertools
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +16,12 @@ import numpy as np
 
 from raylearn import __version__
 from raylearn.config import dump_file
-from raylearn.data.dataset import GroundTruth
+from raylearn.data.dataset import GroundTruth, Image
+from raylearn.data.images import read_bytes
 from raylearn.data.pool import Pool
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
-from raylearn.errors import ProjectError
+from raylearn.errors import ImageError, ProjectError
 from raylearn.handoff.exchange import Record, Tool
 from raylearn.handoff.export import export_query
 from raylearn.handoff.labels import ImportedLabels, Missing, import_labels
@@ -36,6 +39,7 @@ from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE
 from raylearn.sweep.trial import Bench, TrialRound
 
 Step = Literal["query", "import", "train"]
+_READ_AT_ONCE = 8
 
 
 class _NotMadeError(Exception):
@@ -76,6 +80,30 @@ class Standing:
     pool: Pool
     index: int
     next: Step | None
+
+
+def readable(pool: Pool) -> Pool:
+    """The pool without the unlabelled images whose bytes cannot be read.
+
+    Raises:
+        ProjectError: none is left.
+    """
+    unlabelled = pool.unlabelled_images
+    with ThreadPoolExecutor(_READ_AT_ONCE) as threads:
+        pairs = zip(unlabelled, threads.map(_can_be_read, unlabelled), strict=True)
+        lost = {image.image_id for image, can_be_read in pairs if not can_be_read}
+    left = Pool(tuple(image for image in pool.images if image.image_id not in lost), pool.labelled)
+    if not left.unlabelled_images:
+        raise ProjectError("no unlabelled image can be read: is the disk or address of the pool there?")
+    return left
+
+
+def _can_be_read(image: Image) -> bool:
+    try:
+        read_bytes(image.uri)
+    except ImageError:
+        return False
+    return True
 
 
 class Cycle:
@@ -148,7 +176,7 @@ class Cycle:
         from raylearn.scoring.cluster import ray_session
         from raylearn.sweep.runner import ask_workshop, open_workshop, work_resources
 
-        session = ray_session(address or os.environ.get("RAY_ADDRESS"))
+        address = address or os.environ.get("RAY_ADDRESS")
         workshop: Any = None
 
         def make(job: Job) -> Artifact:
@@ -159,15 +187,12 @@ class Cycle:
             if job.kind not in kinds:
                 raise _NotMadeError
             if workshop is None:
-                session.__enter__()
+                open_until_the_end.enter_context(ray_session(address))
                 workshop = open_workshop(self.store, work_resources(self.bench.experiment, address))
             return ask_workshop(workshop, job, self.trial.name)[0]
 
-        try:
+        with ExitStack() as open_until_the_end:
             yield make
-        finally:
-            if workshop is not None:
-                session.__exit__(None, None, None)
 
     def train(self, address: str | None) -> Standing:
         """Trains on what is labelled, and measures; nothing where that was done.
@@ -181,8 +206,12 @@ class Cycle:
         with self.making(("training", "evaluation"), address) as make:
             return self.standing(make)
 
-    def query(self, address: str | None) -> tuple[Standing, Path]:
+    def query(self, address: str | None, leave_out_unreadable: bool = False) -> tuple[Standing, Path]:
         """Hands out the images that are to be labelled next, or says where they were handed out.
+
+        Args:
+            address: of a Ray cluster, where images are to be scored.
+            leave_out_unreadable: reads all unlabelled images first, and asks for none that cannot be read any more.
 
         Raises:
             ProjectError: the model of what is labelled is not trained yet.
@@ -193,6 +222,8 @@ class Cycle:
         handout = self.folder.handout(before.index)
         if before.next == "query":
             self.store.clear_unfinished()
+            if leave_out_unreadable:
+                before = replace(before, pool=readable(before.pool))
             images, found = self._chosen(before, address)
             write_query(images, self.folder.query_folder(before.index))
             section = self.folder.settings.query
@@ -260,7 +291,7 @@ class Cycle:
 
     def advice(self, standing: Standing) -> str:
         """What to do next, as a command."""
-        where = self.folder.path
+        where = shlex.quote(str(self.folder.path))
         if standing.next is None:
             return f"every image of {where} is labelled, and the model is trained on all of them"
         if standing.next == "import":
@@ -269,13 +300,15 @@ class Cycle:
         return f"next is `raylearn project {standing.next} {where}`"
 
     def write_results(self, standing: Standing) -> None:
-        """The tables and settings of a run, so that `raylearn report` shows the project."""
+        """The tables and settings of a run, so that `raylearn report` shows the project; none of no round."""
+        files = Folder.at(self.folder.path)
         if not standing.rounds:
+            for name in ("results.parquet", "queries.parquet", GALLERY_FILE, EXPERIMENT_FILE, RUN_FILE, "report.html"):
+                files.remove(name)
             return
         dataset = self.bench.dataset
         facts = {"name": self.folder.settings.name, "raylearn": __version__, "dataset": dataset_facts(dataset)}
-        write_gallery({self.trial: standing.rounds}, self.bench, self.folder.path / GALLERY_FILE)
         write_tables({self.trial: standing.rounds}, dataset.num_classes, self.folder.path)
-        files = Folder.at(self.folder.path)
+        write_gallery({self.trial: standing.rounds}, self.bench, self.folder.path / GALLERY_FILE)
         files.replace(EXPERIMENT_FILE, dump_file(self.bench.experiment).encode())
         files.replace(RUN_FILE, json.dumps(facts, indent=1).encode())

@@ -291,6 +291,8 @@ def number_text(value: float) -> str:
 
 
 def _command(run_folder: Path) -> str:
+    if (run_folder / "project.yaml").is_file():
+        return f"raylearn project train {shlex.quote(str(run_folder))}"
     experiment = run_folder / "experiment.yaml"
     file = shlex.quote(str(experiment)) if experiment.is_file() else "EXPERIMENT.yaml"
     return f"raylearn run {file} --out {shlex.quote(str(run_folder))}"

@@ -113,5 +113,5 @@ def _holder() -> dict[str, Any]:
 
 def _in_use(folder: Path | Folder, holder: str, remark: str = "") -> RunFolderError:
     return RunFolderError(
-        f"{folder} is in use by {holder or 'another process'}{remark}: wait for it, or give another folder with --out"
+        f"{folder} is in use by {holder or 'another process'}{remark}: wait for it, or give another folder"
     )

@@ -15,6 +15,7 @@ from raylearn.config import Arm
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.images import decode, read_bytes
 from raylearn.data.storage import Folder
+from raylearn.errors import ImageError
 from raylearn.learning.cycle import Query
 from raylearn.learning.selection import detection_scores
 from raylearn.scoring.ledger import Ledger
@@ -34,14 +35,16 @@ def write_gallery(rounds: Mapping[Trial, Sequence[TrialRound]], bench: Bench, pa
 
     A JSON file: `images`, by image id, with width, height, a small JPEG in base64 and the truth as [x1, y1, x2, y2,
     class id]; `queries`, a list of trial, round and images in order of rank, each with its score, the number of its
-    detections, and of those the ones that count most as [x1, y1, x2, y2, class id, confidence, weighted uncertainty].
+    detections, and of those the ones that count most as [x1, y1, x2, y2, class id, confidence, what it counts in the
+    score]. An image that cannot be read any more is a grey area: the results are there without it.
     """
     shown = _one_trial_per_arm(rounds)
     asked = [done.query for trial in shown for done in rounds[trial] if done.query]
-    top = most_that_fit(asked, bench.dataset.truth)
+    truth = {image_id: own for trial in shown for image_id, own in rounds[trial][-1].pool.labelled.items()}
+    top = most_that_fit(asked, truth)
     queries = [query for trial in shown for query in _queries(trial, rounds[trial], bench, top)]
     wanted = {image["image_id"] for query in queries for image in query["images"]}
-    images = {image.image_id: _picture(image, bench) for image in bench.dataset.pool if image.image_id in wanted}
+    images = {i.image_id: _picture(i, truth.get(i.image_id)) for i in bench.dataset.pool if i.image_id in wanted}
     text = json.dumps({"images": images, "queries": queries}, separators=(",", ":"), sort_keys=True)
     Folder.at(path.parent).replace(path.name, text.encode())
 
@@ -92,10 +95,10 @@ def _detections(arm: Arm, ledger: Ledger, image_id: str, counts: np.ndarray, ben
     start, end = ledger.offsets[position], ledger.offsets[position + 1]
     scores = ledger.class_scores[start:end]
     confidences = scores.max(axis=1, initial=0)
-    counted = confidences
+    counted = np.ones_like(confidences)  # as box_count takes each
     if arm.strategy == "uncertainty":
         counted = detection_scores(arm, scores, counts, bench.experiment.arms.weight_cap)
-    order = np.argsort(-counted, kind="stable")
+    order = np.lexsort([-confidences, -counted])
     return [
         [
             *(round(float(corner), 1) for corner in ledger.boxes[start + i]),
@@ -107,13 +110,15 @@ def _detections(arm: Arm, ledger: Ledger, image_id: str, counts: np.ndarray, ben
     ]
 
 
-def _picture(image: Image, bench: Bench) -> dict[str, Any]:
-    pixels = decode(read_bytes(image.uri))
+def _picture(image: Image, truth: GroundTruth | None) -> dict[str, Any]:
+    try:
+        pixels = decode(read_bytes(image.uri))
+    except ImageError:
+        pixels = np.full((image.height, image.width, 3), 128, np.uint8)
     picture = PIL.Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))  # decode gives BGR
     picture.thumbnail((LONGER_SIDE, LONGER_SIDE))
     written = io.BytesIO()
     picture.save(written, format="JPEG", quality=60, optimize=True)
-    truth = bench.dataset.truth.get(image.image_id)
     boxes = zip(truth.boxes.astype(float).tolist(), truth.class_ids.tolist(), strict=True) if truth else ()
     return {
         "width": image.width,

@@ -20,6 +20,7 @@ from raylearn.data.pool import initial_set
 from raylearn.handoff import coco
 from raylearn.handoff.exchange import PreAnnotation, SentImage
 from raylearn.query.sampling import random_generator
+from raylearn.scoring.lock import locked
 from tests.conftest import SHARED
 from tests.scripted_annotator import annotate
 from tests.small_sweep import rows_of, run_sweep
@@ -196,14 +197,23 @@ def test_a_round_can_be_taken_back_and_done_again(two_rounds: Path, desk: Path) 
     assert rows_of(two_rounds, "results") == results
 
 
-def test_a_report_can_be_written_of_a_project(two_rounds: Path, desk: Path) -> None:
+def test_a_report_can_be_written_of_a_project(two_rounds: Path, desk: Path, bccd: Dataset) -> None:
     program = str(Path(sys.executable).with_name("raylearn"))
     subprocess.run([program, "report", "blood"], cwd=desk, check=True, capture_output=True)
-    assert "blood" in (two_rounds / "report.html").read_text()
+    text = (two_rounds / "report.html").read_text()
+    for row in pq.read_table(two_rounds / "queries/round-002/query.parquet").to_pylist():
+        assert row["image_id"] in text
+        assert f"labelled: {len(bccd.truth[row['image_id']])} boxes" in text
+
+
+def test_status_can_be_asked_while_another_step_works(two_rounds: Path, desk: Path) -> None:
+    with locked(two_rounds):
+        assert "is in use by" in step(desk, "train", "blood", code=2)
+        assert "16 of 87 images labelled" in step(desk, "status", "blood")
 
 
 def _content(folder: Path) -> dict[str, bytes]:
-    """Every file but the lock and the tables that say how long things took."""
+    """Every file but the lock."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

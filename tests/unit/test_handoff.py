@@ -4,10 +4,13 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
 import numpy as np
@@ -131,6 +134,40 @@ def test_what_comes_back_unchanged_is_what_went_out(tool: Tool, handout: Path) -
     for image_id, truth in found.truth.items():
         assert truth.class_ids.tolist() == truth_of(image_id).class_ids.tolist()
         assert np.abs(truth.boxes - truth_of(image_id).boxes).max(initial=0) <= PRECISION[tool]
+
+
+@pytest.mark.parametrize("tool", ["label-studio", "csv"])
+def test_labels_of_another_hand_off_are_not_taken_for_this_ones_by_a_name(tool, ledger, query, tmp_path):
+    path = exported_by(tool, export(ledger, query, tool, tmp_path / "first"))
+    others = [replace(image, image_id=f"other/{image.image_id}") for image in query]
+    found = detections_of(ledger, list(IDS))
+    later = {image.image_id: found[image.image_id.removeprefix("other/")] for image in others}
+    handout = export_query(others, later, CLASSES, tool, tmp_path / "second")
+    with pytest.raises(LabelsError, match="of another hand-off"):
+        import_labels(path, tool, Record.read(handout))
+
+
+def test_a_local_path_is_an_address_that_label_studio_can_ask_for(ledger, query, tmp_path):
+    folder = tmp_path / "a b#c&d"
+    folder.mkdir()
+    odd = folder / "1+2%3.png"
+    shutil.copyfile(query[0].uri, odd)
+    handout = export(ledger, [replace(query[0], uri=str(odd))], "label-studio", tmp_path / "handout", copies=False)
+    (task,) = json.loads((handout / "tasks.json").read_text())
+    address = urlsplit(task["data"]["image"])
+    assert (address.path, address.fragment) == ("/data/local-files/", "")
+    assert parse_qs(address.query) == {"d": [str(odd).lstrip("/")]}
+
+
+def test_a_query_that_cannot_be_handed_out_writes_nothing(tmp_path, capsys, ledger):
+    out = tmp_path / "q"
+    command = ("query", str(ledger), "--out", str(out))
+    assert call(*command, "--size", "1", "--format", "csv") == 0
+    capsys.readouterr()
+    before = (out / "query.csv").read_bytes()
+    refused(capsys, *command, "--size", "2", "--format", "csv")
+    refused(capsys, *command, "--size", "2", "--format", "cvat", "--images", "uri")
+    assert (out / "query.csv").read_bytes() == before
 
 
 def test_the_order_is_the_rank(tool: Tool, handout: Path) -> None:

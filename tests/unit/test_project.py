@@ -1,22 +1,24 @@
 """A project's folder and its oracle, without any training."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 import pytest
+from pydantic import ValidationError
 
 from raylearn.data.dataset import GroundTruth
 from raylearn.data.storage import Folder
-from raylearn.errors import ProjectError
+from raylearn.errors import ImageError, ProjectError, RaylearnError
 from raylearn.handoff.exchange import Record
 from raylearn.handoff.labels import ImportedLabels
 from raylearn.learning.store import Artifact
 from raylearn.project.folder import ProjectFolder
 from raylearn.project.settings import Project
 from raylearn.project.status import status_lines
-from raylearn.project.steps import Annotators, Cycle
+from raylearn.project.steps import Annotators, Cycle, readable
 from tests.unit.hand_made import make_truth
 
 NAMES = ("0.png", "1.png", "2.png")
@@ -97,3 +99,92 @@ def test_labels_of_other_images_than_were_asked_for_are_an_error():
     assert Annotators([labels]).label(["a", "b"]) == labels
     with pytest.raises(ProjectError, match="image 'a' is labelled, and was not asked for"):
         Annotators([labels]).label(["b"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"held_out": {"format": "yolo", "path": "nowhere"}}, "nowhere"),
+        ({"detector": {"model": "yolov5nx"}}, "yolov5nx"),
+        ({"detector": {"initial_weights": "no.pt"}}, "no.pt"),
+        ({"query": {"size": 2, "probabilities": "conditional"}, "one class": True}, "conditional"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_written(settings, tmp_path, wrong, message):
+    if wrong.pop("one class", False):
+        (tmp_path / "set/data.yaml").write_text("train: images/train\ntest: images/test\nnames: [crab]\n")
+        (tmp_path / "set/labels/test/b.txt").write_text("0 .5 .5 .2 .2\n")
+    mistaken = Project.model_validate({**settings.model_dump(), **wrong})
+    with pytest.raises(RaylearnError, match=message):
+        ProjectFolder.create(tmp_path / "p", mistaken, told)
+    assert not (tmp_path / "p").exists()
+    if "held_out" in wrong:
+        assert ProjectFolder.create(tmp_path / "p", settings, told).settings == settings.from_anywhere()
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"query": {"size": 2, "format": "cvat", "images": "uri"}}, "leave query.images out"),
+        ({"query": {"size": 2, "strategy": "random", "uncertainty": "margin"}}, "query.uncertainty has no meaning"),
+        ({"query": {"size": 2, "weight_cap": 3}}, "query.weight_cap has no meaning"),
+        ({"scoring": {"pool_size": 1}}, "scoring.pool_size 1 is less than query.size 2"),
+    ],
+)
+def test_settings_that_no_query_could_use_are_refused(settings, section, message):
+    with pytest.raises(ValidationError, match=message):
+        Project.model_validate({**settings.model_dump(), **section})
+
+
+def test_an_image_that_is_lost_is_an_error_until_it_is_said_to_be_left_out(settings, tmp_path):
+    cycle = Cycle(ProjectFolder.create(tmp_path / "p", settings, told))
+    for name in NAMES[:2]:
+        (tmp_path / "pool" / name).rename(tmp_path / name)
+    with pytest.raises(ImageError, match="cannot be read"):
+        cycle.query(None)
+    _, handout = cycle.query(None, leave_out_unreadable=True)
+    assert [image.image_id for image in Record.read(handout).images] == [NAMES[2]]
+    (tmp_path / "pool" / NAMES[2]).unlink()
+    with pytest.raises(ProjectError, match="no unlabelled image can be read"):
+        readable(cycle.standing().pool)
+
+
+def test_results_go_with_the_rounds_that_are_taken_back(settings, tmp_path):
+    cycle = Cycle(ProjectFolder.create(tmp_path / "p", settings, told))
+    _, handout = cycle.query(None)
+    cycle = label(cycle, tuple(image.image_id for image in Record.read(handout).images), 0)
+    cycle.write_results(cycle.standing(made))
+    assert (cycle.folder.path / "results.parquet").exists()
+    cycle.folder.undo()
+    cycle.write_results(cycle.fresh())
+    assert {path.name for path in cycle.folder.path.iterdir()} == {
+        "labels",
+        "pool.parquet",
+        "project.yaml",
+        "queries",
+        "undone",
+    }
+
+
+def test_the_page_of_a_project_shows_the_labels_that_people_gave(settings, tmp_path):
+    cycle = Cycle(ProjectFolder.create(tmp_path / "p", settings, told))
+    for index in range(2):
+        _, handout = cycle.query(None)
+        cycle = label(cycle, tuple(image.image_id for image in Record.read(handout).images), index)
+        cycle.standing = lambda make=made, go_on=cycle.standing: go_on(make)  # as if it had been trained
+    standing = cycle.standing()
+    (asked,) = Record.read(cycle.folder.handout(1)).images
+    Path(asked.uri).unlink()
+    cycle.write_results(standing)
+    (query,) = json.loads((cycle.folder.path / "gallery.json").read_text())["queries"]
+    assert [image["image_id"] for image in query["images"]] == [asked.image_id]
+    picture = json.loads((cycle.folder.path / "gallery.json").read_text())["images"][asked.image_id]
+    assert len(picture["truth"]) == 1
+    assert picture["jpeg"]  # a grey one: the image is gone
+
+
+def test_a_damaged_pool_is_told(settings, tmp_path):
+    folder = ProjectFolder.create(tmp_path / "p", settings, told)
+    (folder.path / "pool.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ProjectError, match=r"pool\.parquet is damaged"):
+        Cycle(ProjectFolder.open(tmp_path / "p"))
