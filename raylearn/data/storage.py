@@ -78,6 +78,22 @@ def not_writable(what: object, error: BaseException) -> RaylearnError:
     return kind(f"{what} cannot be written: {reason_of(error)}; give another with --out")
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that was asked for by name, at once; an old one stays until then.
+
+    Raises:
+        InputError, StorageError: it cannot be written.
+    """
+    try:
+        temporary = _write_aside(path.parent, path.name, data)
+        try:
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise not_writable(path, error) from error
+
+
 def open_file_system(address: str) -> tuple[Any, str]:
     """pyarrow's file system of an address with a scheme, and the path in it.
 

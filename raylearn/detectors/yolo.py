@@ -131,7 +131,7 @@ class YoloDetector:
         boxes = xywh2xyxy(candidates[:, :4])
         class_scores = candidates[:, 4:]
         confidences, class_ids = class_scores.max(1)
-        apart = boxes + class_ids[:, None] * _CLASS_OFFSET
+        apart = boxes + class_ids[:, None] * max(_CLASS_OFFSET, *canvas)
         kept = nms(apart, confidences, self.settings.iou)[: self.settings.max_detections]
         return Detections(scale_boxes(canvas, boxes[kept], size).numpy(), class_scores[kept].numpy())
 

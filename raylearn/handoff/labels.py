@@ -12,7 +12,7 @@ from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.formats import checked_box
 from raylearn.data.images import content_hash, read_bytes
 from raylearn.data.records import Row
-from raylearn.data.storage import Folder, not_writable
+from raylearn.data.storage import not_writable, write_whole
 from raylearn.errors import ImageError, LabelsError, nearest
 from raylearn.handoff import coco, csv_boxes, cvat, label_studio, yolo
 from raylearn.handoff.exchange import Box, PreAnnotation, Record, Returned, SentImage, Tool
@@ -99,7 +99,7 @@ def write_labels(labels: ImportedLabels, record: Record, path: Path) -> None:
     except OSError as error:
         raise not_writable(path, error) from error
     text = json.dumps(coco.content(images, boxes, record.class_names), indent=1)
-    Folder.at(path.parent).replace(path.name, text.encode())
+    write_whole(path, text.encode())
 
 
 def read_labels(path: Path, class_names: Sequence[str]) -> dict[str, GroundTruth]:

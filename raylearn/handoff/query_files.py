@@ -1,6 +1,7 @@
 """A query as files that people and programs open, and lists of image ids back."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raylearn.data.storage import not_writable, reason_of
+from raylearn.data.storage import not_writable, reason_of, write_whole
 from raylearn.errors import QueryError
 from raylearn.learning.ledger_query import QueriedImage
 
@@ -42,16 +43,17 @@ def write_query(images: Sequence[QueriedImage], folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         types = (pa.int64(), pa.string(), pa.string(), pa.float64(), pa.int64(), pa.string())
         columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)]
-        pq.write_table(pa.table(columns, names=list(_COLUMNS)), paths[0])
-        with paths[1].open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(_COLUMNS)
-            writer.writerows([guarded(value) for value in row] for row in rows)
-        with paths[2].open("w", encoding="utf-8") as file:
-            file.write("\t".join(_COLUMNS) + "\n")
-            file.writelines("\t".join(_in_one_field(value) for value in row) + "\n" for row in rows)
     except OSError as error:
         raise not_writable(folder, error) from error
+    table, sheet = pa.BufferOutputStream(), io.StringIO()
+    pq.write_table(pa.table(columns, names=list(_COLUMNS)), table)
+    writer = csv.writer(sheet)
+    writer.writerow(_COLUMNS)
+    writer.writerows([guarded(value) for value in row] for row in rows)
+    lines = ["\t".join(_COLUMNS), *("\t".join(_in_one_field(value) for value in row) for row in rows), ""]
+    contents = (table.getvalue().to_pybytes(), sheet.getvalue().encode(), "\n".join(lines).encode())
+    for path, content in zip(paths, contents, strict=True):
+        write_whole(path, content)
     return paths
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from raylearn.data.storage import Folder
+from raylearn.data.storage import Folder, read_address, reason_of
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, TrainingSet
 from raylearn.errors import CheckpointError
@@ -20,9 +20,9 @@ from raylearn.scoring.cluster import torch_device
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """A weights file, and the hash of what is in it; a copy elsewhere counts as the same."""
+    """A weights file, at a path or an address, and the hash of what is in it; a copy elsewhere counts as the same."""
 
-    path: Path
+    address: str
     sha256: str
 
     @classmethod
@@ -30,9 +30,26 @@ class InitialWeights:
         """Raises CheckpointError if the file cannot be read."""
         try:
             with path.open("rb") as file:
-                return cls(path.resolve(), hashlib.file_digest(file, "sha256").hexdigest())
+                return cls(str(path.resolve()), hashlib.file_digest(file, "sha256").hexdigest())
         except OSError as error:
             raise CheckpointError(f"initial weights {path} cannot be read: {error.strerror}") from error
+
+    def put_into(self, folder: Folder) -> "InitialWeights":
+        """The same, from a copy in this folder, where every node can read it."""
+        name = f"{self.sha256}.pt"
+        if name not in folder.sizes():
+            folder.add(name, self.read())
+        return InitialWeights(folder.address_of(name), self.sha256)
+
+    def read(self) -> bytes:
+        """Raises CheckpointError if the file cannot be read, or is another by now."""
+        try:
+            data = read_address(self.address)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"initial weights {self.address} cannot be read: {reason_of(error)}") from error
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise CheckpointError(f"initial weights {self.address} changed since the run began: start a new run")
+        return data
 
 
 @dataclass(frozen=True)
@@ -85,10 +102,12 @@ class TrainingJob:
         settings = DetectorSettings(self.image_size, confidence=0, iou=1, max_detections=1)  # of no use in training
         detector = build_detector(self.model, settings, self.arguments, device, num_threads=resources.cpus)
         with TemporaryDirectory(prefix="raylearn-checkpoint-") as name:
-            checkpoint = Path(name) / CHECKPOINT_FILE
+            checkpoint, start = Path(name) / CHECKPOINT_FILE, Path(name) / "initial.pt"
+            if self.initial_weights:
+                start.write_bytes(self.initial_weights.read())
             report = detector.fit(
                 self.train,
-                initial_weights=self.initial_weights.path if self.initial_weights else None,
+                initial_weights=start if self.initial_weights else None,
                 seed=self.seed,
                 checkpoint=checkpoint,
             )

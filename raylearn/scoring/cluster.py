@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -79,6 +80,14 @@ def _stderr_set_aside() -> Iterator[None]:
         os.close(kept)
 
 
+def cause_line(error: BaseException) -> str:
+    """The line of a long message of Ray's where the cause stands, such as "ValueError: no such thing"."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt): ", line)]
+    own = [line for line in causes if not line.startswith("ray.")]
+    return (own or causes or lines or [type(error).__name__])[-1]
+
+
 def num_local_cpus() -> int:
     """CPUs this process may use."""
     return len(os.sched_getaffinity(0))
@@ -89,6 +98,14 @@ def num_gpus() -> float:
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0))
+
+
+def a_node_has(cpus: float, gpus: float) -> bool:
+    """Whether a machine that is up could ever run a task that asks for so much."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes)
 
 
 def heavy_cpu_slots() -> int:
@@ -202,7 +219,10 @@ def look_at_machines(gpus_per_actor: float | None, tell: Callable[[str], None]) 
     asked = ray.remote(_look_around).options(num_cpus=0, num_gpus=gpus_per_actor).remote(gpus_per_actor)
     while not ray.wait([asked], timeout=_WAIT_SECONDS)[0]:
         tell(f"waiting for {gpus_per_actor:g} GPUs: others use them")
-    device, versions = ray.get(asked)
+    try:
+        device, versions = ray.get(asked)
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"a worker cannot be asked what is installed on it: {cause_line(error)}") from error
     if gpus_per_actor and device == "cpu":
         tell("Ray offers GPUs, but torch can use none of them: the CPUs beside them do the work")
     return Machine(node_cpus, gpus_per_actor, max(1, room), device, versions)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import socket
 import time
 import warnings
@@ -22,7 +21,7 @@ from raylearn.detectors import build_detector
 from raylearn.detectors.base import Detections, Detector, DetectorSettings, Engine
 from raylearn.errors import ClusterError, ImageError, LedgerError, RaylearnError, StorageError
 from raylearn.scoring import ledger
-from raylearn.scoring.cluster import cpus_beside_gpu, installed_versions, torch_device
+from raylearn.scoring.cluster import cause_line, cpus_beside_gpu, installed_versions, torch_device
 from raylearn.scoring.ledger import NOTHING, PartCounts
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, read_manifest_file
 from raylearn.scoring.reading import Reader, ReadImage, batches, read_ahead, read_image
@@ -254,6 +253,7 @@ def deal_out(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = _ATTEMPTS
+    context.execution_no_progress_timeout_s = -1  # a part of large images, or a wait for a GPU, may take hours
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # On a GPU a second part is begun before the first is done, so that the device never waits at the seam of two.
     at_once = 2 if plan.gpus_per_actor else 1
@@ -283,14 +283,6 @@ def deal_out(
                 yield part
     except ray.exceptions.RayError as error:
         raise RaylearnError(f"scoring stopped: {cause_line(error)}; the same command goes on from here") from error
-
-
-def cause_line(error: BaseException) -> str:
-    """The line of a long message of Ray's where the cause stands, such as "ValueError: no such thing"."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt): ", line)]
-    own = [line for line in causes if not line.startswith("ray.")]
-    return (own or causes or lines or [type(error).__name__])[-1]
 
 
 def _open_detector(plan: ScoringPlan) -> Detector:

@@ -230,12 +230,14 @@ def _score_missing(
 
 
 def _refuse_if_none_was_there(folder: Folder, counts: PartCounts) -> None:
-    """A pool of which nothing can be opened is a wrong path or a lost mount, and no result."""
+    """A pool of which nothing can be opened is a wrong path or a lost mount, and no result: its parts are removed."""
     if counts.num_errors == counts.num_images and counts.errors.keys() <= {"missing", "unreadable"}:
         first = ledger.open_part(folder, 0).read(["error"])["error"][0].as_py()
+        for part in ledger.finished_parts(folder):
+            folder.remove(ledger.part_name(part))
         raise RaylearnError(
-            f"none of {counts.num_images:,} images could be opened, the first: {first}; once they can be, remove "
-            f"{folder} and score again"
+            f"none of {counts.num_images:,} images could be opened, the first: {first}; once they can be, the same "
+            "command scores them"
         )
 
 

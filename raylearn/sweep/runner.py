@@ -5,7 +5,7 @@ import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,9 +25,16 @@ from raylearn.detectors import check_detector
 from raylearn.errors import ClusterError, ConfigError, RaylearnError, RunFailedError, RunFolderError
 from raylearn.learning.jobs import Job, WorkResources, Workshop
 from raylearn.learning.store import Artifact, Store
-from raylearn.scoring.cluster import heavy_cpu_slots, num_gpus, num_local_cpus, ray_session, trial_resources
+from raylearn.scoring.cluster import (
+    a_node_has,
+    cause_line,
+    heavy_cpu_slots,
+    num_gpus,
+    num_local_cpus,
+    ray_session,
+    trial_resources,
+)
 from raylearn.scoring.lock import held
-from raylearn.scoring.pipeline import cause_line
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Trial, num_rounds, trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
@@ -104,6 +111,8 @@ def run_experiment(
         for note in dataset.notes:
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
         bench = Bench.of(experiment, dataset)
+        if store_folder.path is None and bench.initial_weights:
+            bench = replace(bench, initial_weights=bench.initial_weights.put_into(store_folder.below("weights")))
         store.clear_unfinished()
         wanted = trials(experiment)
         rounds = {trial: done for trial in wanted if (done := _replay(trial, bench, store)) is not None}
@@ -167,8 +176,8 @@ def plan_experiment(
         lines.append("time: not known before one of each was made; start the run, stop it with Ctrl+C, and ask again")
     else:
         lines.append(
-            f"time: at most {_hours(plan.seconds)} one after the other, {_hours(plan.seconds / at_once)} with "
-            f"{at_once} at once, by what the finished ones took"
+            f"time: at most {_hours(plan.seconds)} one after the other, by what the finished ones took; without a GPU "
+            f"{at_once} run at once here, or {_hours(plan.seconds / at_once)}; with GPUs, one on each"
         )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -261,11 +270,21 @@ def work_resources(experiment: Experiment, address: str | None) -> WorkResources
         raise ClusterError(
             f"resources.gpus_per_task {per_task:g} is asked for, but this machine has {gpus:g}: lower it"
         )
-    return WorkResources(
+    resources = WorkResources(
         cpus=section.training_cpus,
         gpus=per_task,
         scoring_actors=section.scoring_actors or max(1, int(gpus)),
         cpu_slots=None if per_task else heavy_cpu_slots(),
+    )
+    if address is None and not a_node_has(resources.cpus, resources.gpus):
+        raise ClusterError(f"{_too_large(resources)}: lower them")
+    return resources
+
+
+def _too_large(resources: WorkResources) -> str:
+    return (
+        f"resources.training_cpus {resources.cpus} and gpus_per_task {resources.gpus:g} are asked for, but no machine "
+        "has both"
     )
 
 
@@ -282,6 +301,8 @@ def run_trials(
     most = experiment.resources.max_trials_at_once or _trials_at_once(experiment, address)
     num_trials = min(most, len(missing))
     resources = work_resources(experiment, address)
+    if not a_node_has(resources.cpus, resources.gpus):
+        console.print(f"{_too_large(resources)}: waiting for one", highlight=False, markup=False, soft_wrap=True)
     workshop = open_workshop(store, resources)
     file_system, storage_path = None, str(run_folder.path)
     if run_folder.path is None:

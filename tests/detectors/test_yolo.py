@@ -280,3 +280,11 @@ def test_training_leaves_the_users_files_as_they_are(reef: Dataset, tmp_path: Pa
     train = TrainingSet(reef.class_names, (image, reef.pool[1]), reef.truth)
     detector.fit(train, initial_weights=None, seed=0, checkpoint=tmp_path / "x.pt")
     assert path.read_bytes() == before
+
+
+def test_boxes_of_two_classes_do_not_suppress_each_other_on_the_largest_canvas() -> None:
+    side = 8192
+    detector = build_detector("yolov5n", replace(SCORING, image_size=side), num_threads=1)
+    xywh = [[7830.0, 7930.0, 100.0, 100.0], [150.0, 250.0, 100.0, 100.0]]  # 7680 pixels apart in both
+    candidates = torch.tensor([[*xywh[0], 0.9, 0.0], [*xywh[1], 0.0, 0.8]])
+    assert len(detector._suppress(candidates, (side, side), (side, side))) == 2

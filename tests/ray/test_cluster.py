@@ -1,4 +1,4 @@
-"""Two nodes with a GPU each, as Ray sees it: torch on this machine has none, and the work runs on CPUs all the same."""
+"""Clusters of two nodes, on this machine. Of GPUs, where Ray sees some, torch finds none: the work runs on CPUs."""
 
 import io
 from pathlib import Path
@@ -15,14 +15,15 @@ from tests.small_sweep import CONTENT
 
 
 @pytest.mark.timeout(280)
-def test_two_nodes_with_one_gpu_each_run_to_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("node", [{"num_cpus": 2, "num_gpus": 1}, {"num_cpus": 1}], ids=["a GPU each", "a CPU each"])
+def test_two_nodes_run_more_trials_than_they_have_room_for(node: dict[str, int], tmp_path: Path) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
     ray.shutdown()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1})
+    cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
-        cluster.add_node(num_cpus=2, num_gpus=1)
+        cluster.add_node(**node)
         experiment = Experiment.model_validate(
             {**CONTENT, "arms": {"uncertainty": ["entropy"], "query_size": [4], "controls": ["random", "box_count"]}}
         )

@@ -1,13 +1,13 @@
 """What decides the key of a job: all that can change its result, and nothing else."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import DetectorSettings, TrainingSet
+from raylearn.errors import CheckpointError
 from raylearn.learning.evaluation import EvaluationJob
 from raylearn.learning.scoring import ScoringJob
 from raylearn.learning.store import Artifact
@@ -22,7 +22,7 @@ TRAINING = TrainingJob(
     model="yolov5n",
     image_size=128,
     arguments={"epochs": 3, "batch": 8},
-    initial_weights=InitialWeights(Path("/weights.pt"), "ab"),
+    initial_weights=InitialWeights("/weights.pt", "ab"),
     seed=0,
     train=TrainingSet(CLASS_NAMES, DATASET.pool, DATASET.truth),
 )
@@ -62,7 +62,7 @@ OTHER_WORK = {
     "at another size": replace(TRAINING, image_size=160),
     "for more epochs": replace(TRAINING, arguments={"epochs": 4, "batch": 8}),
     "with one more argument": replace(TRAINING, arguments={"epochs": 3, "batch": 8, "lr0": 0.01}),
-    "from other weights": replace(TRAINING, initial_weights=InitialWeights(Path("/weights.pt"), "cd")),
+    "from other weights": replace(TRAINING, initial_weights=InitialWeights("/weights.pt", "cd")),
     "from scratch": replace(TRAINING, initial_weights=None),
     "with another seed": replace(TRAINING, seed=1),
     "with a class renamed": trained_on(class_names=("crab", "fish", "eel")),
@@ -83,7 +83,7 @@ MOVED = Artifact(TRAINING.key, Folder("s3://elsewhere/x"), {})
 SAME_WORK = {
     "weights that lie elsewhere": (
         TRAINING,
-        replace(TRAINING, initial_weights=InitialWeights(Path("/elsewhere.pt"), "ab")),
+        replace(TRAINING, initial_weights=InitialWeights("/elsewhere.pt", "ab")),
     ),
     "images that lie elsewhere, in another order": (TRAINING, trained_on(*ELSEWHERE)),
     "truth of images that are not labelled": (TRAINING, trained_on(**{"test/0.jpg": make_truth(0, 0)})),
@@ -111,3 +111,17 @@ def test_initial_weights_are_known_by_their_content(tmp_path):
         (tmp_path / name).write_bytes(content)
     a, copy, b = (InitialWeights.of(tmp_path / name) for name in ("a.pt", "copy.pt", "b.pt"))
     assert a.sha256 == copy.sha256 != b.sha256
+
+
+def test_initial_weights_that_changed_since_are_refused_and_a_copy_in_the_store_serves_instead(tmp_path):
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"1")
+    weights = InitialWeights.of(path)
+    copy = weights.put_into(Folder.at(tmp_path / "store"))
+    path.write_bytes(b"2")
+    with pytest.raises(CheckpointError, match="changed since the run began"):
+        weights.read()
+    assert (copy.read(), copy.sha256) == (b"1", weights.sha256)
+    path.unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        weights.read()
