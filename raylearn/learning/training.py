@@ -1,8 +1,9 @@
 """One training of the detector, as a job."""
 
 import hashlib
+import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 from raylearn.data.storage import Folder, read_address, reason_of
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, TrainingSet
-from raylearn.errors import CheckpointError
+from raylearn.errors import CheckpointError, ClusterError
 from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import artifact_key
 from raylearn.scoring.cluster import torch_device
+
+_VERSIONS = ("opencv-python", "torch", "ultralytics")  # they decide what a training gives
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,16 @@ class TrainingJob:
                 )
                 for image in self.train.images
             ),
-            versions={name: version(name) for name in ("opencv-python", "torch", "ultralytics")},
+            versions={name: version(name) for name in _VERSIONS},
         )
 
     def run(self, folder: Folder, resources: WorkResources) -> dict[str, Any]:
+        """Raises ClusterError on a node whose versions are not those that the key was made of."""
+        if replace(self).key != self.key:  # made anew, of what is installed here
+            raise ClusterError(
+                f"node {platform.node()} has other versions of {', '.join(_VERSIONS)} than the driver: `raylearn "
+                "doctor` compares them"
+            )
         device = torch_device(resources.gpus)
         settings = DetectorSettings(self.image_size, confidence=0, iou=1, max_detections=1)  # of no use in training
         detector = build_detector(self.model, settings, self.arguments, device, num_threads=resources.cpus)

@@ -123,7 +123,8 @@ def run_experiment(
                 experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights
             )
         # not before: an experiment that is refused must not hold the folder against its corrected form
-        Folder.at(files).replace(EXPERIMENT_FILE, dump_file(experiment).encode())
+        for folder in (Folder.at(files), run_folder):  # at an address the files follow at the end, after a kill never
+            folder.replace(EXPERIMENT_FILE, dump_file(experiment).encode())
         trained = 0
         failed: dict[str, str] = {}
         if missing:

@@ -1,5 +1,6 @@
 """What decides the key of a job: all that can change its result, and nothing else."""
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import DetectorSettings, TrainingSet
-from raylearn.errors import CheckpointError
+from raylearn.errors import CheckpointError, ClusterError
 from raylearn.learning.evaluation import EvaluationJob
+from raylearn.learning.jobs import WorkResources
 from raylearn.learning.scoring import ScoringJob
 from raylearn.learning.store import Artifact
 from raylearn.learning.training import InitialWeights, TrainingJob
@@ -125,3 +127,11 @@ def test_initial_weights_that_changed_since_are_refused_and_a_copy_in_the_store_
     path.unlink()
     with pytest.raises(CheckpointError, match="cannot be read"):
         weights.read()
+
+
+def test_a_training_is_refused_where_other_versions_are_installed(tmp_path, monkeypatch):
+    assert TRAINING.key  # of the versions here
+    job = pickle.loads(pickle.dumps(TRAINING))  # as a worker gets it
+    monkeypatch.setattr("raylearn.learning.training.version", lambda name: f"another {name}")
+    with pytest.raises(ClusterError, match="other versions of opencv-python, torch, ultralytics than the driver"):
+        job.run(Folder.at(tmp_path), WorkResources(1, 0, 1, None))
