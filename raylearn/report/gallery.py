@@ -69,8 +69,8 @@ class Gallery:
     queries: tuple[AskedQuery, ...]
 
     def arms(self, arms: Iterable[Arm]) -> Iterator[tuple[Arm, Sequence[AskedQuery]]]:
-        """Arms that have queries here, with them."""
-        for arm in arms:
+        """Arms that have queries here, with them; random last, as chance has no reasons to show."""
+        for arm in sorted(arms, key=lambda arm: arm.is_random):
             own = [query for query in self.queries if query.trial in arm.trials]
             if own:
                 yield arm, own
