@@ -145,7 +145,8 @@ class AddressStore(Store):
 
     Whoever makes an artifact puts its files under a name that nobody else has, `<kind>/<key>/<attempt>/`, and last,
     with one request, `<kind>/<key>/artifact.json`, which says whose files count. What a killed making left is never
-    looked at. An object store keeps no torn files; the hashes are looked at when files are fetched.
+    looked at. An object store keeps no torn files, but may lose some; hashes are looked at where `on_disk` fetches
+    files.
     """
 
     def __init__(self, root: Folder) -> None:
@@ -161,13 +162,17 @@ class AddressStore(Store):
             return None
         try:
             record = json.loads(text)
-            return Artifact(key, folder.below(str(record["attempt"])), dict(record["facts"]), dict(record["files"]))
+            own, facts, files = folder.below(str(record["attempt"])), dict(record["facts"]), dict(record["files"])
+            damaged = sorted(files.keys() - own.sizes().keys())
         except (ValueError, KeyError, TypeError, AttributeError):
+            damaged = [_FACTS_FILE]
+        if damaged:
             aside = f"{kind}-{key}-{uuid.uuid4().hex[:8]}.json"
             self.root.below("damaged").add(aside, text)
             folder.remove(_FACTS_FILE)
-            _warn_of_damage(_FACTS_FILE, kind, key, f"{self.root}/damaged/{aside}")
+            _warn_of_damage(damaged[0], kind, key, f"{self.root}/damaged/{aside}")
             return None
+        return Artifact(key, own, facts, files)
 
     def add(self, kind: str, key: str, make: Make) -> Artifact:
         folder, attempt = self.root.below(f"{kind}/{key}"), uuid.uuid4().hex

@@ -237,7 +237,7 @@ def _refuse_if_none_was_there(folder: Folder, counts: PartCounts) -> None:
             folder.remove(ledger.part_name(part))
         raise RaylearnError(
             f"none of {counts.num_images:,} images could be opened, the first: {first}; once they can be, the same "
-            "command scores them"
+            "command scores them, or another --out if they are other files by then"
         )
 
 

@@ -21,7 +21,7 @@ def test_the_second_is_refused_by_name_and_a_dead_holder_does_not_count(tmp_path
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunFolderError, match=rf'"pid": {holder.pid}.*--out'), locked(tmp_path):
+        with pytest.raises(RunFolderError, match=rf'"pid": {holder.pid}.*another folder'), locked(tmp_path):
             pass
         holder.kill()
     with locked(tmp_path):

@@ -63,6 +63,13 @@ def test_a_making_that_was_cut_short_is_not_found(store: Store) -> None:
     assert store.add("training", KEY, make) == store.find("training", KEY)
 
 
+def test_an_artifact_that_lost_a_file_is_made_again(store: Store) -> None:
+    store.add("training", KEY, make).folder.remove("checkpoint.pt")
+    assert store.find("training", KEY) is None
+    with store.add("training", KEY, make).on_disk() as folder:
+        assert (folder / "checkpoint.pt").read_bytes() == b"weights"
+
+
 def test_a_late_writer_changes_nothing(store: Store) -> None:
     def slow(folder: Folder) -> Mapping[str, Any]:
         store.add("training", KEY, make)
