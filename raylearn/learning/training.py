@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from raylearn.data.storage import Folder, read_address, reason_of
+from raylearn.data.storage import Folder, local_path, read_address, reason_of
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, TrainingSet
 from raylearn.errors import CheckpointError, ClusterError
@@ -43,6 +43,15 @@ class InitialWeights:
         if name not in folder.sizes():
             folder.add(name, self.read())
         return InitialWeights(folder.address_of(name), self.sha256)
+
+    def on_disk(self, folder: Path) -> Path:
+        """The file itself where it is on this disk, else a copy below `folder`; either has the bytes of the hash."""
+        data, path = self.read(), local_path(self.address)
+        if path is not None:
+            return Path(path)
+        copy = folder / "initial_weights.pt"
+        copy.write_bytes(data)
+        return copy
 
     def read(self) -> bytes:
         """Raises CheckpointError if the file cannot be read, or is another by now."""
@@ -111,12 +120,10 @@ class TrainingJob:
         settings = DetectorSettings(self.image_size, confidence=0, iou=1, max_detections=1)  # of no use in training
         detector = build_detector(self.model, settings, self.arguments, device, num_threads=resources.cpus)
         with TemporaryDirectory(prefix="raylearn-checkpoint-") as name:
-            checkpoint, start = Path(name) / CHECKPOINT_FILE, Path(name) / "initial.pt"
-            if self.initial_weights:
-                start.write_bytes(self.initial_weights.read())
+            checkpoint = Path(name) / CHECKPOINT_FILE
             report = detector.fit(
                 self.train,
-                initial_weights=start if self.initial_weights else None,
+                initial_weights=self.initial_weights.on_disk(Path(name)) if self.initial_weights else None,
                 seed=self.seed,
                 checkpoint=checkpoint,
             )

@@ -303,7 +303,9 @@ class Cycle:
         """The tables and settings of a run, so that `raylearn report` shows the project; none of no round."""
         files = Folder.at(self.folder.path)
         if not standing.rounds:
-            for name in ("results.parquet", "queries.parquet", GALLERY_FILE, EXPERIMENT_FILE, RUN_FILE, "report.html"):
+            for name in ("results.parquet", "queries.parquet", GALLERY_FILE, EXPERIMENT_FILE, RUN_FILE):
+                files.remove(name)
+            for name in ("report.html", "comparison.html", "summary.csv"):  # that `raylearn report` made of them
                 files.remove(name)
             return
         dataset = self.bench.dataset

@@ -119,11 +119,13 @@ def test_initial_weights_that_changed_since_are_refused_and_a_copy_in_the_store_
     path = tmp_path / "a.pt"
     path.write_bytes(b"1")
     weights = InitialWeights.of(path)
+    assert weights.on_disk(tmp_path) == path.resolve()  # what messages name
     copy = weights.put_into(Folder.at(tmp_path / "store"))
     path.write_bytes(b"2")
     with pytest.raises(CheckpointError, match="changed since the run began"):
         weights.read()
     assert (copy.read(), copy.sha256) == (b"1", weights.sha256)
+    assert copy.on_disk(tmp_path).read_bytes() == b"1"
     path.unlink()
     with pytest.raises(CheckpointError, match="cannot be read"):
         weights.read()

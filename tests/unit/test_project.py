@@ -19,6 +19,7 @@ from raylearn.project.folder import ProjectFolder
 from raylearn.project.settings import Project
 from raylearn.project.status import status_lines
 from raylearn.project.steps import Annotators, Cycle, readable
+from raylearn.report.page import write_report
 from tests.unit.hand_made import make_truth
 
 NAMES = ("0.png", "1.png", "2.png")
@@ -154,7 +155,8 @@ def test_results_go_with_the_rounds_that_are_taken_back(settings, tmp_path):
     _, handout = cycle.query(None)
     cycle = label(cycle, tuple(image.image_id for image in Record.read(handout).images), 0)
     cycle.write_results(cycle.standing(made))
-    assert (cycle.folder.path / "results.parquet").exists()
+    write_report(cycle.folder.path)
+    assert {"results.parquet", "report.html", "summary.csv"} <= {path.name for path in cycle.folder.path.iterdir()}
     cycle.folder.undo()
     cycle.write_results(cycle.fresh())
     assert {path.name for path in cycle.folder.path.iterdir()} == {
