@@ -148,7 +148,9 @@ def main() -> None:
             key = " ".join(arguments)
             if key not in runs:
                 command = [sys.executable, "-m", "benchmarks.training", *arguments]
-                told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+                told = subprocess.run(command, capture_output=True, text=True)
+                if told.returncode:
+                    raise SystemExit(f"{name}, seed {seed}, failed:\n{told.stderr}")
                 runs[key] = json.loads(told.stdout.splitlines()[-1])
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 kept.write_text(json.dumps(runs, indent=1))

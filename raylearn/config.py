@@ -100,7 +100,8 @@ class TrainingSection(Section):
     epochs: int = Field(100, ge=1, description="passes over the labelled images")
     batch_size: int = Field(16, ge=1, description="images per training step")
     options: dict[str, float | int | bool | str] = Field(
-        default_factory=dict, description="more of Ultralytics' training arguments, such as lr0, mosaic, optimizer"
+        default_factory=dict,
+        description="more of Ultralytics' training arguments, such as lr0, mosaic, optimizer; amp: bf16 on CPUs too",
     )
 
     @field_validator("options", mode="before")

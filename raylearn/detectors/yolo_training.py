@@ -67,8 +67,16 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
 
     def __init__(self, model: Any, overrides: dict[str, Any], limit_threads: Callable[[], None]) -> None:
         super().__init__(overrides={**overrides, "model": "yolov5n.yaml", "task": "detect", "mode": "train"})
+        # Ultralytics tries AMP with a model that it downloads, so what is learned would depend on the network.
+        self._precision, self.args.amp = self.args.amp, False
         self.model = model.to(memory_format=torch.channels_last)  # a sixth faster on CPUs; Ultralytics does so on GPUs
         self.add_callback("on_train_start", lambda _: limit_threads())
+
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        if self.device.type == "cuda" and self._precision not in (False, "fp32"):
+            self.args.amp, self.amp = self._precision, True
+            self.scaler = torch.amp.GradScaler("cuda", enabled=self._precision != "bf16")
 
     def get_dataset(self) -> dict[str, Any]:
         # The file is our own: read plainly, so that nothing is looked up, downloaded or executed on the way.
@@ -85,6 +93,10 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         batch = super().preprocess_batch(batch)
         batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
+        if self.device.type == "cpu" and self._precision == "bf16":
+            # Ultralytics' autocast, in which this is called and which restores what was, refuses bf16 on CPUs.
+            torch.set_autocast_dtype("cpu", torch.bfloat16)
+            torch.set_autocast_enabled("cpu", True)
         return batch
 
     def validate(self) -> tuple[dict[str, float], float]:

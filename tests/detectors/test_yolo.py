@@ -130,6 +130,21 @@ def test_same_seed_gives_the_same_model_and_another_seed_another(reef, tmp_path)
     assert not torch.equal(first, weights("c.pt", seed=4))
 
 
+def test_a_cpu_trains_in_bf16_when_asked(reef: Dataset, tmp_path: Path) -> None:
+    train = TrainingSet(reef.class_names, reef.pool[:8], reef.truth)
+
+    def weights(name: str, **options: str) -> torch.Tensor:
+        detector = YoloDetector("yolov5n", SCORING, {"epochs": 1, "batch": 4, **options}, num_threads=1)
+        detector.fit(train, initial_weights=None, seed=3, checkpoint=tmp_path / name)
+        return torch.load(tmp_path / name, weights_only=True)["state_dict"]["model.0.conv.weight"]
+
+    fp32, bf16 = weights("fp32.pt"), weights("bf16.pt", amp="bf16")
+    assert bf16.dtype is torch.float32
+    assert not torch.equal(fp32, bf16)
+    assert torch.allclose(fp32, bf16, atol=0.01)
+    assert torch.equal(fp32, weights("again.pt"))  # and what was asked for once does not stay
+
+
 def test_training_labels_keep_boxes_and_classes(reef, tmp_path) -> None:
     train = TrainingSet(reef.class_names, reef.pool[:8], reef.truth)
     data = yaml.safe_load(write_data_yaml(train, tmp_path).read_text())
