@@ -9,7 +9,7 @@ from raylearn.config import Arm
 from raylearn.errors import QueryError
 from raylearn.learning.cycle import Query
 from raylearn.query.aggregation import aggregate
-from raylearn.query.sampling import box_counts, check_size, draw_random, random_generator, seeded_order, top_n
+from raylearn.query.sampling import box_counts, check_size, seeded_order, top_n
 from raylearn.query.uncertainty import uncertainty
 from raylearn.query.weighting import class_weights, detection_weights
 
@@ -95,7 +95,10 @@ def query_at_random(image_ids: Sequence[str], size: int, seed: int) -> Query:
 
 
 def scored_subset(image_ids: Sequence[str], pool_size: int | None, seed: int, round_index: int) -> list[str]:
-    """The unlabelled images that are scored this round: all, or a random part that every arm of a seed shares.
+    """The unlabelled images that are scored this round: all, or a random part.
+
+    The seed and the round put all images in one order, of which an arm takes the first that it has not labelled: so the
+    arms of a seed score nearly the same part.
 
     Raises:
         QueryError: the part would be empty.
@@ -104,5 +107,5 @@ def scored_subset(image_ids: Sequence[str], pool_size: int | None, seed: int, ro
         raise QueryError("no unlabelled image is left to score: lower budget")
     if pool_size is None or pool_size >= len(image_ids):
         return list(image_ids)
-    rng = random_generator(seed, "scored subset", round_index)
-    return [image_ids[i] for i in draw_random(image_ids, pool_size, rng)]
+    order = seeded_order(image_ids, seed, f"scored subset of round {round_index}")
+    return [image_ids[i] for i in sorted(order[:pool_size])]

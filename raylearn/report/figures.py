@@ -3,17 +3,14 @@
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
@@ -28,7 +25,10 @@ INK, MUTED, GRID, PAPER = "#1b1f24", "#6a737d", "#e1e4e8", "#ffffff"
 # Okabe and Ito's palette for all kinds of colour vision, the pale ones last; their black is what random is drawn in
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", "p", ">", "h")
-DASHES: tuple[tuple[float, ...], ...] = ((), (6, 1.6), (1.2, 1.4), (8, 1.6, 1.2, 1.6), (3, 1.2), (10, 3))
+DASHES: tuple[tuple[float, ...], ...] = (
+    *((), (6, 1.6), (1.2, 1.4), (8, 1.6, 1.2, 1.6), (3, 1.2), (10, 3)),
+    *((6, 1.6, 1.2, 1.6, 1.2, 1.6), (1.2, 3.5), (3, 3.5), (12, 2, 3, 2), (6, 1.6, 6, 4), (3, 1.2, 3, 4)),
+)
 CONTROL_DASHES: tuple[float, ...] = (4, 2.2)
 
 # a page that is light or dark sets these; a figure saved for itself keeps the colours above
@@ -107,11 +107,12 @@ def arm_styles(arms: Iterable[Arm]) -> dict[ArmKey, Style]:
     Up to `FEW_ARMS` each arm has its own colour and marker. Above, colour is the uncertainty, marker the aggregation
     (and probabilities), dashes the weighting (and query size).
     """
-    keys = sorted((arm.key for arm in arms), key=repr)
+    arms = list(arms)
+    keys = sorted({arm.key for arm in arms}, key=repr)
     sizes = _numbered(key.query_size for key in keys)
     queries = [key for key in keys if key.strategy not in CONTROL_LABELS]
     styles = {key: _control_style(key, sizes[key.query_size]) for key in keys if key not in queries}
-    if len(keys) <= FEW_ARMS and len(queries) <= len(PALETTE):
+    if are_few(arms):
         return styles | {key: Style(PALETTE[i], MARKERS[i + 1], ()) for i, key in enumerate(queries)}
     colours = _numbered((key.strategy, key.uncertainty) for key in queries)
     markers = _numbered((key.aggregation, key.probabilities) for key in queries)
@@ -127,20 +128,33 @@ def arm_styles(arms: Iterable[Arm]) -> dict[ArmKey, Style]:
     }
 
 
-def panel_svg(summary: Summary, panel: Panel, prefix: str, limits: tuple[float, float] | None = None) -> str:
+def are_few(arms: Iterable[Arm]) -> bool:
+    """Whether each can have a colour of its own."""
+    keys = {arm.key for arm in arms}
+    return len(keys) <= FEW_ARMS and sum(key.strategy not in CONTROL_LABELS for key in keys) <= len(PALETTE)
+
+
+def panel_svg(
+    summary: Summary,
+    panel: Panel,
+    prefix: str,
+    limits: tuple[float, float] | None = None,
+    styles: Mapping[ArmKey, Style] | None = None,
+) -> str:
     """One panel as an `<svg>` element for a page: no id that another figure has, colours from the page's CSS.
 
     Args:
         prefix: of the ids.
         limits: of mAP, for panels that are to be held against each other.
+        styles: likewise; by default those of the summary's own arms.
     """
     with _settings():
-        height = 3.9 if limits or len(summary.arms) <= FEW_ARMS else 5.2  # of panels side by side one
+        height = 3.9 if limits or are_few(summary.arms) else 5.2  # of panels side by side one
         figure = Figure(figsize=(5.6, height))
         # fixed margins, in inches: axes that stand above each other on the page line up
         margins = {"left": 0.45 / 5.6, "right": 1 - 0.2 / 5.6, "bottom": 0.5 / height, "top": 1 - 0.38 / height}
         axes = figure.subplots(gridspec_kw=margins)
-        _draw(axes, summary, panel, arm_styles(summary.arms))
+        _draw(axes, summary, panel, styles or arm_styles(summary.arms))
         if limits:
             axes.set_ylim(*limits)
         svg = _inline(_svg(figure), prefix, panel.title)
@@ -181,45 +195,6 @@ def _values(axes: Any, summary: Summary, panel: Panel) -> Iterator[str]:
             circles += f'<circle cx="{x:.1f}" cy="{top - y:.1f}" r="7"><title>{escape(text)}</title></circle>'
         if circles:
             yield f'<g class="arm-{position} values" fill="transparent">{circles}</g>'
-
-
-def curve_figure(summary: Summary, path: Path, panels: Sequence[Panel] = PANELS) -> Path:
-    """Saves the curves with their legend as a picture of its own, for a README or a slide.
-
-    Args:
-        path: its ending decides the format: .svg or .png.
-        panels: drawn two to a row.
-    """
-    columns = min(2, len(panels))
-    lines = math.ceil(len(panels) / columns)
-    styles = arm_styles(summary.arms)
-    shown = summary.learning
-    # in inches: a letter, and a line with the space around it
-    entry_width = 0.072 * max((len(arm.label) for arm in shown), default=0) + 0.75
-    legend_columns = max(1, min(int(5.6 * columns / entry_width), len(shown)))
-    legend_height = 0.25 * math.ceil(len(shown) / legend_columns) + 0.2
-    with _settings():
-        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-        figure = Figure(figsize=(5.6 * columns, 3.8 * lines + legend_height), layout=layout)
-        for axes, panel in zip(figure.subplots(lines, columns, squeeze=False).flat, panels, strict=False):
-            _draw(axes, summary, panel, styles)
-        handles = [Line2D([], [], **_line(styles[arm.key])) for arm in shown]
-        legend = figure.legend(
-            handles,
-            [arm.label for arm in shown],
-            loc="outside lower center",
-            ncols=legend_columns,
-            frameon=False,
-            handlelength=3,
-        )
-        for text in legend.get_texts():
-            text.set_parse_math(False)
-        figure.set_facecolor(PAPER)
-        if path.suffix == ".svg":
-            path.write_text(_svg(figure), encoding="utf-8")
-        else:
-            figure.savefig(path, dpi=200, metadata={"Software": None})
-    return path
 
 
 def swatch_svg(style: Style) -> str:
@@ -276,7 +251,7 @@ def _control_style(key: ArmKey, number: int) -> Style:
 
 
 def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Style]) -> None:
-    few = len(summary.arms) <= FEW_ARMS
+    few = are_few(summary.arms)
     highest = [arm for size in summary.query_sizes for arm in summary.learning_with(size)[:NUM_HEAVIER]]
     # the highest arms and random are drawn last, on top of the others
     for order, arm in enumerate(reversed(summary.learning)):

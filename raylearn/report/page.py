@@ -18,9 +18,8 @@ from raylearn.errors import RunFolderError
 from raylearn.report import figures
 from raylearn.report.gallery import GALLERY_FILE, Gallery, read_gallery
 from raylearn.report.overlap import overlaps, read_asked
-from raylearn.report.statistics import OUTCOMES, ArmStatistics, Difference, Reach, class_balance, compare, conclusions
+from raylearn.report.statistics import OUTCOMES, ArmStatistics, Difference, Reach, compare, conclusions
 from raylearn.report.summary import (
-    Arm,
     Summary,
     answers,
     caution,
@@ -36,7 +35,7 @@ INPUTS = ("results.parquet", "queries.parquet", "experiment.yaml", "run.json")
 TOP_OF_QUERY = 5
 RUN_KEYS = ("name", "question", "command", "started", "finished", "seconds", "raylearn", "machine", "address")
 DATASET_KEYS = ("name", "fingerprint", "num_pool", "num_test")
-TRAINING_KEYS = ("wanted", "done", "reused")
+TRAINING_KEYS = ("wanted", "different", "shared")
 HIDDEN = "***"
 NO_BREAK = "\u00a0"
 _SECRET = (
@@ -92,11 +91,14 @@ def write_comparison(run_folder: Path, other: Path) -> Path:
         RunFolderError: one of them lacks a file, or has one that cannot be read.
     """
     runs = [_side(folder) for folder in (run_folder, other)]
+    styles = figures.arm_styles(arm for run in runs for arm in run["summary"].arms)  # an arm is drawn alike in both
     for number, panel in enumerate(figures.PANELS):
         limits = figures.mean_ap_limits((run["summary"] for run in runs), panel)
         for side, run in enumerate(runs):
-            drawn = figures.panel_svg(run["summary"], panel, f"s{side}p{number}", limits)
+            drawn = figures.panel_svg(run["summary"], panel, f"s{side}p{number}", limits, styles)
             run["panels"].append((panel.unit, Markup(drawn)))
+    for run in runs:
+        run["swatches"] = {arm.key: Markup(figures.swatch_svg(styles[arm.key])) for arm in run["summary"].arms}
     flat = [dict(_flat(run["experiment"])) for run in runs]
     page = (
         _environment()
@@ -121,7 +123,6 @@ def _side(folder: Path) -> dict[str, Any]:
     _refuse_missing(folder)
     rounds = read_rounds(folder / "results.parquet")
     summary, run = summarise(rounds), _read_run(folder / "run.json")
-    styles = figures.arm_styles(summary.arms)
     return {
         "title": run.get("name") or folder.name,
         "question": run.get("question"),
@@ -129,7 +130,6 @@ def _side(folder: Path) -> dict[str, Any]:
         "summary": summary,
         "experiment": _read_experiment(folder / "experiment.yaml"),
         "fingerprint": _mapping(run.get("dataset")).get("fingerprint"),
-        "swatches": {arm.key: Markup(figures.swatch_svg(styles[arm.key])) for arm in summary.arms},
         "panels": [],
     }
 
@@ -184,8 +184,9 @@ def render(
         outcomes=OUTCOMES,
         caution=caution(summary),
         summary=summary,
-        few_arms=len(summary.arms) <= figures.FEW_ARMS,
+        few_arms=figures.are_few(summary.arms),
         any_query_size=len(summary.query_sizes) > 1,
+        any_probabilities=len({arm.key.probabilities for arm in summary.arms} - {None}) > 1,
         panels=[
             (panel.unit, Markup(figures.panel_svg(summary, panel, f"p{i}"))) for i, panel in enumerate(figures.PANELS)
         ],
@@ -200,9 +201,7 @@ def render(
             if ends
         },
         class_names=_class_names(dataset, summary.num_classes),
-        share_of=class_shares,
         share_step=share_step,
-        balance_of=class_balance,
         class_name=lambda names, class_id: names[class_id] if 0 <= class_id < len(names) else f"class {class_id}",
         queries=[(arm, arm.trials[0], _queries_of(arm.trials[0], queries)) for arm in summary.learning],
         top_of_query=TOP_OF_QUERY,
@@ -228,13 +227,6 @@ def _environment() -> Environment:
     environment.filters |= {"spread": spread_text, "seconds": seconds_text, "number": number_text}
     environment.filters |= {"difference": difference_text, "cost": cost_text}
     return environment
-
-
-def class_shares(arm: Arm) -> list[tuple[int, float]]:
-    """Percent of the labelled boxes that each class has in the last round, with a step 0 to 9 to shade it by."""
-    counts = arm.last.class_counts
-    total = sum(counts) or 1.0
-    return [(min(9, int(10 * count / total)), 100 * count / total) for count in counts]
 
 
 def share_step(share: float) -> int:
@@ -269,11 +261,13 @@ def seconds_text(seconds: Any) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def difference_text(difference: Difference) -> str:
-    """As in `+0.031 (+0.010 to +0.052) better`; a line can break before the verdict only."""
+def difference_text(difference: Difference, of_seeds: int) -> str:
+    """As in `+0.031 (+0.010 to +0.052) better (4 of 5 seeds)`; a line cannot break within the numbers."""
     interval = f" ({difference.interval[0]:+.3f} to {difference.interval[1]:+.3f})" if difference.interval else ""
     numbers = f"{difference.mean:+.3f}{interval}".replace("-", "\u2212").replace(" ", NO_BREAK)
-    return f"{numbers} {difference.verdict.replace(' ', NO_BREAK)}"
+    found = len(difference.seeds)
+    lost = f" ({found} of {of_seeds} seeds)".replace(" ", NO_BREAK) if found < of_seeds else ""
+    return f"{numbers} {difference.verdict.replace(' ', NO_BREAK)}{lost}"
 
 
 def cost_text(reach: Reach | None, unit: str) -> str:

@@ -31,7 +31,7 @@ class Difference:
         values: a difference per seed.
         interval: around the mean; it leaves 0 out exactly if the verdict is "better" or "worse". None with one seed, or
             where the differences do not vary but are not 0, of which a t test can say nothing.
-        p: two-sided, of the paired t test, after Holm's correction over the arms. None with one seed.
+        p: two-sided, of the paired t test, after Holm's correction over the arms of all sizes. None with one seed.
         verdict: what may be said.
     """
 
@@ -46,17 +46,6 @@ class Difference:
     @property
     def mean(self) -> float:
         return float(np.mean(self.values))
-
-    @property
-    def in_words(self) -> str:
-        """As in `better than random: +0.031 (0.010 to 0.052), 5 seeds`."""
-        number = f"{self.mean:+.3f}"
-        if self.interval:
-            number += f" ({self.interval[0]:+.3f} to {self.interval[1]:+.3f})"
-        count = "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
-        if self.verdict == "no evidence":
-            return f"no evidence with {count} of a difference to {self.control}: {number}"
-        return f"{self.verdict} than {self.control}: {number}, {count}"
 
 
 @dataclass(frozen=True)
@@ -108,16 +97,14 @@ def compare(rounds: Iterable[Round]) -> tuple[ArmStatistics, ...]:
         for seed, rows in seeds.items()
     }
     learning = {key: seeds for key, seeds in trials.items() if key.strategy != "full_data"}
-    found: list[ArmStatistics] = []
+    outcomes: dict[ArmKey, dict[Outcome, dict[int, float]]] = {}
     for size in dict.fromkeys(key.query_size for key in learning):
-        family = {key: seeds for key, seeds in learning.items() if key.query_size == size}
-        outcomes = _outcomes(family)
-        differences = _differences(outcomes)
-        found += [
-            ArmStatistics(key, labels[key], outcomes[key], _reach(family[key], bounds), differences[key])
-            for key in family
-        ]
-    return tuple(found)
+        outcomes |= _outcomes({key: seeds for key, seeds in learning.items() if key.query_size == size})
+    differences = _differences(outcomes)
+    return tuple(
+        ArmStatistics(key, labels[key], outcomes[key], _reach(learning[key], bounds), differences[key])
+        for key in outcomes
+    )
 
 
 def conclusions(arms: Sequence[ArmStatistics]) -> list[str]:
@@ -134,7 +121,9 @@ def conclusions(arms: Sequence[ArmStatistics]) -> list[str]:
             ]
             if not found:
                 continue
-            seeds = max(len(difference.seeds) for _, difference in found)
+            seeds = [len(difference.seeds) for _, difference in found]
+            counted = f"{max(seeds)} {'seed' if max(seeds) == 1 else 'seeds'}"
+            counted = f"{min(seeds)} to {counted}" if min(seeds) < max(seeds) else counted
             parts = []
             for verdict in ("better", "worse"):
                 named = [f"{label} ({d.mean:+.3f})" for label, d in found if d.verdict == verdict]
@@ -145,9 +134,7 @@ def conclusions(arms: Sequence[ArmStatistics]) -> list[str]:
                     "no evidence: " + (", ".join(open_arms) if len(open_arms) < 5 else f"{len(open_arms)} arms")
                 )
             sentences.append(
-                f"{outcome.capitalize()} against random, query of {size}, {seeds} {'seed' if seeds == 1 else 'seeds'}: "
-                + "; ".join(parts)
-                + "."
+                f"{outcome.capitalize()} against random, query of {size}, {counted}: " + "; ".join(parts) + "."
             )
     return sentences
 
@@ -198,23 +185,8 @@ def holm(p_values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     return corrected, levels
 
 
-def class_balance(counts: Sequence[float]) -> float | None:
-    """How evenly boxes are spread over classes: Shannon's entropy of the shares, divided by its maximum (Pielou).
-
-    Args:
-        counts: (K,) boxes per class.
-
-    Returns:
-        1 for equal counts, 0 for one class only; None without boxes or with fewer than two classes.
-    """
-    shares = np.asarray(counts, dtype=float)
-    if len(shares) < 2 or shares.sum() <= 0:
-        return None
-    return float(stats.entropy(shares) / math.log(len(shares)))
-
-
 def _outcomes(family: Mapping[ArmKey, Mapping[int, list[Round]]]) -> dict[ArmKey, dict[Outcome, dict[int, float]]]:
-    """Of trials that reached the family's last round with a mAP in each; boxes over a range that all of a seed have."""
+    """Of trials that reached the last round of their query size with a mAP in each; boxes over one range per seed."""
     last = max(rows[-1].round for seeds in family.values() for rows in seeds.values())
     whole = {
         key: {
@@ -247,12 +219,10 @@ def _differences(
 ) -> dict[ArmKey, tuple[Difference, ...]]:
     found: dict[ArmKey, list[Difference]] = {key: [] for key in outcomes}
     for control in CONTROLS:
-        against = next((key for key in outcomes if key.strategy == control), None)
-        if against is None:
-            continue
+        against = {key.query_size: key for key in outcomes if key.strategy == control}
+        others = [key for key in outcomes if key.strategy != control and key.query_size in against]
         for outcome in OUTCOMES:
-            others = [key for key in outcomes if key != against]
-            pairs = [_pairs(outcomes[key][outcome], outcomes[against][outcome]) for key in others]
+            pairs = [_pairs(outcomes[key][outcome], outcomes[against[key.query_size]][outcome]) for key in others]
             for key, difference in zip(others, _judged(outcome, control, pairs), strict=True):
                 found[key] += [difference] if difference else []
     return {key: tuple(differences) for key, differences in found.items()}
@@ -289,6 +259,9 @@ def _p_value(differences: np.ndarray) -> float:
 
 
 def _standard_error(differences: np.ndarray) -> float:
+    """Of the mean; 0 also where they differ by the rounding of a subtraction only."""
+    if np.ptp(differences) < 1e-12:
+        return 0.0
     return float(np.std(differences, ddof=1) / math.sqrt(len(differences)))
 
 

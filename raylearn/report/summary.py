@@ -1,7 +1,7 @@
 """The numbers of a report: from the rows of results.parquet to arms, their curves and one plain answer."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,7 +67,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Point:
-    """One round of an arm, over the seeds that reached it."""
+    """One round of an arm, over the seeds that reached it.
+
+    Args:
+        class_ap, class_counts, class_shares, balance: means over the seeds; shares are of all labelled boxes.
+    """
 
     round: int
     num_seeds: int
@@ -78,6 +82,8 @@ class Point:
     map50: Spread | None
     class_ap: tuple[float | None, ...]
     class_counts: tuple[float, ...]
+    class_shares: tuple[float, ...]
+    balance: float | None
     train_seconds: Spread | None
     score_seconds: Spread | None
     share_without_detections: Spread | None
@@ -222,7 +228,22 @@ def caution(summary: Summary) -> str:
     luck = f" The highest of {compared} arms is also in part the luckiest." if compared > 4 else ""
     if summary.num_seeds == 1:
         return f"1 seed: the spread is unknown, so no difference is evidence.{luck}"
-    return f"{summary.num_seeds} seeds; differences smaller than the spread are not evidence.{luck}"
+    return f"{summary.num_seeds} seeds, whose spread (±) all arms share: differences are judged seed by seed.{luck}"
+
+
+def class_balance(counts: Sequence[float]) -> float | None:
+    """How evenly boxes are spread over classes: Shannon's entropy of the shares, divided by its maximum (Pielou).
+
+    Args:
+        counts: (K,) boxes per class.
+
+    Returns:
+        1 for equal counts, 0 for one class only; None without boxes or with fewer than two classes.
+    """
+    if len(counts) < 2 or not sum(counts):
+        return None
+    shares = np.array([count for count in counts if count], dtype=float) / sum(counts)
+    return float(-(shares * np.log(shares)).sum() / math.log(len(counts))) + 0.0  # never -0
 
 
 def spread_text(spread: Spread | None, of_seeds: int = 1, sign: str = "") -> str:
@@ -316,6 +337,8 @@ def _point(rows: list[Round]) -> Point:
     num_classes = max(len(row.class_counts) for row in rows)
     counted = [row.class_counts for row in rows if len(row.class_counts) == num_classes]
     num_ap = max(len(row.class_ap) for row in rows)
+    balances = _spread(class_balance(counts) for counts in counted)
+    shares = [np.divide(counts, sum(counts) or 1) for counts in counted]
     ap = [_spread(row.class_ap[i] for row in rows if i < len(row.class_ap)) for i in range(num_ap)]
     return Point(
         round=rows[0].round,
@@ -327,6 +350,8 @@ def _point(rows: list[Round]) -> Point:
         map50=_spread(row.map50 for row in rows),
         class_ap=tuple(spread.mean if spread else None for spread in ap),
         class_counts=tuple(float(count) for count in np.mean(counted, axis=0)) if num_classes else (),
+        class_shares=tuple(float(share) for share in np.mean(shares, axis=0)) if num_classes else (),
+        balance=balances.mean if balances else None,
         train_seconds=_spread(row.train_seconds for row in rows),
         score_seconds=_spread(row.score_seconds for row in rows),
         share_without_detections=_spread(row.share_without_detections for row in rows),
@@ -342,20 +367,23 @@ def _answer(summary: Summary, query_size: int | None) -> str:
     arms = summary.learning_with(query_size)
     end = max(arm.last.num_images for arm in arms)
     ended = [arm for arm in arms if arm.last.num_images == end and arm.last.map50_95]
+    # an arm that lost a seed may only have lost a bad one
+    ended = [arm for arm in ended if _num_measured(arm) == summary.num_seeds] or ended
     if not ended:
         return f"No arm with a query of {query_size} has a mAP50-95 in the last round."
     best, random = ended[0], next((arm for arm in ended if arm.is_random), None)
-    ends = [f"{best.label} ended highest: mAP50-95 {_of_all_seeds(best, best.last.map50_95)} with {end:g} images"]
+    highest = spread_text(best.last.map50_95, summary.num_seeds)
+    ends = [f"{best.label} ended highest: mAP50-95 {highest} with {end:g} images"]
     other, name = random, "random"
     if best.is_random:
         other = next((arm for arm in ended if not arm.is_random), None)
         name = f"next {other.label}" if other else ""
     if other:
-        ends.append(f"{name} {_of_all_seeds(other, other.last.map50_95)}")
+        ends.append(f"{name} {spread_text(other.last.map50_95, summary.num_seeds)}")
     elif not best.is_random:
         ends.append("there is no random arm to compare it with")
     return ", ".join(ends) + "."
 
 
-def _of_all_seeds(arm: Arm, spread: Spread | None) -> str:
-    return spread_text(spread, len(arm.seeds))
+def _num_measured(arm: Arm) -> int:
+    return len(arm.last.map50_95.values) if arm.last.map50_95 else 0

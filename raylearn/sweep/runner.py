@@ -414,7 +414,7 @@ def _run_facts(
     address: str | None,
 ) -> dict[str, Any]:
     now = datetime.now(UTC)
-    distinct = len({row["checkpoint"] for row in rows})
+    different = len({row["checkpoint"] for row in rows})  # made by this command, an earlier one or another run
     return {
         "name": experiment.name,
         "question": experiment.question,
@@ -430,7 +430,7 @@ def _run_facts(
         "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
         "address": address or "private Ray on this machine",
         "dataset": dataset_facts(dataset),
-        "trainings": {"wanted": len(rows), "done": distinct, "reused": len(rows) - distinct},
+        "trainings": {"wanted": len(rows), "different": different, "shared": len(rows) - different},
         "failed": [{"trial": trial, "cause": cause} for trial, cause in failed.items()],
     }
 

@@ -1,5 +1,5 @@
 import re
-from pathlib import Path
+from dataclasses import replace
 
 import matplotlib
 import pytest
@@ -9,7 +9,6 @@ from raylearn.report.figures import (
     FEW_ARMS,
     PANELS,
     arm_styles,
-    curve_figure,
     panel_svg,
     strip_svg,
     swatch_svg,
@@ -33,7 +32,14 @@ def summary_of(*keys: ArmKey, value: float | None = 0.3) -> Summary:
     )
 
 
-@pytest.mark.parametrize("keys", [GRID[:3] + CONTROLS, GRID + CONTROLS], ids=["few", "many"])
+SIZES = [replace(key, query_size=size) for key in GRID for size in (10, 20, 40)]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [GRID[:3] + CONTROLS, GRID[:8], GRID + CONTROLS, SIZES + CONTROLS],
+    ids=["few", "just too many", "many", "many of three sizes"],
+)
 def test_no_two_arms_look_alike(keys: list[ArmKey]) -> None:
     styles = arm_styles(summary_of(*keys).arms)
     assert len(styles) == len(set(styles.values())) == len(keys)
@@ -86,16 +92,6 @@ def test_text_stays_text_in_a_generic_font() -> None:
 @pytest.mark.filterwarnings("error")
 def test_runs_with_little_in_them_are_drawn(keys: list[ArmKey], value: float | None) -> None:
     assert panel_svg(summary_of(*keys, value=value), PANELS[1], "p0").startswith("<svg")
-
-
-def test_curves_are_saved_with_their_legend(tmp_path: Path) -> None:
-    summary = summary_of(GRID[0], *CONTROLS)
-    svg = curve_figure(summary, tmp_path / "curves.svg", PANELS[:1])
-    assert ">least_confidence · sum</text>" in svg.read_text(encoding="utf-8")
-    again = curve_figure(summary, tmp_path / "again.svg", PANELS[:1])
-    assert again.read_bytes() == svg.read_bytes()
-    png = curve_figure(summary, tmp_path / "curves.png", PANELS[:1])
-    assert png.read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_swatch_has_a_colour_of_the_page() -> None:

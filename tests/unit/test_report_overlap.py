@@ -8,7 +8,7 @@ from raylearn.report.summary import Arm, ArmKey, Point
 
 
 def arm(strategy: str, size: int | None = 2, seeds: tuple[int, ...] = (0, 1)) -> Arm:
-    point = Point(0, len(seeds), 0, 4, 9, None, None, (), (), None, None, None)
+    point = Point(0, len(seeds), 0, 4, 9, None, None, (), (), (), None, None, None, None)
     names = tuple(f"{strategy}-q{size}-s{seed}" for seed in seeds)
     return Arm(ArmKey(strategy, query_size=size), strategy, seeds, names, (point,), None)
 

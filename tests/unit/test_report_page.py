@@ -38,7 +38,7 @@ RUN = {
         "class_names": HOSTILE,
         "notes": ["a.xml: box 3 has zero area", HOSTILE[0]],
     },
-    "trainings": {"wanted": 11, "done": 8, "reused": 3},
+    "trainings": {"wanted": 11, "different": 8, "shared": 3},
     "failed": [{"trial": HOSTILE[0], "cause": f"{HOSTILE[1]} password: canary-4"}],
 }
 
@@ -173,7 +173,7 @@ def test_secrets_are_not_shown(text: str) -> None:
 def test_page_shows_the_question_the_answer_and_the_record(seen: Elements) -> None:
     shown = seen.text.replace("\u00a0", " ")
     assert "entropy · sum ended highest: mAP50-95 0.310 ± 0.014 with 30 images, random 0.200 ± 0.000" in shown
-    assert "2 seeds; differences smaller than the spread are not evidence." in shown
+    assert "2 seeds, whose spread (±) all arms share: differences are judged seed by seed." in shown
     assert "+0.110 ± 0.014" in shown
     assert "8 min 08 s" in shown  # eight trainings of 61 s; those of round 0 were reused
     assert "38 %" in shown  # of the scored images showed nothing to the model

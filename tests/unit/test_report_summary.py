@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -128,7 +129,7 @@ def test_answer_names_the_highest_arm_random_and_the_bound() -> None:
         "entropy · sum ended highest: mAP50-95 0.420 ± 0.028 with 30 images, random 0.330 ± 0.042.",
         "Training on all 10 images gives mAP50-95 0.500.",
     ]
-    assert caution(summary) == "2 seeds; differences smaller than the spread are not evidence."
+    assert caution(summary) == "2 seeds, whose spread (±) all arms share: differences are judged seed by seed."
 
 
 def test_answer_says_when_random_is_not_beaten_even_by_a_tie() -> None:
@@ -224,3 +225,20 @@ def test_file_that_is_no_parquet_is_refused_in_one_line(tmp_path: Path, content:
 def test_column_of_another_type_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     with pytest.raises(RunFolderError, match="cannot be read"):
         read_rounds(write(tmp_path, row(**change)))
+
+
+def test_an_arm_that_lost_a_seed_is_not_called_the_highest_and_says_how_many_it_has() -> None:
+    random = [row for seed, value in enumerate((0.3, 0.5, 0.6)) for row in rounds(RANDOM, seed, [value])]
+    summary = summarise([*random, *rounds(ENTROPY, 2, [0.59])])
+    assert answers(summary)[0].startswith("random ended highest: mAP50-95 0.467")
+    (entropy,) = (arm for arm in summary.arms if not arm.is_random)
+    assert spread_text(entropy.last.map50_95, summary.num_seeds).endswith("(1 of 3)")
+
+
+def test_balance_and_class_shares_are_means_over_the_seeds() -> None:
+    counts = [(100, 0), (0, 50)]
+    rows = [replace(row, class_counts=counts[s]) for s in (0, 1) for row in rounds(RANDOM, s, [0.3])]
+    (arm,) = summarise(rows).arms
+    assert arm.last.class_shares == (0.5, 0.5)
+    assert arm.last.balance == 0
+    assert arm.last.class_counts == (50, 25)

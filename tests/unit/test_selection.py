@@ -216,6 +216,12 @@ def test_the_scored_part_is_shared_by_the_arms_of_a_seed_and_drawn_anew_every_ro
     assert len({part(), part(seed=1), part(round_index=2)}) == 3
 
 
+def test_arms_that_have_labelled_other_images_score_nearly_the_same_part():
+    pool = [f"{index}.jpg" for index in range(1000)]
+    one, other = (set(scored_subset(left, 200, seed=0, round_index=2)) for left in (pool[100:], pool[:900]))
+    assert len(one & other) > 150  # drawn apart, about 40
+
+
 def test_the_scored_part_is_not_the_random_query():
     drawn = query_at_random(IDS, 5, seed=0).image_ids
     assert set(drawn) != set(scored_subset(IDS, 5, seed=0, round_index=1))

@@ -14,14 +14,13 @@ from raylearn.report.statistics import (
     ALPHA,
     OUTCOMES,
     ArmStatistics,
-    class_balance,
     compare,
     conclusions,
     holm,
     step_area,
     step_end,
 )
-from raylearn.report.summary import ArmKey, Round
+from raylearn.report.summary import ArmKey, Round, class_balance
 
 RANDOM = ArmKey("random", query_size=10)
 BOX_COUNT = ArmKey("box_count", query_size=10)
@@ -84,7 +83,7 @@ def test_over_images_every_round_counts_the_same() -> None:
     }
 
 
-def test_over_boxes_the_arms_of_a_seed_are_measured_over_a_range_that_all_of_them_paid_for() -> None:
+def test_over_boxes_the_arms_of_a_seed_are_measured_over_one_range() -> None:
     greedy = arm("entropy")
     found = compare(
         [*curve(RANDOM, 0, [0.1, 0.2, 0.3], [50, 60, 70]), *curve(greedy, 0, [0.1, 0.5, 0.9], [50, 150, 250])]
@@ -146,7 +145,6 @@ def test_one_arm_against_random_is_scipys_paired_t_test() -> None:
     assert found.p == pytest.approx(expected.pvalue)
     assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
     assert found.verdict == "better"
-    assert found.in_words == "better than random: +0.033 (+0.005 to +0.060), 4 seeds"
 
 
 def test_an_interval_leaves_zero_out_exactly_when_there_is_a_verdict() -> None:
@@ -179,7 +177,6 @@ def test_conclusions_name_what_is_better_and_worse_and_count_the_rest() -> None:
 def test_with_one_seed_there_is_never_evidence() -> None:
     found = difference(compare(paired([[0.1, 0.9]], [RANDOM, arm("entropy")])), arm("entropy"), LAST)
     assert (found.verdict, found.interval, found.p) == ("no evidence", None, None)
-    assert found.in_words == "no evidence with 1 seed of a difference to random: +0.800"
 
 
 def test_arms_that_chose_the_same_images_do_not_differ() -> None:
@@ -194,6 +191,29 @@ def test_arms_are_compared_with_both_controls_of_their_own_query_size_only() -> 
     assert {d.control for d in only(found, arm("entropy")).differences} == {"random", "box_count"}
     assert {d.control for d in only(found, BOX_COUNT).differences} == {"random"}
     assert not only(found, other).differences
+
+
+def test_the_correction_is_over_the_arms_of_all_query_sizes() -> None:
+    values = [[0.30, 0.33], [0.40, 0.45], [0.35, 0.36], [0.20, 0.24]]
+    alone = difference(compare(paired(values, [RANDOM, arm("entropy")])), arm("entropy"), LAST)
+    larger = [ArmKey("random", query_size=20), arm("entropy", 20), arm("margin", 20)]
+    rows = paired([[0.3, 0.31, 0.29], [0.4, 0.38, 0.42], [0.3, 0.29, 0.3], [0.2, 0.22, 0.2]], larger)
+    among = difference(compare(paired(values, [RANDOM, arm("entropy")]) + rows), arm("entropy"), LAST)
+    assert among.values == alone.values
+    assert among.p == pytest.approx(3 * alone.p)
+
+
+def test_differences_that_vary_by_rounding_only_are_no_evidence() -> None:
+    values = [[0.1, 0.2], [0.4, 0.5], [0.2, 0.3]]
+    assert len({right - left for left, right in values}) > 1
+    found = difference(compare(paired(values, [RANDOM, arm("entropy")])), arm("entropy"), LAST)
+    assert (found.verdict, found.interval, found.p) == ("no evidence", None, 1)
+
+
+def test_conclusions_say_of_how_many_seeds_each_arm_has_a_difference() -> None:
+    rows = paired([[0.3, 0.35, 0.31], [0.4, 0.42, 0.41], [0.35, 0.35, 0.3]], [RANDOM, arm("entropy"), arm("margin")])
+    images, _ = conclusions(compare([row for row in rows if (row.arm, row.seed) != (arm("margin"), 2)]))
+    assert images.startswith("Area over images against random, query of 10, 2 to 3 seeds: ")
 
 
 @given(st.permutations(paired([[0.3, 0.35, 0.2], [0.4, 0.42, 0.5]], [RANDOM, BOX_COUNT, arm("entropy")])))
