@@ -242,7 +242,9 @@ class ResourcesSection(Section):
     scoring_actors: int | None = Field(
         None, ge=1, description="detector actors of a scoring pass; null: all GPUs, or 1"
     )
-    gpus_per_task: float | None = Field(None, ge=0, description="GPUs of a training or actor; null: 1 if Ray has any")
+    gpus_per_task: float | None = Field(
+        None, ge=0, le=1, description="GPUs of a training or actor, 0 to 1; null: 1 if Ray has any"
+    )
     max_trials_at_once: int | None = Field(
         None,
         ge=1,

@@ -12,7 +12,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.images import content_hash, read_bytes
 from raylearn.detectors.base import TrainingSet
-from raylearn.errors import DatasetError, DivergedError, RaylearnError
+from raylearn.errors import DatasetError, DetectorError, DivergedError, RaylearnError
 
 
 def train_model(
@@ -21,6 +21,7 @@ def train_model(
     """Trains `model` and returns the moving average of its weights, which is what Ultralytics saves.
 
     Raises:
+        DetectorError: a precision that is not to be had here.
         DivergedError: the loss or a weight is not finite.
         RaylearnError: the batch did not fit into memory.
     """
@@ -28,7 +29,14 @@ def train_model(
         folder = Path(name)
         trainer = _Trainer(
             model,
-            {**arguments, **_FIXED, "data": str(write_data_yaml(train, folder)), "project": name, "name": "run"},
+            {
+                "amp": False,
+                **arguments,
+                **_FIXED,
+                "data": str(write_data_yaml(train, folder)),
+                "project": name,
+                "name": "run",
+            },
             limit_threads,
         )
         try:
@@ -37,9 +45,6 @@ def train_model(
             if "NaN" in str(error):
                 raise DivergedError(f"the training diverged: {error}") from error
             raise
-    if trainer.batch_size != arguments["batch"]:
-        # Ultralytics halves the batch by itself, which would make results depend on the machine.
-        raise RaylearnError(f"batch_size {arguments['batch']} does not fit into memory: lower training.batch_size")
     trained: torch.nn.Module = trainer.ema.ema
     if not all(torch.isfinite(tensor).all() for tensor in trained.state_dict().values()):
         raise DivergedError("the training diverged: a weight is not finite; lower training.options.lr0")
@@ -69,6 +74,9 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
         super().__init__(overrides={**overrides, "model": "yolov5n.yaml", "task": "detect", "mode": "train"})
         # Ultralytics tries AMP with a model that it downloads, so what is learned would depend on the network.
         self._precision, self.args.amp = self.args.amp, False
+        self._batch_size = self.batch_size
+        if self.device.type == "cpu" and self._precision not in (False, "fp32", "bf16"):
+            raise DetectorError(f"training.options.amp={self._precision} needs a GPU: on a CPU, leave it out, or bf16")
         self.model = model.to(memory_format=torch.channels_last)  # a sixth faster on CPUs; Ultralytics does so on GPUs
         self.add_callback("on_train_start", lambda _: limit_threads())
 
@@ -77,6 +85,15 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
         if self.device.type == "cuda" and self._precision not in (False, "fp32"):
             self.args.amp, self.amp = self._precision, True
             self.scaler = torch.amp.GradScaler("cuda", enabled=self._precision != "bf16")
+
+    def _build_train_pipeline(self) -> None:
+        # Ultralytics halves a batch that does not fit and goes on, which would make results depend on the machine.
+        if self.batch_size != self._batch_size:
+            raise RaylearnError(
+                f"batch_size {self._batch_size} does not fit into memory: lower training.batch_size, or raise "
+                "resources.gpus_per_task if trainings share a GPU"
+            )
+        super()._build_train_pipeline()
 
     def get_dataset(self) -> dict[str, Any]:
         # The file is our own: read plainly, so that nothing is looked up, downloaded or executed on the way.

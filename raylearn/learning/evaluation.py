@@ -15,7 +15,7 @@ from raylearn.detectors.base import CHECKPOINT_FILE, Detections, DetectorSetting
 from raylearn.errors import RaylearnError
 from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import Artifact, artifact_key
-from raylearn.scoring.cluster import torch_device
+from raylearn.scoring.cluster import refuse_unusable_gpu, torch_device
 from raylearn.scoring.reading import batches, read_image
 
 _BATCH_SIZE = 16
@@ -146,6 +146,7 @@ class EvaluationJob:
         )
 
     def run(self, folder: Folder, resources: WorkResources) -> dict[str, Any]:  # noqa: ARG002  its result is its facts
+        refuse_unusable_gpu(resources.gpus)
         device = torch_device(resources.gpus)
         detector = build_detector(self.model, self.settings, device=device, num_threads=resources.cpus)
         with self.training.on_disk() as training:

@@ -1,15 +1,20 @@
 """What every piece of shared work has in common, and who makes sure that each is done once."""
 
 import asyncio
+import itertools
+import logging
+import platform
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raylearn.data.storage import Folder
-from raylearn.errors import ClusterError
+from raylearn.data.storage import Folder, reason_of
+from raylearn.errors import ClusterError, RaylearnError, StorageError
 from raylearn.learning.store import Artifact, Store
+
+_ATTEMPTS = 4  # of work whose process or machine was lost
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,19 @@ def run_and_store(job: Job, store: Store, resources: WorkResources, made_by: str
 
     def make(folder: Folder) -> dict[str, Any]:
         start = time.perf_counter()
-        facts = job.run(folder, resources)
+        try:
+            facts = job.run(folder, resources)
+        except (RaylearnError, OSError):
+            raise
+        except Exception as error:  # of torch or the detector's library: it would only fail again
+            logging.getLogger(__name__).exception("%s %s", job.kind, job.key)
+            advice = (
+                "lower training.batch_size or scoring.batch_size; " if "OutOfMemory" in type(error).__name__ else ""
+            )
+            raise RaylearnError(
+                f"{job.kind} on {platform.node()}: {type(error).__name__}: {reason_of(error)}; {advice}"
+                "Ray's log of the worker has more"
+            ) from error
         return {**facts, "seconds": round(time.perf_counter() - start, 3), "made_by": made_by}
 
     return store.add(job.kind, job.key, make)
@@ -67,7 +84,8 @@ class Workshop:
     """The one place of a run that starts work: who asks for a key in the making waits for that making.
 
     An async Ray actor that holds no resource. Work goes to Ray tasks, which queue for what they need; whoever waits
-    here holds nothing. On a cluster without GPUs it starts no more than `cpu_slots` CPUs of heavy work at once, first
+    here holds nothing. What failed by itself fails for all who ask, and is not tried again before the next run. On a
+    cluster without GPUs it starts no more than `cpu_slots` CPUs of heavy work at once, first
     come, first served.
     """
 
@@ -75,6 +93,7 @@ class Workshop:
         self._store = store
         self._resources = resources
         self._in_the_making: dict[tuple[str, str], asyncio.Task[Artifact]] = {}
+        self._failed: dict[tuple[str, str], RaylearnError] = {}
         self._slots = _Slots(resources.cpu_slots)
 
     async def make(self, job: Job, made_by: str) -> tuple[Artifact, bool]:
@@ -83,14 +102,24 @@ class Workshop:
         running = self._in_the_making.get(name)
         if running:
             return await asyncio.shield(running), False
+        if name in self._failed:
+            raise self._failed[name]
         found = self._store.find(job.kind, job.key)
         if found:
             return found, False
         task = asyncio.create_task(self._start(job, made_by))
         self._in_the_making[name] = task
         # when the work ends, not when its first asker does: one that gives up leaves the work going on
-        task.add_done_callback(lambda _: self._in_the_making.pop(name, None))
+        task.add_done_callback(lambda ended: self._remember(name, ended))
         return await asyncio.shield(task), True
+
+    def _remember(self, name: tuple[str, str], ended: "asyncio.Task[Artifact]") -> None:
+        self._in_the_making.pop(name, None)
+        error = None if ended.cancelled() else ended.exception()
+        cause = getattr(error, "cause", error)  # Ray's wrapper has it
+        # a disk that was full and a machine that was wrong may be better now
+        if isinstance(cause, RaylearnError) and not isinstance(cause, StorageError | ClusterError):
+            self._failed[name] = cause
 
     async def _start(self, job: Job, made_by: str) -> Artifact:
         import ray
@@ -103,9 +132,25 @@ class Workshop:
             cpus, options = 1, {"num_cpus": 0.0 if wanted.gpus else 1.0, "num_gpus": wanted.gpus}
         else:
             cpus, options = wanted.cpus, {"num_cpus": wanted.cpus, "num_gpus": wanted.gpus}
-        task = ray.remote(run_and_store).options(scheduling_strategy="DEFAULT", **options)
+        # GPUs go to `remote`, not to `options`: only then does Ray end the process, which gives the GPU's memory back.
+        # Of what is killed for want of memory Ray itself would tell nobody, and try again without end.
+        task = ray.remote(scheduling_strategy="DEFAULT", max_retries=0, **options)(run_and_store)
         async with self._slots.hold(cpus):
-            artifact: Artifact = await task.remote(job, self._store, wanted, made_by)
+            for attempt in itertools.count(1):
+                try:
+                    artifact: Artifact = await task.remote(job, self._store, wanted, made_by)
+                    break
+                except ray.exceptions.RayTaskError:
+                    raise
+                except ray.exceptions.RayError as error:  # its process or machine is gone
+                    if attempt < _ATTEMPTS:
+                        continue
+                    if isinstance(error, ray.exceptions.OutOfMemoryError):
+                        raise ClusterError(
+                            f"{job.kind}: ended {attempt} times as its machine ran out of memory; raise "
+                            "resources.training_cpus, so that fewer run beside it, or lower training.batch_size"
+                        ) from error
+                    raise
         return artifact
 
 

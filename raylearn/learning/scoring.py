@@ -1,5 +1,6 @@
 """One scoring pass, as a job."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings
 from raylearn.errors import RaylearnError
 from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import Artifact, artifact_key
+from raylearn.scoring.cluster import PRETEND_GPUS
 from raylearn.scoring.ledger import Ledger, map_parts, read_facts
 from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, default_batch_size, score_manifest
@@ -53,6 +55,7 @@ class ScoringJob:
             num_actors=resources.scoring_actors,
             cpus_per_actor=0 if resources.gpus else 1,
             gpus_per_actor=resources.gpus,
+            needs_cuda=resources.gpus > 0 and not os.environ.get(PRETEND_GPUS),
         )
         counts = score_manifest(self.manifest, plan, {"training": self.training.key}, folder)
         if counts.num_errors:

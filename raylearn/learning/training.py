@@ -16,7 +16,7 @@ from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, TrainingS
 from raylearn.errors import CheckpointError, ClusterError
 from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import artifact_key
-from raylearn.scoring.cluster import torch_device
+from raylearn.scoring.cluster import refuse_unusable_gpu, torch_device
 
 _VERSIONS = ("opencv-python", "torch", "ultralytics")  # they decide what a training gives
 
@@ -116,6 +116,7 @@ class TrainingJob:
                 f"node {platform.node()} has other versions of {', '.join(_VERSIONS)} than the driver: `raylearn "
                 "doctor` compares them"
             )
+        refuse_unusable_gpu(resources.gpus)
         device = torch_device(resources.gpus)
         settings = DetectorSettings(self.image_size, confidence=0, iou=1, max_detections=1)  # of no use in training
         detector = build_detector(self.model, settings, self.arguments, device, num_threads=resources.cpus)

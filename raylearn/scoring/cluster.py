@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from raylearn import __version__
 from raylearn.data.storage import reason_of
@@ -16,6 +17,7 @@ from raylearn.detectors import openvino_is_installed
 from raylearn.errors import ClusterError
 
 _CONNECT_SECONDS = 10.0
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of cgroup v2; microseconds per period of microseconds
 _WAIT_SECONDS = 15.0  # between two lines that say what is waited for
 
 TRIAL_RESOURCE = "raylearn_trial"
@@ -32,7 +34,6 @@ def ray_session(address: str | None) -> Iterator[None]:
     if address:
         _refuse_if_nobody_listens(address)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; unset, Ray warns of it
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # otherwise Tune prints a banner even when told to be silent
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # otherwise Tune answers Ctrl+C as if the trials had failed
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # otherwise its C++ part warns of what Ray Data itself does
@@ -48,7 +49,7 @@ def ray_session(address: str | None) -> Iterator[None]:
     try:
         with _stderr_set_aside():
             ray.init(**({"address": address} if address else private), **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
         raise ClusterError(f"cannot reach {where}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
     try:
@@ -89,8 +90,13 @@ def cause_line(error: BaseException) -> str:
 
 
 def num_local_cpus() -> int:
-    """CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
+    """CPUs this process may use: those it may run on, or fewer where its container has a quota."""
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _CPU_QUOTA.read_text().split()
+    except (OSError, ValueError):
+        return cpus
+    return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
 
 
 def num_gpus() -> float:
@@ -98,6 +104,13 @@ def num_gpus() -> float:
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0))
+
+
+def num_cluster_cpus() -> int:
+    """CPUs of the cluster as Ray reports them."""
+    import ray
+
+    return int(ray.cluster_resources().get("CPU", 0))
 
 
 def a_node_has(cpus: float, gpus: float) -> bool:
@@ -114,12 +127,10 @@ def heavy_cpu_slots() -> int:
     Raises:
         ClusterError: there is none.
     """
-    import ray
-
-    cpus = ray.cluster_resources().get("CPU", 0)
+    cpus = num_cluster_cpus()
     if cpus < 1:
-        raise ClusterError(f"Ray has {cpus:g} CPUs, and at least one is needed: add some")
-    return int(cpus)
+        raise ClusterError(f"Ray has {cpus} CPUs, and at least one is needed: add some")
+    return cpus
 
 
 TRIAL_MEMORY = 300_000_000
@@ -146,6 +157,19 @@ def torch_device(num_gpus: float) -> str:
     import torch
 
     return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+PRETEND_GPUS = "RAYLEARN_PRETEND_GPUS"
+"""Set in the environment, work that was given a GPU which torch cannot use goes to the CPU: for tests of clusters."""
+
+
+def refuse_unusable_gpu(num_gpus: float) -> None:
+    """Raises ClusterError in a Ray task that was given GPUs of which torch can use none."""
+    if num_gpus and torch_device(num_gpus) == "cpu" and not os.environ.get(PRETEND_GPUS):
+        raise ClusterError(
+            f"Ray offers a GPU on {socket.gethostname()}, but torch cannot use it: look at its driver and its torch "
+            "(raylearn doctor), or set resources.gpus_per_task=0"
+        )
 
 
 def cpus_beside_gpu(gpus: float) -> int:
@@ -216,7 +240,8 @@ def look_at_machines(gpus_per_actor: float | None, tell: Callable[[str], None]) 
     if not gpus_per_actor and not any(node_cpus):
         raise ClusterError("Ray has neither CPUs nor GPUs that could score: add some")
     room = sum(int(gpus / gpus_per_actor) for gpus in node_gpus) if gpus_per_actor else sum(node_cpus)
-    asked = ray.remote(_look_around).options(num_cpus=0, num_gpus=gpus_per_actor).remote(gpus_per_actor)
+    # GPUs go to `remote`, not to `options`: only then does Ray end the process, which gives the GPU's memory back
+    asked = ray.remote(num_cpus=0, num_gpus=gpus_per_actor)(_look_around).remote(gpus_per_actor)
     while not ray.wait([asked], timeout=_WAIT_SECONDS)[0]:
         tell(f"waiting for {gpus_per_actor:g} GPUs: others use them")
     try:

@@ -128,7 +128,7 @@ class ScorePart:
         except RaylearnError as error:
             return error
         except Exception as error:  # of torch or Ray's worker: the part is named, or nobody would know where to look
-            advice = "lower --batch-size" if "OutOfMemory" in type(error).__name__ else "it is logged by Ray's worker"
+            advice = "lower the batch size" if "OutOfMemory" in type(error).__name__ else "it is logged by Ray's worker"
             logging.getLogger(__name__).exception("part %d", number)
             return RaylearnError(
                 f"part {number} of {MANIFEST_FILE}: {type(error).__name__}: {reason_of(error)}; {advice}"

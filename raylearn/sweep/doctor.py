@@ -172,7 +172,8 @@ def _look_around(cpus: float, gpus: float, storage: str, mark: str) -> Node:
         host=socket.gethostname(),
         cpus=cpus,
         gpus=gpus,
-        cuda_gpus=torch.cuda.device_count(),
+        # the count alone also counts those whose driver is too old for this torch
+        cuda_gpus=torch.cuda.device_count() if torch.cuda.is_available() else 0,
         versions=_versions(),
         disk_gb=shutil.disk_usage(gettempdir()).free / 1e9,
         shm_gb=shm,

@@ -29,6 +29,7 @@ from raylearn.scoring.cluster import (
     a_node_has,
     cause_line,
     heavy_cpu_slots,
+    num_cluster_cpus,
     num_gpus,
     num_local_cpus,
     ray_session,
@@ -102,6 +103,8 @@ def run_experiment(
     address = address or os.environ.get("RAY_ADDRESS")
     run_folder = Folder.at(run_folder.address)
     store_folder = Folder.at((store_folder or run_folder.below("store")).address)
+    if store_folder == run_folder:
+        raise RunFolderError(f"--store and --out are both {run_folder}: give the store a folder of its own")
     store = Store.at(store_folder)
     with held(run_folder), held(store_folder), on_disk(run_folder) as files:
         _refuse_another(files, experiment)
@@ -155,7 +158,7 @@ def run_experiment(
 def plan_experiment(
     experiment: Experiment, run_folder: Folder, console: Console, store_folder: Folder | None = None
 ) -> SweepPlan:
-    """What `run_experiment` would do, told and not done; nothing is written.
+    """What `run_experiment` would do, told and not done.
 
     Raises:
         InputError: the experiment cannot be run as it is written, or the folder holds another.
@@ -256,7 +259,8 @@ def _trials_at_once(experiment: Experiment, address: str | None) -> int:
     """
     section = experiment.resources
     gpus = num_gpus()
-    at_once = int(gpus / (section.gpus_per_task or 1)) if gpus else num_local_cpus() // section.training_cpus
+    cpus = num_cluster_cpus() if address else num_local_cpus()
+    at_once = int(gpus / (section.gpus_per_task or 1)) if gpus else cpus // section.training_cpus
     return max(16 if address else 4, 2 * at_once)
 
 
@@ -265,8 +269,6 @@ def work_resources(experiment: Experiment, address: str | None) -> WorkResources
     section = experiment.resources
     gpus = num_gpus()
     per_task = section.gpus_per_task if section.gpus_per_task is not None else min(gpus, 1.0)
-    if per_task > 1 and per_task % 1:
-        raise ClusterError(f"resources.gpus_per_task {per_task:g} must be whole above 1")
     if per_task > gpus and address is None:
         raise ClusterError(
             f"resources.gpus_per_task {per_task:g} is asked for, but this machine has {gpus:g}: lower it"
@@ -347,12 +349,15 @@ def run_trials(
 def open_workshop(store: Store, resources: WorkResources) -> Any:
     """The workshop as an actor.
 
-    It has no memory but the store's: one that dies with its process or node begins anew, and is asked again.
+    It needs no memory but the store's: one that dies with its process or node begins anew, and is asked again.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     options = {"num_cpus": 0, "max_concurrency": 10_000, "max_restarts": -1, "max_task_retries": -1}
-    return ray.remote(Workshop).options(**options).remote(store, resources)
+    # beside the driver: what it has started ends with it, and it would keep any other machine from being given back
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(Workshop).options(scheduling_strategy=here, **options).remote(store, resources)
 
 
 def ask_workshop(workshop: Any, job: Job, made_by: str) -> tuple[Artifact, bool]:

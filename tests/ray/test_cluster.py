@@ -9,6 +9,7 @@ from rich.console import Console
 
 from raylearn.config import Experiment
 from raylearn.data.storage import Folder
+from raylearn.scoring.cluster import PRETEND_GPUS
 from raylearn.sweep.grid import num_rounds, trials
 from raylearn.sweep.runner import run_experiment
 from tests.small_sweep import CONTENT
@@ -16,10 +17,13 @@ from tests.small_sweep import CONTENT
 
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("node", [{"num_cpus": 2, "num_gpus": 1}, {"num_cpus": 1}], ids=["a GPU each", "a CPU each"])
-def test_two_nodes_run_more_trials_than_they_have_room_for(node: dict[str, int], tmp_path: Path) -> None:
+def test_two_nodes_run_more_trials_than_they_have_room_for(
+    node: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setenv(PRETEND_GPUS, "1")
     ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args=node)
     try:

@@ -1,15 +1,17 @@
 """The workshop on a real Ray: each key is made once, whoever asks and however often."""
 
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from raylearn.data.storage import Folder
-from raylearn.errors import DivergedError
+from raylearn.errors import DivergedError, RaylearnError
 from raylearn.learning.jobs import WorkResources, Workshop
 from raylearn.learning.store import DiskStore, artifact_key
+from raylearn.sweep.runner import ask_workshop
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 RESOURCES = WorkResources(cpus=1, gpus=0, scoring_actors=1, cpu_slots=2)
@@ -21,7 +23,8 @@ class SlowJob:
 
     name: str
     marks: Path
-    diverges: bool = False
+    raises: Exception | None = None
+    falls: int = 0
 
     kind = "training"
 
@@ -33,9 +36,11 @@ class SlowJob:
         import time
 
         (self.marks / f"{self.name}-{os.getpid()}-{time.monotonic_ns()}").touch()
+        if len(list(self.marks.glob(f"{self.name}-*"))) <= self.falls:
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.5)
-        if self.diverges:
-            raise DivergedError("planted")
+        if self.raises:
+            raise self.raises
         folder.add("made", self.name.encode())
         return {"cpus": resources.cpus}
 
@@ -62,17 +67,36 @@ def test_many_requests_for_one_key_are_one_making(workshop, tmp_path: Path) -> N
     assert again == DiskStore(tmp_path / "store").find("training", job.key)
 
 
-def test_a_failed_making_reaches_all_who_wait_and_can_be_asked_for_again(workshop, tmp_path: Path) -> None:
+def test_a_failed_making_reaches_all_who_ask_and_is_tried_again_in_the_next_run_only(workshop, tmp_path: Path) -> None:
     import ray
 
-    job = SlowJob("bad", tmp_path, diverges=True)
+    job = SlowJob("bad", tmp_path, raises=DivergedError("planted"))
     waiting = [workshop.make.remote(job, f"trial {n}") for n in range(3)]
     for reference in waiting:
         with pytest.raises(ray.exceptions.RayTaskError, match="planted"):
             ray.get(reference)
     assert len(list(tmp_path.glob("bad-*"))) == 1
-    good = SlowJob("bad", tmp_path)
-    assert ray.get(workshop.make.remote(good, "later"))[1]
+    with pytest.raises(ray.exceptions.RayTaskError, match="planted"):
+        ray.get(workshop.make.remote(job, "later"))
+    assert len(list(tmp_path.glob("bad-*"))) == 1
+    next_run = ray.remote(Workshop).remote(DiskStore(tmp_path / "store"), RESOURCES)
+    assert ray.get(next_run.make.remote(SlowJob("bad", tmp_path), "later"))[1]
+
+
+def test_what_a_library_raises_is_an_error_in_a_line_that_says_where(workshop, tmp_path: Path) -> None:
+
+    with pytest.raises(RaylearnError, match=r"training on .*: ZeroDivisionError: planted; "):
+        ask_workshop(workshop, SlowJob("strange", tmp_path, raises=ZeroDivisionError("planted")), "trial")
+
+
+def test_work_whose_process_is_lost_is_tried_again_a_few_times(workshop, tmp_path: Path) -> None:
+    import ray
+
+    assert ray.get(workshop.make.remote(SlowJob("falls", tmp_path, falls=2), "trial"))[1]
+    assert len(list(tmp_path.glob("falls-*"))) == 3
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        ray.get(workshop.make.remote(SlowJob("never", tmp_path, falls=9), "trial"))
+    assert len(list(tmp_path.glob("never-*"))) == 4
 
 
 def test_more_jobs_than_slots_are_all_made(workshop, tmp_path: Path) -> None:

@@ -53,13 +53,17 @@ def problems_of_aws(config: dict[str, Any]) -> Iterator[str]:
     group = provider.get("security_group", {})
     if not group.get("GroupName"):
         yield "no security group of its own"
-    for rule in group.get("IpPermissions", [{}]):
+    for rule in group.get("IpPermissions", []):
         if (rule.get("FromPort"), rule.get("ToPort")) != (22, 22):
             yield "another port than ssh is open"
-        if any(source.get("CidrIp") == "0.0.0.0/0" for source in rule.get("IpRanges", [{"CidrIp": "0.0.0.0/0"}])):
-            yield "ssh is open to the world"
+        else:
+            yield "a rule for ssh pretends to restrict what Ray opens to every address"
+    if "boto3" not in " ".join(config.get("head_setup_commands", [])):
+        yield "the head cannot start workers"
     for name, kind in types.items():
         node = kind["node_config"]
+        if "ubuntu-22.04" not in node.get("ImageId", ""):
+            yield f"{name} has the image that is Ray's default, which torch cannot run on"
         if "InstanceMarketOptions" in node:
             yield f"{name} is a spot machine without anybody having chosen it"
         if node.get("MetadataOptions", {}).get("HttpTokens") != "required":
@@ -83,6 +87,10 @@ def problems_of_rayjob(config: dict[str, Any]) -> Iterator[str]:
     head = cluster["headGroupSpec"]
     if head["rayStartParams"].get("num-cpus") != "0":
         yield "work runs on the head"
+    if head["rayStartParams"].get("dashboard-host", "0.0.0.0") != "0.0.0.0":
+        yield "the pod that submits the job cannot reach the head"
+    if "run /shared/" not in spec["entrypoint"]:
+        yield "the experiment file is not in the image"
     if TRIAL_RESOURCE not in head["rayStartParams"].get("resources", ""):
         yield "waiting trials take CPUs"
     for group in (head, *cluster["workerGroupSpecs"]):
@@ -144,10 +152,14 @@ BROKEN_AWS = {
     "waiting trials take CPUs": _set("available_node_types", "head", "resources", {"CPU": 0}),
     "stopped machines are kept": _set("provider", "cache_stopped_nodes", True),
     "no security group of its own": _set("provider", "security_group", {}),
-    "another port than ssh is open": _set("provider", "security_group", "IpPermissions", 0, "ToPort", 8265),
-    "ssh is open to the world": _set(
-        "provider", "security_group", "IpPermissions", 0, "IpRanges", [{"CidrIp": "0.0.0.0/0"}]
+    "another port than ssh is open": _set(
+        "provider", "security_group", "IpPermissions", [{"IpProtocol": "tcp", "FromPort": 8265, "ToPort": 8265}]
     ),
+    "a rule for ssh pretends to restrict what Ray opens to every address": _set(
+        "provider", "security_group", "IpPermissions", [{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}]
+    ),
+    "the head cannot start workers": _set("head_setup_commands", []),
+    "gpu has the image that is Ray's default, which torch cannot run on": _set(*NODE, "node_config", "ImageId", ""),
     "gpu is a spot machine without anybody having chosen it": _set(
         *NODE, "node_config", "InstanceMarketOptions", {"MarketType": "spot"}
     ),
@@ -160,6 +172,10 @@ BROKEN_AWS = {
 CLUSTER = ("spec", "rayClusterSpec")
 POD = (*CLUSTER, "workerGroupSpecs", 0, "template", "spec")
 BROKEN_RAYJOB = {
+    "the pod that submits the job cannot reach the head": _set(
+        *CLUSTER, "headGroupSpec", "rayStartParams", "dashboard-host", "127.0.0.1"
+    ),
+    "the experiment file is not in the image": _set("spec", "entrypoint", "raylearn run experiments/first.yaml"),
     "the cluster stays when the job is done": _set("spec", "shutdownAfterJobFinishes", False),
     "no token authentication": _set(*CLUSTER, "authOptions", {}),
     f"rayVersion is not {RAY}": _set(*CLUSTER, "rayVersion", "2.9.0"),
@@ -203,7 +219,7 @@ def test_the_jobs_command_is_one_that_can_be_typed(
     program, *words = shlex.split(RAYJOB["spec"]["entrypoint"])
     assert program == "raylearn"
     monkeypatch.chdir(ROOT)
-    words = [word for word in words if word not in ("--address", "auto")]
+    words = [word.replace("/shared/", "experiments/") for word in words if word not in ("--address", "auto")]
     with pytest.raises(SystemExit) as ended:
         cli.main([*words, "dataset.reef.num_pool=160", "dataset.reef.num_test=2", "--plan"])
     assert ended.value.code in (None, 0)
