@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from functools import cache
 
 from PIL import Image
 
@@ -17,8 +18,12 @@ _SWITCHES = {
 _TRACKERS = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb")
 
 
+@cache
 def isolate_ultralytics() -> None:
-    """Sets the environment that Ultralytics reads once, at its import, then switches its trackers off."""
+    """Sets the environment that Ultralytics reads once, at its import, then switches its trackers off.
+
+    Every module that imports Ultralytics calls it before; the first call does it.
+    """
     os.environ.update(_SWITCHES)
     folder = tempfile.mkdtemp(prefix="raylearn-ultralytics-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 import yaml
-from ultralytics.models.yolo.detect import DetectionTrainer
 
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.images import content_hash, read_bytes
 from raylearn.detectors.base import TrainingSet
+from raylearn.detectors.isolation import isolate_ultralytics
 from raylearn.errors import DatasetError, DetectorError, DivergedError, RaylearnError
+
+isolate_ultralytics()
+
+from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 
 
 def train_model(

@@ -10,12 +10,12 @@ import yaml
 
 from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.data.images import content_hash, decode, read_bytes
-from raylearn.detectors import build_detector, check_detector
+from raylearn.detectors import build_detector, check_detector, yolo_training
 from raylearn.detectors.base import Detections, DetectorSettings, TrainingSet
 from raylearn.detectors.letterbox import letterbox
 from raylearn.detectors.yolo import YoloDetector, build_model, load_matching, read_weights
 from raylearn.detectors.yolo_training import write_data_yaml
-from raylearn.errors import CheckpointError, ConfigError, DatasetError, DetectorError, DivergedError
+from raylearn.errors import CheckpointError, ConfigError, DatasetError, DetectorError, DivergedError, RaylearnError
 from raylearn.learning.evaluation import mean_average_precision
 from tests.conftest import IMAGE_SIZE
 
@@ -143,6 +143,31 @@ def test_a_cpu_trains_in_bf16_when_asked(reef: Dataset, tmp_path: Path) -> None:
     assert not torch.equal(fp32, bf16)
     assert torch.allclose(fp32, bf16, atol=0.01)
     assert torch.equal(fp32, weights("again.pt"))  # and what was asked for once does not stay
+
+
+@pytest.mark.parametrize("amp", [True, "fp16"])
+def test_mixed_fp16_on_a_cpu_is_refused_and_not_silently_fp32(amp: object, reef: Dataset, tmp_path: Path) -> None:
+    train = TrainingSet(reef.class_names, reef.pool[:4], reef.truth)
+    detector = YoloDetector("yolov5n", SCORING, {"epochs": 1, "batch": 4, "amp": amp}, num_threads=1)
+    with pytest.raises(DetectorError, match=f"training.options.amp={amp} needs a GPU"):
+        detector.fit(train, initial_weights=None, seed=0, checkpoint=tmp_path / "x.pt")
+
+
+def test_a_batch_that_does_not_fit_is_told_before_the_training_goes_on_with_another(
+    reef: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+
+    def first_is_too_large(_: object, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        batches.append(len(batch["img"]))
+        raise RuntimeError("CUDA out of memory: planted, as no batch is too large for this machine in reasonable time")
+
+    monkeypatch.setattr(yolo_training._Trainer, "preprocess_batch", first_is_too_large)
+    train = TrainingSet(reef.class_names, reef.pool[:8], reef.truth)
+    detector = YoloDetector("yolov5n", SCORING, {"epochs": 1, "batch": 4}, num_threads=1)
+    with pytest.raises(RaylearnError, match="batch_size 4 does not fit into memory: lower"):
+        detector.fit(train, initial_weights=None, seed=0, checkpoint=tmp_path / "x.pt")
+    assert batches == [4]
 
 
 def test_training_labels_keep_boxes_and_classes(reef, tmp_path) -> None:

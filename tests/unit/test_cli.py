@@ -114,6 +114,8 @@ def test_what_is_right_reaches_the_detector():
         ("run e.yaml budget.x=1", "override 'budget.x=1': budget is no section"),
         ("check e.yaml budget", "override 'budget' is not of the form key=value"),
         ("run e.yaml --out e.yaml", "e.yaml cannot be written: File exists"),
+        ("run e.yaml --out out --store ./out", "--store and --out are both "),
+        ("run e.yaml resources.gpus_per_task=2", "resources.gpus_per_task: Input should be less than or equal to 1"),
         ("run e.yaml --out e.yaml/x", "e.yaml/x cannot be written: Not a directory"),
     ],
 )

@@ -1,6 +1,7 @@
 """What each actor gets of a cluster's CPUs; and a cluster that is not there."""
 
 import math
+import os
 import socket
 import time
 
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylearn.errors import ClusterError
-from raylearn.scoring.cluster import cpus_for_each, ray_session
+from raylearn.scoring import cluster
+from raylearn.scoring.cluster import PRETEND_GPUS, cpus_for_each, num_local_cpus, ray_session, refuse_unusable_gpu
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,23 @@ def test_an_address_at_which_nobody_listens_is_told_at_once(scheme: str) -> None
     with pytest.raises(ClusterError, match=f"cannot reach the Ray cluster at {address}: "), ray_session(address):
         pass
     assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize(
+    ("quota", "most"), [("max 100000", math.inf), ("150000 100000", 1), ("50000 100000", 1), ("9900000 100000", 99)]
+)
+def test_a_container_has_no_more_cpus_than_its_quota(quota: str, most: float, tmp_path, monkeypatch) -> None:
+    without = len(os.sched_getaffinity(0))
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(cluster, "_CPU_QUOTA", tmp_path / "cpu.max")
+    assert num_local_cpus() == min(without, most)
+
+
+def test_a_gpu_that_torch_cannot_use_is_an_error_unless_it_is_a_pretended_one(monkeypatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refuse_unusable_gpu(0)
+    with pytest.raises(ClusterError, match="but torch cannot use it"):
+        refuse_unusable_gpu(1)
+    monkeypatch.setenv(PRETEND_GPUS, "1")
+    refuse_unusable_gpu(1)
