@@ -2,7 +2,8 @@
 
 A stand-in training holds a GPU and sleeps, as do its measurement and its scoring pass, which holds no GPU; all else is
 the real sweep: Tune, the workshop, the store, queries. Busy is the time that trainings and measurements held GPUs, over
-all GPUs from the first start to the last end.
+all GPUs from the first start to the last end. Real GPUs of one machine take a new process for each piece of work, whose
+start, some seconds, is not in it.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from raylearn.detectors.base import Detections
 from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import Artifact, DiskStore, artifact_key
 from raylearn.scoring import ledger
-from raylearn.scoring.cluster import TRIAL_RESOURCE
+from raylearn.scoring.cluster import PRETEND_GPUS, TRIAL_RESOURCE
 from raylearn.sweep.grid import trials
 from raylearn.sweep.trial import Bench
 
@@ -122,7 +123,7 @@ def _run(wanted: list[Any], bench: Bench, folder: Path, gpus: int) -> tuple[floa
 
     from raylearn.sweep.runner import run_trials
 
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ[PRETEND_GPUS] = "1"
     ray.init(
         address="local",
         num_gpus=gpus,

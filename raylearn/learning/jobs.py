@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from raylearn.data.storage import Folder, reason_of
 from raylearn.errors import ClusterError, RaylearnError, StorageError
 from raylearn.learning.store import Artifact, Store
+from raylearn.scoring.cluster import give_back_gpu_memory, reuses_gpu_processes
 
 _ATTEMPTS = 4  # of work whose process or machine was lost
 
@@ -75,6 +76,9 @@ def run_and_store(job: Job, store: Store, resources: WorkResources, made_by: str
                 f"{job.kind} on {platform.node()}: {type(error).__name__}: {reason_of(error)}; {advice}"
                 "Ray's log of the worker has more"
             ) from error
+        finally:
+            if resources.gpus:
+                give_back_gpu_memory()
         return {**facts, "seconds": round(time.perf_counter() - start, 3), "made_by": made_by}
 
     return store.add(job.kind, job.key, make)
@@ -132,7 +136,8 @@ class Workshop:
             cpus, options = 1, {"num_cpus": 0.0 if wanted.gpus else 1.0, "num_gpus": wanted.gpus}
         else:
             cpus, options = wanted.cpus, {"num_cpus": wanted.cpus, "num_gpus": wanted.gpus}
-        # GPUs go to `remote`, not to `options`: only then does Ray end the process, which gives the GPU's memory back.
+        if options.get("num_gpus"):
+            options["max_calls"] = 0 if reuses_gpu_processes() else 1
         # Of what is killed for want of memory Ray itself would tell nobody, and try again without end.
         task = ray.remote(scheduling_strategy="DEFAULT", max_retries=0, **options)(run_and_store)
         async with self._slots.hold(cpus):

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -172,6 +173,25 @@ def refuse_unusable_gpu(num_gpus: float) -> None:
         )
 
 
+def give_back_gpu_memory() -> None:
+    """Frees what torch keeps of a GPU's memory for the next work of this process, which may be long in coming."""
+    torch = sys.modules.get("torch")  # work that did not import it has nothing to free
+    if torch is not None:
+        torch.cuda.empty_cache()
+
+
+def reuses_gpu_processes() -> bool:
+    """Whether one process may do GPU work after GPU work, which saves the seconds that a new one takes to start.
+
+    CUDA stays on the GPU that a process began with, whatever Ray gives it later: so where a machine has several, or may
+    have when it comes up, each piece of work needs a process of its own.
+    """
+    import ray
+
+    gpus = [node["Resources"]["GPU"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    return bool(os.environ.get(PRETEND_GPUS)) or (bool(gpus) and max(gpus) <= 1)
+
+
 def cpus_beside_gpu(gpus: float) -> int:
     """How many CPUs the cluster has beside so many GPUs, on the node where they are fewest; at least 1."""
     import ray
@@ -240,7 +260,7 @@ def look_at_machines(gpus_per_actor: float | None, tell: Callable[[str], None]) 
     if not gpus_per_actor and not any(node_cpus):
         raise ClusterError("Ray has neither CPUs nor GPUs that could score: add some")
     room = sum(int(gpus / gpus_per_actor) for gpus in node_gpus) if gpus_per_actor else sum(node_cpus)
-    # GPUs go to `remote`, not to `options`: only then does Ray end the process, which gives the GPU's memory back
+    # GPUs go to `remote`, not to `options`: only then does Ray end the process afterwards, and its hold on the GPU
     asked = ray.remote(num_cpus=0, num_gpus=gpus_per_actor)(_look_around).remote(gpus_per_actor)
     while not ray.wait([asked], timeout=_WAIT_SECONDS)[0]:
         tell(f"waiting for {gpus_per_actor:g} GPUs: others use them")
