@@ -228,7 +228,7 @@ def caution(summary: Summary) -> str:
     luck = f" The highest of {compared} arms is also in part the luckiest." if compared > 4 else ""
     if summary.num_seeds == 1:
         return f"1 seed: the spread is unknown, so no difference is evidence.{luck}"
-    return f"{summary.num_seeds} seeds, whose spread (±) all arms share: differences are judged seed by seed.{luck}"
+    return f"{summary.num_seeds} seeds: ± is the spread between them, which a comparison seed by seed leaves out.{luck}"
 
 
 def class_balance(counts: Sequence[float]) -> float | None:

@@ -173,7 +173,7 @@ def test_secrets_are_not_shown(text: str) -> None:
 def test_page_shows_the_question_the_answer_and_the_record(seen: Elements) -> None:
     shown = seen.text.replace("\u00a0", " ")
     assert "entropy · sum ended highest: mAP50-95 0.310 ± 0.014 with 30 images, random 0.200 ± 0.000" in shown
-    assert "2 seeds, whose spread (±) all arms share: differences are judged seed by seed." in shown
+    assert "2 seeds: ± is the spread between them, which a comparison seed by seed leaves out." in shown
     assert "+0.110 ± 0.014" in shown
     assert "8 min 08 s" in shown  # eight trainings of 61 s; those of round 0 were reused
     assert "38 %" in shown  # of the scored images showed nothing to the model

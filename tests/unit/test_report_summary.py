@@ -129,7 +129,7 @@ def test_answer_names_the_highest_arm_random_and_the_bound() -> None:
         "entropy · sum ended highest: mAP50-95 0.420 ± 0.028 with 30 images, random 0.330 ± 0.042.",
         "Training on all 10 images gives mAP50-95 0.500.",
     ]
-    assert caution(summary) == "2 seeds, whose spread (±) all arms share: differences are judged seed by seed."
+    assert caution(summary) == "2 seeds: ± is the spread between them, which a comparison seed by seed leaves out."
 
 
 def test_answer_says_when_random_is_not_beaten_even_by_a_tie() -> None:
