@@ -84,7 +84,6 @@ def test_a_failed_making_reaches_all_who_ask_and_is_tried_again_in_the_next_run_
 
 
 def test_what_a_library_raises_is_an_error_in_a_line_that_says_where(workshop, tmp_path: Path) -> None:
-
     with pytest.raises(RaylearnError, match=r"training on .*: ZeroDivisionError: planted; "):
         ask_workshop(workshop, SlowJob("strange", tmp_path, raises=ZeroDivisionError("planted")), "trial")
 
