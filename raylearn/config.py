@@ -97,7 +97,7 @@ class DetectorSection(Section):
 class TrainingSection(Section):
     """How the detector is trained in each round, always from the same initial weights."""
 
-    epochs: int = Field(100, ge=1, description="passes over the labelled images")
+    epochs: int = Field(100, ge=1, le=100_000, description="passes over the labelled images")
     batch_size: int = Field(16, ge=1, description="images per training step")
     options: dict[str, float | int | bool | str] = Field(
         default_factory=dict,

@@ -18,7 +18,7 @@ import numpy as np
 
 from raylearn.data import reef_scenes, reef_species
 from raylearn.data.dataset import Dataset, GroundTruth, Image
-from raylearn.errors import ConfigError
+from raylearn.errors import ConfigError, DatasetError
 
 VERSION = 1  # raise it with every change of what is drawn: it is part of the folder's name
 SPECIES = tuple(species.name for species in reef_species.SPECIES)
@@ -26,6 +26,7 @@ SPLITS = ("pool", "test")
 CROWDING = (0.12, 0.20, 0.20, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02)  # share of the clips that 0, 1, .. 8 animals pass
 MIN_SIDE = 64  # pixels: in a smaller frame most animals are too small to be annotated
 JPEG_QUALITY = 90
+CHECKSUMS_FILE = "checksums.txt"
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def generate_reef(settings: ReefSettings, folder: Path) -> Path:
     same Pillow and numpy, the same settings give the same bytes.
 
     Returns:
-        `folder`/reef-<hash of settings and version>, with images/, labels/, data.yaml and clips.csv. If it exists
-        already, it is left as it is.
+        `folder`/reef-<hash of settings and version>, with images/, labels/, data.yaml, clips.csv, and a line of
+        sha256sum's for each of them in checksums.txt. If it exists already, it is left as it is.
     """
     identity = json.dumps({"version": VERSION, **asdict(settings)}, sort_keys=True)
     target = folder / f"reef-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
@@ -154,6 +155,28 @@ def _write(settings: ReefSettings, root: Path) -> None:
     (root / "clips.csv").write_text("image,clip_id\n" + "".join(clips))
     names = "".join(f"  {class_id}: {name}\n" for class_id, name in enumerate(SPECIES))
     (root / "data.yaml").write_text(f"train: images/pool\nval: images/test\nnames:\n{names}")
+    (root / CHECKSUMS_FILE).write_text(_checksums(root))
+
+
+def _checksums(root: Path) -> str:
+    files = [path for pattern in ("*.csv", "*.yaml", "images/*/*.jpg", "labels/*/*.txt") for path in root.glob(pattern)]
+    return "".join(f"{_sha256(path)}  {path.relative_to(root)}\n" for path in sorted(files))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _refuse_damage(root: Path) -> None:
+    """Raises DatasetError unless the folder holds what was drawn."""
+    try:
+        drawn = (root / CHECKSUMS_FILE).read_text(errors="replace")
+    except OSError:
+        drawn = ""
+    changed = set(drawn.splitlines()) ^ set(_checksums(root).splitlines())
+    if changed:
+        name = min(line.split("  ")[-1] for line in changed)
+        raise DatasetError(f"{root / name} is not as it was drawn, or gone: remove {root}, and it is drawn again")
 
 
 def _label_path(root: Path, image_id: str) -> Path:
@@ -167,15 +190,19 @@ def _label_rows(frame: reef_scenes.Frame, settings: ReefSettings) -> str:
 
 
 def read_reef(settings: ReefSettings, folder: Path) -> Dataset:
-    """The reef as a data set; generates it below `folder` if it is not there."""
+    """The reef as a data set; generates it below `folder` if it is not there.
+
+    Raises:
+        DatasetError: a file of it is damaged or gone.
+    """
     root = generate_reef(settings, folder).resolve()
+    _refuse_damage(root)
     images: dict[str, list[Image]] = {split: [] for split in SPLITS}
     truth = {}
     with (root / "clips.csv").open(newline="") as clips:
         for row in csv.DictReader(clips):
             image_id, path = row["image"], root / "images" / row["image"]
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            image = Image(image_id, str(path), settings.width, settings.height, digest, row["clip_id"])
+            image = Image(image_id, str(path), settings.width, settings.height, _sha256(path), row["clip_id"])
             images[image_id.split("/")[0]].append(image)
             truth[image_id] = _read_labels(_label_path(root, image_id), settings)
     return Dataset("reef", SPECIES, tuple(images["pool"]), tuple(images["test"]), truth)

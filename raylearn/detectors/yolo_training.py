@@ -29,6 +29,7 @@ def train_model(
         DivergedError: the loss or a weight is not finite.
         RaylearnError: the batch did not fit into memory.
     """
+    torch.backends.cudnn.allow_tf32 = False  # otherwise a GPU's convolutions keep ten bits of each number
     with tempfile.TemporaryDirectory(prefix="raylearn-training-") as name:
         folder = Path(name)
         trainer = _Trainer(

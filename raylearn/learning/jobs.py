@@ -1,10 +1,11 @@
 """What every piece of shared work has in common, and who makes sure that each is done once."""
 
 import asyncio
-import itertools
 import logging
+import os
 import platform
 import time
+import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ from raylearn.errors import ClusterError, RaylearnError, StorageError
 from raylearn.learning.store import Artifact, Store
 from raylearn.scoring.cluster import give_back_gpu_memory, reuses_gpu_processes
 
-_ATTEMPTS = 4  # of work whose process or machine was lost
+_RETRIES = 3  # of work whose process or machine was lost
+
+WORKSHOP_ENVIRONMENT = {"RAY_task_oom_retries": str(_RETRIES)}
+"""Of the workshop's process: otherwise Ray tries what it killed for want of memory again without end."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,9 @@ def run_and_store(job: Job, store: Store, resources: WorkResources, made_by: str
             raise
         except Exception as error:  # of torch or the detector's library: it would only fail again
             logging.getLogger(__name__).exception("%s %s", job.kind, job.key)
+            if type(error).__name__ == "AcceleratorError":
+                os._exit(1)  # in this process CUDA answers nothing any more; in a new one it may
+            traceback.clear_frames(error.__traceback__)  # they hold what is on the GPU
             advice = (
                 "lower training.batch_size or scoring.batch_size; " if "OutOfMemory" in type(error).__name__ else ""
             )
@@ -138,24 +145,21 @@ class Workshop:
             cpus, options = wanted.cpus, {"num_cpus": wanted.cpus, "num_gpus": wanted.gpus}
         if options.get("num_gpus"):
             options["max_calls"] = 0 if reuses_gpu_processes() else 1
-        # Of what is killed for want of memory Ray itself would tell nobody, and try again without end.
-        task = ray.remote(scheduling_strategy="DEFAULT", max_retries=0, **options)(run_and_store)
+        # Where memory is short Ray ends what can be tried again, the newest first: this work, and not the workshop.
+        task = ray.remote(scheduling_strategy="DEFAULT", max_retries=_RETRIES, **options)(run_and_store)
         async with self._slots.hold(cpus):
-            for attempt in itertools.count(1):
-                try:
-                    artifact: Artifact = await task.remote(job, self._store, wanted, made_by)
-                    break
-                except ray.exceptions.RayTaskError:
-                    raise
-                except ray.exceptions.RayError as error:  # its process or machine is gone
-                    if attempt < _ATTEMPTS:
-                        continue
-                    if isinstance(error, ray.exceptions.OutOfMemoryError):
-                        raise ClusterError(
-                            f"{job.kind}: ended {attempt} times as its machine ran out of memory; raise "
-                            "resources.training_cpus, so that fewer run beside it, or lower training.batch_size"
-                        ) from error
-                    raise
+            try:
+                artifact: Artifact = await task.remote(job, self._store, wanted, made_by)
+            except ray.exceptions.OutOfMemoryError as error:
+                batch = "scoring.batch_size" if job.kind == "ledger" else "training.batch_size"
+                raise RaylearnError(
+                    f"{job.kind}: ended {1 + _RETRIES} times as its machine ran out of memory; raise "
+                    f"resources.training_cpus, so that fewer run beside it, or lower {batch}"
+                ) from error
+            except ray.exceptions.WorkerCrashedError as error:
+                raise RaylearnError(
+                    f"{job.kind}: its process was lost {1 + _RETRIES} times; Ray's log of the worker has more"
+                ) from error
         return artifact
 
 

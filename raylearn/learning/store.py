@@ -80,8 +80,8 @@ class Store(ABC):
         return AddressStore(folder) if folder.path is None else DiskStore(folder.path)
 
     @abstractmethod
-    def find(self, kind: str, key: str) -> Artifact | None:
-        """The artifact, or None. One that is not as it was written is put aside, with a warning."""
+    def find(self, kind: str, key: str, *, put_aside: bool = True) -> Artifact | None:
+        """The artifact, or None. One that is not as it was written is put aside, with a warning, or only not found."""
 
     @abstractmethod
     def add(self, kind: str, key: str, make: Make) -> Artifact:
@@ -101,25 +101,24 @@ class DiskStore(Store):
     def clear_unfinished(self) -> None:
         shutil.rmtree(self.root / "unfinished", ignore_errors=True)
 
-    def find(self, kind: str, key: str) -> Artifact | None:
+    def find(self, kind: str, key: str, *, put_aside: bool = True) -> Artifact | None:
         folder = self.root / kind / key
         try:
-            record = json.loads((folder / _FACTS_FILE).read_text())
+            record = _read_record((folder / _FACTS_FILE).read_bytes())
             facts, files = dict(record["facts"]), dict(record["files"])
             damaged = [name for name, digest in files.items() if _sha256(folder / name) != digest]
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             if not folder.exists():
                 return None
             damaged = [Path(error.filename).name]
         except (ValueError, KeyError, TypeError, AttributeError):
             damaged = [_FACTS_FILE]
-        if damaged:
+        if damaged and put_aside:
             aside = self.root / "damaged" / f"{kind}-{key}-{uuid.uuid4().hex[:8]}"
             aside.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(aside)
             _warn_of_damage(damaged[0], kind, key, aside)
-            return None
-        return Artifact(key, Folder(str(folder)), facts, files)
+        return None if damaged else Artifact(key, Folder(str(folder)), facts, files)
 
     def add(self, kind: str, key: str, make: Make) -> Artifact:
         temporary = self.root / "unfinished" / uuid.uuid4().hex
@@ -155,24 +154,23 @@ class AddressStore(Store):
     def clear_unfinished(self) -> None:
         """Nothing: it has names of its own, and to find it everything would have to be listed."""
 
-    def find(self, kind: str, key: str) -> Artifact | None:
+    def find(self, kind: str, key: str, *, put_aside: bool = True) -> Artifact | None:
         folder = self.root.below(f"{kind}/{key}")
         text = folder.read(_FACTS_FILE)
         if text is None:
             return None
         try:
-            record = json.loads(text)
+            record = _read_record(text)
             own, facts, files = folder.below(str(record["attempt"])), dict(record["facts"]), dict(record["files"])
             damaged = sorted(files.keys() - own.sizes().keys())
         except (ValueError, KeyError, TypeError, AttributeError):
             damaged = [_FACTS_FILE]
-        if damaged:
+        if damaged and put_aside:
             aside = f"{kind}-{key}-{uuid.uuid4().hex[:8]}.json"
             self.root.below("damaged").add(aside, text)
             folder.remove(_FACTS_FILE)
             _warn_of_damage(damaged[0], kind, key, f"{self.root}/damaged/{aside}")
-            return None
-        return Artifact(key, own, facts, files)
+        return None if damaged else Artifact(key, own, facts, files)
 
     def add(self, kind: str, key: str, make: Make) -> Artifact:
         folder, attempt = self.root.below(f"{kind}/{key}"), uuid.uuid4().hex
@@ -184,7 +182,21 @@ class AddressStore(Store):
 
 
 def _record(files: Mapping[str, str], facts: Mapping[str, Any], **more: str) -> bytes:
-    return json.dumps({**more, "files": files, "facts": facts}, indent=1, sort_keys=True).encode()
+    record = {**more, "files": files, "facts": facts}
+    return json.dumps({**record, "sha256": _record_hash(record)}, indent=1, sort_keys=True).encode()
+
+
+def _read_record(text: bytes) -> dict[str, Any]:
+    """Raises ValueError, TypeError or KeyError for one that is not as `_record` wrote it."""
+    record = json.loads(text)
+    if record.pop("sha256") != _record_hash(record):
+        raise ValueError("not what was written")
+    return dict(record)
+
+
+def _record_hash(record: Mapping[str, Any]) -> str:
+    as_read = json.loads(json.dumps(record))
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def _read_back(store: Store, kind: str, key: str, where: object) -> Artifact:

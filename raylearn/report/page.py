@@ -305,7 +305,7 @@ def _read_run(path: Path) -> Mapping[str, Any]:
 def _read_experiment(path: Path) -> Any:
     try:
         return without_secrets(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, LookupError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise _unreadable(path, error) from error
 
 

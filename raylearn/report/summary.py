@@ -1,6 +1,7 @@
 """The numbers of a report: from the rows of results.parquet to arms, their curves and one plain answer."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -176,6 +177,13 @@ def read_rounds(path: Path) -> list[Round]:
         if (row.trial, row.round) in seen:
             raise RunFolderError(f"{path} has round {row.round} of trial {row.trial!r} twice: run 'raylearn run' again")
         seen.add((row.trial, row.round))
+    trials = {(row.trial, (row.arm, row.seed)) for row in rounds}
+    of_name, of_arm = Counter(name for name, _ in trials), Counter(arm for _, arm in trials)
+    mixed = sorted(name for name, arm in trials if of_name[name] > 1 or of_arm[arm] > 1)
+    if mixed:
+        raise RunFolderError(
+            f"{path}: trial {mixed[0]!r} has several arms or seeds, or another has its own: run 'raylearn run' again"
+        )
     return rounds
 
 
@@ -367,11 +375,12 @@ def _answer(summary: Summary, query_size: int | None) -> str:
     arms = summary.learning_with(query_size)
     end = max(arm.last.num_images for arm in arms)
     ended = [arm for arm in arms if arm.last.num_images == end and arm.last.map50_95]
+    random = next((arm for arm in ended if arm.is_random), None)
     # an arm that lost a seed may only have lost a bad one
     ended = [arm for arm in ended if _num_measured(arm) == summary.num_seeds] or ended
     if not ended:
         return f"No arm with a query of {query_size} has a mAP50-95 in the last round."
-    best, random = ended[0], next((arm for arm in ended if arm.is_random), None)
+    best = ended[0]
     highest = spread_text(best.last.map50_95, summary.num_seeds)
     ends = [f"{best.label} ended highest: mAP50-95 {highest} with {end:g} images"]
     other, name = random, "random"

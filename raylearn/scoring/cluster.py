@@ -1,9 +1,11 @@
 """Ray as raylearn uses it: a private one on this machine, or the cluster that was named."""
 
+import gc
 import logging
 import math
 import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,10 +55,13 @@ def ray_session(address: str | None) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
         raise ClusterError(f"cannot reach {where}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+    # as Ctrl+C; otherwise Ray's C++ part aborts with a trace
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_if_nobody_listens(address: str) -> None:
@@ -151,6 +156,15 @@ def trial_resources() -> dict[str, float]:
     }
 
 
+def room_for_trials() -> int:
+    """How many trials have room at once in the memory of nodes that offer TRIAL_RESOURCE; without it, Ray counts."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    rooms = [int(node.get("memory", 0) // TRIAL_MEMORY) for node in nodes if TRIAL_RESOURCE in node]
+    return max(1, sum(rooms)) if rooms else sys.maxsize
+
+
 def torch_device(num_gpus: float) -> str:
     """The device of a Ray task that asked for this many GPUs: the one Ray gave it, else the CPU."""
     if not num_gpus:
@@ -177,6 +191,7 @@ def give_back_gpu_memory() -> None:
     """Frees what torch keeps of a GPU's memory for the next work of this process, which may be long in coming."""
     torch = sys.modules.get("torch")  # work that did not import it has nothing to free
     if torch is not None:
+        gc.collect()  # Ultralytics' trainer is in a cycle of references
         torch.cuda.empty_cache()
 
 

@@ -115,7 +115,7 @@ def _picture(image: Image, truth: GroundTruth | None) -> dict[str, Any]:
         pixels = decode(read_bytes(image.uri))
     except ImageError:
         pixels = np.full((image.height, image.width, 3), 128, np.uint8)
-    picture = PIL.Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))  # decode gives BGR
+    picture = PIL.Image.fromarray(pixels)
     picture.thumbnail((LONGER_SIDE, LONGER_SIDE))
     written = io.BytesIO()
     picture.save(written, format="JPEG", quality=60, optimize=True)

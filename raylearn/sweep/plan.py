@@ -114,7 +114,7 @@ class _Seen:
     def _artifact(self, job: Job) -> Artifact:
         name = (job.kind, job.key)
         self.times[name] = self.times.get(name, 0) + 1
-        found = self.made.get(name) or self.store.find(*name)
+        found = self.made.get(name) or self.store.find(*name, put_aside=False)
         if found:
             self.made[name] = found
         elif job.kind == "ledger":

@@ -23,7 +23,7 @@ from raylearn.data.shared_images import with_images_in
 from raylearn.data.storage import Folder, open_file_system
 from raylearn.detectors import check_detector
 from raylearn.errors import ClusterError, ConfigError, RaylearnError, RunFailedError, RunFolderError
-from raylearn.learning.jobs import Job, WorkResources, Workshop
+from raylearn.learning.jobs import WORKSHOP_ENVIRONMENT, Job, WorkResources, Workshop
 from raylearn.learning.store import Artifact, Store
 from raylearn.scoring.cluster import (
     a_node_has,
@@ -33,6 +33,7 @@ from raylearn.scoring.cluster import (
     num_gpus,
     num_local_cpus,
     ray_session,
+    room_for_trials,
     trial_resources,
 )
 from raylearn.scoring.lock import held
@@ -109,6 +110,7 @@ def run_experiment(
     with held(run_folder), held(store_folder), on_disk(run_folder) as files:
         _refuse_another(files, experiment)
         dataset = open_dataset(experiment, files / "data")
+        _refuse_another_dataset(files, dataset)
         if store_folder.path is None:
             dataset = with_images_in(dataset, store_folder.below("images"))
         for note in dataset.notes:
@@ -147,7 +149,7 @@ def run_experiment(
         rows = write_tables(finished, dataset.num_classes, files)
         if missing or not (files / GALLERY_FILE).exists():
             write_gallery(finished, bench, files / GALLERY_FILE)
-        if missing or not (files / RUN_FILE).exists():  # a run that only looked did not make these results
+        if missing or _earlier_run(files) is None:  # a run that only looked did not make these results
             record = _run_facts(experiment, dataset, rows, failed, started, command, address)
             Folder.at(files).replace(RUN_FILE, json.dumps(record, indent=1).encode())
     return Outcome(
@@ -165,6 +167,7 @@ def plan_experiment(
     """
     with on_disk(run_folder) as files:
         _refuse_another(files, experiment)
+    check_detector(experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights)
     with TemporaryDirectory() as folder:
         dataset = open_dataset(experiment, Path(folder))
     store = Store.at(store_folder or run_folder.below("store"))
@@ -205,6 +208,25 @@ def _refuse_another(run_folder: Path, experiment: Experiment) -> None:
     if difference:
         raise RunFolderError(
             f"{run_folder} holds a run with {difference}: give another folder with --out, or the same settings"
+        )
+
+
+def _earlier_run(run_folder: Path) -> dict[str, Any] | None:
+    """What run.json says, or None where there is none that can be read: it is written anew."""
+    try:
+        return dict(json.loads((run_folder / RUN_FILE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _refuse_another_dataset(run_folder: Path, dataset: Dataset) -> None:
+    """Refuses to write over results of other images or labels under the same names."""
+    earlier = _earlier_run(run_folder) or {}
+    there = dict(earlier.get("dataset") or {}).get("fingerprint")
+    if there not in (None, dataset.fingerprint):
+        raise RunFolderError(
+            f"{run_folder} holds results of other images or labels than {dataset.name} has now: give another folder "
+            "with --out; what is still the same is found again with --store"
         )
 
 
@@ -260,16 +282,22 @@ def _trials_at_once(experiment: Experiment, address: str | None) -> int:
     """
     section = experiment.resources
     gpus = num_gpus()
+    per_task = _gpus_per_task(experiment, gpus)
     cpus = num_cluster_cpus() if address else num_local_cpus()
-    at_once = int(gpus / (section.gpus_per_task or 1)) if gpus else cpus // section.training_cpus
-    return max(16 if address else 4, (3 if gpus else 2) * at_once)
+    wanted = 3 * int(gpus / per_task) if per_task else 2 * (cpus // section.training_cpus)
+    return min(max(16 if address else 4, wanted), room_for_trials())
+
+
+def _gpus_per_task(experiment: Experiment, gpus: float) -> float:
+    asked = experiment.resources.gpus_per_task
+    return min(gpus, 1.0) if asked is None else asked
 
 
 def work_resources(experiment: Experiment, address: str | None) -> WorkResources:
     """What the experiment asks for, with defaults from what Ray reports."""
     section = experiment.resources
     gpus = num_gpus()
-    per_task = section.gpus_per_task if section.gpus_per_task is not None else min(gpus, 1.0)
+    per_task = _gpus_per_task(experiment, gpus)
     if per_task > gpus and address is None:
         raise ClusterError(
             f"resources.gpus_per_task {per_task:g} is asked for, but this machine has {gpus:g}: lower it"
@@ -277,7 +305,7 @@ def work_resources(experiment: Experiment, address: str | None) -> WorkResources
     resources = WorkResources(
         cpus=section.training_cpus,
         gpus=per_task,
-        scoring_actors=section.scoring_actors or max(1, int(gpus)),
+        scoring_actors=section.scoring_actors or (max(1, int(gpus)) if per_task else 1),
         cpu_slots=None if per_task else heavy_cpu_slots(),
     )
     if address is None and not a_node_has(resources.cpus, resources.gpus):
@@ -356,9 +384,11 @@ def open_workshop(store: Store, resources: WorkResources) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     options = {"num_cpus": 0, "max_concurrency": 10_000, "max_restarts": -1, "max_task_retries": -1}
+    environment = {"env_vars": WORKSHOP_ENVIRONMENT}
     # beside the driver: what it has started ends with it, and it would keep any other machine from being given back
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(Workshop).options(scheduling_strategy=here, **options).remote(store, resources)
+    made = ray.remote(Workshop).options(scheduling_strategy=here, runtime_env=environment, **options)
+    return made.remote(store, resources)
 
 
 def ask_workshop(workshop: Any, job: Job, made_by: str) -> tuple[Artifact, bool]:

@@ -138,7 +138,9 @@ def test_a_cpu_trains_in_bf16_when_asked(reef: Dataset, tmp_path: Path) -> None:
         detector.fit(train, initial_weights=None, seed=3, checkpoint=tmp_path / name)
         return torch.load(tmp_path / name, weights_only=True)["state_dict"]["model.0.conv.weight"]
 
+    torch.backends.cudnn.allow_tf32 = True  # as torch begins with
     fp32, bf16 = weights("fp32.pt"), weights("bf16.pt", amp="bf16")
+    assert not torch.backends.cudnn.allow_tf32
     assert bf16.dtype is torch.float32
     assert not torch.equal(fp32, bf16)
     assert torch.allclose(fp32, bf16, atol=0.01)

@@ -1,16 +1,20 @@
 """Whole experiments on a real Ray, small ones."""
 
+import base64
 import contextlib
+import io
 import itertools
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,6 +23,7 @@ from raylearn.data.storage import Folder
 from raylearn.errors import RunFailedError
 from raylearn.learning.jobs import Job, WorkResources
 from raylearn.learning.store import Artifact, DiskStore
+from raylearn.report.gallery import GALLERY_FILE
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.lock import locked
 from raylearn.sweep.grid import num_rounds, trials
@@ -37,6 +42,18 @@ def test_more_trials_than_cores_run_to_their_end(finished: tuple[Path, str]) -> 
     assert len(rows) == sum(num_rounds(experiment, trial.arm) for trial in wanted)
     assert {row["trial"] for row in rows} == {trial.name for trial in wanted}
     assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_pictures_have_the_colours_of_their_images(finished: tuple[Path, str]) -> None:
+    experiment, folder = Experiment.model_validate(CONTENT), finished[0]
+    uris = {image.image_id: image.uri for image in open_dataset(experiment, folder / "data").images()}
+    pictures = json.loads((folder / GALLERY_FILE).read_text())["images"]
+    assert pictures
+    for image_id, picture in pictures.items():
+        shown = PIL.Image.open(io.BytesIO(base64.b64decode(picture["jpeg"])))
+        mean = np.asarray(PIL.Image.open(uris[image_id]).convert("RGB")).mean((0, 1))
+        assert np.ptp(mean) > 20, "a grey image tells nothing"
+        np.testing.assert_allclose(np.asarray(shown).mean((0, 1)), mean, atol=3)
 
 
 def test_every_arm_starts_from_the_same_model_and_pays_the_same(finished: tuple[Path, str]) -> None:
@@ -156,6 +173,22 @@ def test_a_torn_checkpoint_is_made_again(finished: tuple[Path, str]) -> None:
     printed = run_sweep(CONTENT, folder)
     assert " 1 made now" in printed
     assert DiskStore(folder / "store").find("training", row["checkpoint"])
+
+
+def test_a_damaged_run_json_is_written_anew_and_results_of_another_data_set_are_not_written_over(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "small"))
+    whole = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text('{"name": "sm')
+    assert " 0 made now" in run_sweep(CONTENT, folder)
+    there = json.loads((folder / "run.json").read_text())
+    assert there["dataset"] == whole["dataset"]
+    (folder / "run.json").write_text(json.dumps({**there, "dataset": {**there["dataset"], "fingerprint": "0"}}))
+    done = subprocess.run(command_of(CONTENT, folder), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "holds results of other images or labels than reef has now: give another folder with --out" in line
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_end(finished: tuple[Path, str], tmp_path: Path) -> None:

@@ -93,9 +93,19 @@ def test_work_whose_process_is_lost_is_tried_again_a_few_times(workshop, tmp_pat
 
     assert ray.get(workshop.make.remote(SlowJob("falls", tmp_path, falls=2), "trial"))[1]
     assert len(list(tmp_path.glob("falls-*"))) == 3
-    with pytest.raises(ray.exceptions.WorkerCrashedError):
-        ray.get(workshop.make.remote(SlowJob("never", tmp_path, falls=9), "trial"))
+    for _ in range(2):  # who asks later is told, and nothing is tried once more
+        with pytest.raises(RaylearnError, match="training: its process was lost 4 times; "):
+            ask_workshop(workshop, SlowJob("never", tmp_path, falls=9), "trial")
     assert len(list(tmp_path.glob("never-*"))) == 4
+
+
+def test_a_process_whose_gpu_answers_no_more_does_nothing_else(workshop, tmp_path: Path) -> None:
+    import torch
+
+    with pytest.raises(RaylearnError, match="its process was lost 4 times"):
+        ask_workshop(workshop, SlowJob("dead", tmp_path, raises=torch.AcceleratorError("planted")), "trial")
+    made = [path.name.split("-")[1] for path in tmp_path.glob("dead-*")]
+    assert len(set(made)) == len(made) == 4
 
 
 def test_more_jobs_than_slots_are_all_made(workshop, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from raylearn.config import Experiment
 from raylearn.data.storage import Folder
+from raylearn.errors import DetectorError
 from raylearn.learning.store import DiskStore
 from raylearn.sweep.grid import trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
@@ -80,3 +81,6 @@ def test_a_plan_is_printed_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert "trainings: 26 wanted, 6 certainly shared, 0 in the store, at most 20 left" in printed.getvalue()
     assert "time: not known" in printed.getvalue()
     assert not (tmp_path / "run").exists()
+    wrong = experiment.model_copy(update={"detector": experiment.detector.model_copy(update={"model": "yolov99"})})
+    with pytest.raises(DetectorError, match="yolov99"):
+        plan_experiment(wrong, Folder(str(tmp_path / "run")), Console(file=printed))

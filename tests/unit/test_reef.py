@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from raylearn.data import reef, reef_scenes
 from raylearn.data.dataset import Dataset
 from raylearn.data.reef import SPECIES, ReefSettings, deal, generate_reef, plan_split, read_reef
 from raylearn.data.reef_scenes import OVERSAMPLING, Sprite, draw_clip, tight_box, visible
-from raylearn.errors import ConfigError
+from raylearn.errors import ConfigError, DatasetError
 
 SMALL = ReefSettings(num_pool=36, num_test=12, width=128, height=96)
 TINY = ReefSettings(num_pool=6, num_test=3, width=96, height=72)
@@ -41,8 +42,24 @@ def pixels(path: str) -> np.ndarray:
 def test_two_generations_are_equal_to_the_byte(folder: Path, dataset: Dataset, tmp_path: Path) -> None:
     assert dataset.name == "reef"
     first, second = contents(generate_reef(SMALL, folder)), contents(generate_reef(SMALL, tmp_path))
-    assert len(first) == 2 * (36 + 12) + 2
+    assert len(first) == 2 * (36 + 12) + 3
     assert first == second
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["checksums.txt", "clips.csv", "images/pool/clip0001_frame00.jpg", "labels/test/clip0001_frame00.txt"],
+)
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"\xff" * 9)])
+def test_a_damaged_reef_is_refused_by_name_and_drawn_again_once_removed(tmp_path, name, damage) -> None:
+    whole = read_reef(TINY, tmp_path)
+    (root,) = tmp_path.iterdir()
+    damage(root / name)
+    with pytest.raises(DatasetError, match=rf"is not as it was drawn, or gone: remove {root}, ") as caught:
+        read_reef(TINY, tmp_path)
+    assert name in str(caught.value) or name == "checksums.txt"
+    shutil.rmtree(root)
+    assert read_reef(TINY, tmp_path) == whole
 
 
 def test_another_seed_gives_another_reef(tmp_path: Path) -> None:
@@ -261,7 +278,7 @@ def test_what_a_killed_generation_left_does_not_count(tmp_path: Path, monkeypatc
     (leftover,) = tmp_path.iterdir()
     root = generate_reef(TINY, tmp_path)
     assert root != leftover
-    assert len(contents(root)) == 2 * 9 + 2
+    assert len(contents(root)) == 2 * 9 + 3
 
 
 def test_of_two_generations_at_once_the_first_to_finish_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

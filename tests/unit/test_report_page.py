@@ -228,6 +228,12 @@ def test_unreadable_input_is_refused_in_one_line(tmp_path: Path, name: str, cont
     assert "\n" not in str(caught.value)
 
 
+def test_an_experiment_that_yaml_cannot_read_is_refused(tmp_path: Path) -> None:
+    (run_folder(tmp_path) / "experiment.yaml").write_text("a: !!int ''\n")
+    with pytest.raises(RunFolderError, match=r"experiment\.yaml cannot be read"):
+        write_report(tmp_path)
+
+
 def test_run_json_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"run\.json cannot be read"):
         write_report(run_folder(tmp_path, run=[1]))

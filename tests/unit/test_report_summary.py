@@ -212,6 +212,14 @@ def test_row_that_is_twice_is_refused(tmp_path: Path) -> None:
         read_rounds(write(tmp_path, row(), row()))
 
 
+@pytest.mark.parametrize("change", [{"seed": 1}, {"strategy": "box_count"}, {"trial": "u", "round": 0}])
+def test_a_trial_of_two_seeds_or_arms_and_two_trials_of_one_are_refused(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    with pytest.raises(RunFolderError, match="trial 't' has several arms or seeds"):
+        read_rounds(write(tmp_path, row(), row(**{"round": 1, **change})))
+
+
 @pytest.mark.parametrize("content", [b"", b"no parquet", b"PAR1PAR1"])
 def test_file_that_is_no_parquet_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "results.parquet"
@@ -233,6 +241,14 @@ def test_an_arm_that_lost_a_seed_is_not_called_the_highest_and_says_how_many_it_
     assert answers(summary)[0].startswith("random ended highest: mAP50-95 0.467")
     (entropy,) = (arm for arm in summary.arms if not arm.is_random)
     assert spread_text(entropy.last.map50_95, summary.num_seeds).endswith("(1 of 3)")
+
+
+def test_random_that_lost_a_seed_is_still_compared_with() -> None:
+    random = [row for seed in (0, 1) for row in rounds(RANDOM, seed, [0.3])]
+    entropy = [row for seed in (0, 1, 2) for row in rounds(ENTROPY, seed, [0.4])]
+    said = answers(summarise([*random, *entropy]))[0].replace("\N{NO-BREAK SPACE}", " ")
+    assert said.startswith("entropy · sum ended highest: mAP50-95 0.400")
+    assert said.endswith("random 0.300 ± 0.000 (2 of 3).")
 
 
 def test_balance_and_class_shares_are_means_over_the_seeds() -> None:

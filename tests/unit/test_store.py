@@ -211,6 +211,25 @@ def test_a_damaged_artifact_is_put_aside_with_a_warning_and_can_be_made_again(st
     assert store.find("training", KEY) == added
 
 
+def test_facts_that_were_changed_are_damage_and_who_only_looks_moves_nothing(store):
+    added = store.add("evaluation", KEY, make)
+    path = added.folder.path / "artifact.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "facts": {**record["facts"], "map50": 0.9}}))
+    assert store.find("evaluation", KEY, put_aside=False) is None
+    assert path.exists()
+    assert not (store.root / "damaged").exists()
+    assert store.find("evaluation", KEY) is None
+    assert not path.exists()
+
+
+def test_a_file_in_an_artifacts_place_is_damage(store):
+    (store.root / "training").mkdir(parents=True)
+    (store.root / "training" / KEY).touch()
+    assert store.find("training", KEY) is None
+    assert store.add("training", KEY, make) == store.find("training", KEY)
+
+
 def test_an_artifact_damaged_twice_is_put_aside_twice(store):
     for _ in range(2):
         shorten(store.add("training", KEY, make).folder.path / "checkpoint.pt")
