@@ -1,10 +1,12 @@
 """What tests share: the shared data where it is there, a small reef, a detector trained on it, one local Ray."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from raylearn.data.dataset import Dataset
@@ -27,10 +29,27 @@ def reef(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return read_reef(ReefSettings(num_pool=64, num_test=40), tmp_path_factory.mktemp("reef"))
 
 
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A copy of a folder that one of the processes of this test session makes, and the others wait for."""
+    shared = factory.getbasetemp().parent if os.environ.get("PYTEST_XDIST_WORKER") else factory.getbasetemp()
+    folder = shared / f"once-{name}"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            make(folder.with_suffix(".unfinished"))
+            folder.with_suffix(".unfinished").rename(folder)
+        return Path(shutil.copytree(folder, factory.mktemp(name) / name))
+
+
 @pytest.fixture(scope="session")
 def trained(reef: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A YOLOv5n checkpoint that has learned something of the reef: half a minute on one core."""
-    from raylearn.detectors.base import CHECKPOINT_FILE, TrainingSet
+    from raylearn.detectors.base import CHECKPOINT_FILE
+
+    return _once(tmp_path_factory, "trained", lambda folder: _train(reef, folder)) / CHECKPOINT_FILE
+
+
+def _train(reef: Dataset, folder: Path) -> None:
+    from raylearn.detectors.base import TrainingSet
     from raylearn.learning.jobs import WorkResources
     from raylearn.learning.training import TrainingJob
 
@@ -48,9 +67,8 @@ def trained(reef: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "cls": 1.0,
     }
     job = TrainingJob("yolov5n", IMAGE_SIZE, arguments, None, 0, TrainingSet(reef.class_names, images, truth))
-    folder = tmp_path_factory.mktemp("trained")
+    folder.mkdir()
     job.run(Folder.at(folder), WorkResources(cpus=1, gpus=0, scoring_actors=1, cpu_slots=1))
-    return folder / CHECKPOINT_FILE
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +76,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a small sweep that nothing happened to, and what it printed."""
     from tests.small_sweep import CONTENT, run_sweep
 
-    folder = tmp_path_factory.mktemp("run") / "small"
-    return folder, run_sweep(CONTENT, folder)
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "printed").write_text(run_sweep(CONTENT, folder / "small"))
+
+    folder = _once(tmp_path_factory, "finished", make)
+    return folder / "small", (folder / "printed").read_text()
 
 
 @pytest.fixture(scope="module")

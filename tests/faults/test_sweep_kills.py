@@ -148,20 +148,3 @@ def test_twenty_seeded_kill_points_of_driver_worker_and_node(
     finally:
         driver.kill()
         driver.wait()
-
-
-@pytest.mark.timeout(120)
-def test_a_driver_that_is_asked_to_end_says_how_to_go_on_and_keeps_what_is_made(tmp_path: Path) -> None:
-    folder = tmp_path / "small"
-    driver = _start(folder)
-    try:
-        _wait_for_trainings(folder, 1, driver)
-        driver.terminate()
-        printed, _ = driver.communicate(timeout=60)
-    finally:
-        driver.kill()
-        driver.wait()
-    assert driver.returncode == 130, printed
-    assert printed.endswith("error: interrupted; the same command goes on from here\n")
-    assert "SIGTERM" not in printed
-    assert _finished_trainings(folder)
