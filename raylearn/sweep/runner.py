@@ -149,7 +149,7 @@ def run_experiment(
         rows = write_tables(finished, dataset.num_classes, files)
         if missing or not (files / GALLERY_FILE).exists():
             write_gallery(finished, bench, files / GALLERY_FILE)
-        if missing or _earlier_run(files) is None:  # a run that only looked did not make these results
+        if missing or _earlier_fingerprint(files) is None:  # a run that only looked did not make these results
             record = _run_facts(experiment, dataset, rows, failed, started, command, address)
             Folder.at(files).replace(RUN_FILE, json.dumps(record, indent=1).encode())
     return Outcome(
@@ -211,19 +211,17 @@ def _refuse_another(run_folder: Path, experiment: Experiment) -> None:
         )
 
 
-def _earlier_run(run_folder: Path) -> dict[str, Any] | None:
-    """What run.json says, or None where there is none that can be read: it is written anew."""
+def _earlier_fingerprint(run_folder: Path) -> str | None:
+    """The data set's in run.json, or None where there is none that can be read: it is written anew."""
     try:
-        return dict(json.loads((run_folder / RUN_FILE).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return str(json.loads((run_folder / RUN_FILE).read_bytes())["dataset"]["fingerprint"])
+    except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
 def _refuse_another_dataset(run_folder: Path, dataset: Dataset) -> None:
     """Refuses to write over results of other images or labels under the same names."""
-    earlier = _earlier_run(run_folder) or {}
-    there = dict(earlier.get("dataset") or {}).get("fingerprint")
-    if there not in (None, dataset.fingerprint):
+    if _earlier_fingerprint(run_folder) not in (None, dataset.fingerprint):
         raise RunFolderError(
             f"{run_folder} holds results of other images or labels than {dataset.name} has now: give another folder "
             "with --out; what is still the same is found again with --store"

@@ -180,8 +180,9 @@ def test_a_damaged_run_json_is_written_anew_and_results_of_another_data_set_are_
 ) -> None:
     folder = Path(shutil.copytree(finished[0], tmp_path / "small"))
     whole = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text('{"name": "sm')
-    assert " 0 made now" in run_sweep(CONTENT, folder)
+    for damaged in ('{"name": "sm', '{"dataset": 5}'):
+        (folder / "run.json").write_text(damaged)
+        assert " 0 made now" in run_sweep(CONTENT, folder)
     there = json.loads((folder / "run.json").read_text())
     assert there["dataset"] == whole["dataset"]
     (folder / "run.json").write_text(json.dumps({**there, "dataset": {**there["dataset"], "fingerprint": "0"}}))
