@@ -248,7 +248,7 @@ class ResourcesSection(Section):
     max_trials_at_once: int | None = Field(
         None,
         ge=1,
-        description="trials in flight, a process each; null: 3 per training at once on GPUs, 2 on CPUs; cluster: 16",
+        description="trials in flight, a process each; null: 3 per training at once on GPUs, 2 on CPUs; cluster: >= 16",
     )
 
 

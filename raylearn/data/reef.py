@@ -18,6 +18,7 @@ import numpy as np
 
 from raylearn.data import reef_scenes, reef_species
 from raylearn.data.dataset import Dataset, GroundTruth, Image
+from raylearn.data.images import content_hash
 from raylearn.errors import ConfigError, DatasetError
 
 VERSION = 1  # raise it with every change of what is drawn: it is part of the folder's name
@@ -160,11 +161,7 @@ def _write(settings: ReefSettings, root: Path) -> None:
 
 def _checksums(root: Path) -> str:
     files = [path for pattern in ("*.csv", "*.yaml", "images/*/*.jpg", "labels/*/*.txt") for path in root.glob(pattern)]
-    return "".join(f"{_sha256(path)}  {path.relative_to(root)}\n" for path in sorted(files))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return "".join(f"{content_hash(path.read_bytes())}  {path.relative_to(root)}\n" for path in sorted(files))
 
 
 def _refuse_damage(root: Path) -> None:
@@ -202,7 +199,8 @@ def read_reef(settings: ReefSettings, folder: Path) -> Dataset:
     with (root / "clips.csv").open(newline="") as clips:
         for row in csv.DictReader(clips):
             image_id, path = row["image"], root / "images" / row["image"]
-            image = Image(image_id, str(path), settings.width, settings.height, _sha256(path), row["clip_id"])
+            digest = content_hash(path.read_bytes())
+            image = Image(image_id, str(path), settings.width, settings.height, digest, row["clip_id"])
             images[image_id.split("/")[0]].append(image)
             truth[image_id] = _read_labels(_label_path(root, image_id), settings)
     return Dataset("reef", SPECIES, tuple(images["pool"]), tuple(images["test"]), truth)

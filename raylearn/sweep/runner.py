@@ -274,9 +274,9 @@ def _plan_line(experiment: Experiment, dataset: Dataset, wanted: Sequence[Trial]
 def _trials_at_once(experiment: Experiment, address: str | None) -> int:
     """Enough for all resources to be asked for: while a trial's training runs, others wait for scores or draw queries.
 
-    A third trial per GPU task brings GPUs from 83 to 93 % busy, a fourth nothing more (benchmarks/scheduler.py); where
-    CPUs train, trials would only take them. Each is a process of some hundred megabytes. A cluster may still have to
-    start the machines that are asked for.
+    A third trial per GPU task brings GPUs from 83 to 93 % busy, a fourth nothing more (benchmarks/scheduler.py). Where
+    CPUs train, two, as trials take from the same CPUs. Each is a process of some hundred megabytes. A cluster may still
+    have to start the machines that are asked for.
     """
     section = experiment.resources
     gpus = num_gpus()
