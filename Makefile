@@ -26,7 +26,7 @@ demo: $(INSTALLED)
 	$(BIN)/raylearn run experiments/quickstart.yaml
 
 test: check
-	$(BIN)/pytest tests -n 2 --dist loadfile
+	$(BIN)/pytest tests -n 3 --dist loadfile --no-loadscope-reorder
 
 unit: $(INSTALLED)
 	$(BIN)/pytest tests/unit

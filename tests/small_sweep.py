@@ -24,6 +24,8 @@ CONTENT = {
     },
     "seeds": [0],
 }
+ONE_ARM = {**CONTENT, "arms": {"uncertainty": ["entropy"], "query_size": [4], "controls": ["random"]}}
+"""Two of the trials of CONTENT, five trainings of six."""
 
 
 def command_of(content: dict[str, object], folder: Path, *arguments: str) -> list[str]:
@@ -60,3 +62,14 @@ def results_of(folder: Path) -> list[dict[str, object]]:
         {name: value for name, value in row.items() if not name.endswith("_seconds")}
         for row in rows_of(folder, "results")
     ]
+
+
+def same_trials(folder: Path, finished: Path) -> None:
+    """Both runs tell the same of every trial of the first, but for which of them made what was shared."""
+    ours = results_of(folder)
+    trials = {row["trial"] for row in ours}
+    theirs = [row for row in results_of(finished) if row["trial"] in trials]
+    assert [{**row, "reused": None} for row in ours] == [{**row, "reused": None} for row in theirs]
+    asked = [row for row in rows_of(finished, "queries") if row["trial"] in trials]
+    assert asked
+    assert rows_of(folder, "queries") == asked

@@ -15,7 +15,7 @@ from raylearn.learning.store import DiskStore, artifact_key
 from raylearn.scoring.cluster import ray_session
 from raylearn.sweep.runner import ask_workshop, open_workshop
 
-ROOM = 4e9  # bytes until Ray calls the machine full
+ROOM = 6e9  # bytes until Ray calls the machine full
 
 
 @dataclass(frozen=True)

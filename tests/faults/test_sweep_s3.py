@@ -14,8 +14,7 @@ from raylearn.errors import StorageError
 from raylearn.learning.store import AddressStore, Store, artifact_key
 from raylearn.sweep.run_folder import on_disk
 from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store, used_here
-from tests.small_sweep import CONTENT as SMALL
-from tests.small_sweep import command_of, results_of, run_sweep
+from tests.small_sweep import ONE_ARM, command_of, run_sweep, same_trials
 
 KEY = artifact_key(what="a training")
 
@@ -117,17 +116,11 @@ def test_the_files_of_a_run_are_put_back_also_when_the_work_failed(objects: Obje
     assert objects.objects("runs/failed") == before
 
 
-CONTENT = {
-    **SMALL,
-    "arms": {"uncertainty": ["entropy"], "query_size": [4], "controls": ["random"]},
-}
-
-
 def test_a_sweep_that_is_killed_in_an_object_store_goes_on_to_the_tables_of_one_on_a_disk(
     objects: ObjectStore, finished: tuple[Path, str], tmp_path: Path
 ) -> None:
     out = Folder(f"s3://{BUCKET}/runs/small")
-    command = command_of(CONTENT, tmp_path / "small", "--out", out.address)
+    command = command_of(ONE_ARM, tmp_path / "small", "--out", out.address)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as driver:
         assert driver.stdout is not None
         assert any("trained on" in line for line in driver.stdout)
@@ -136,15 +129,12 @@ def test_a_sweep_that_is_killed_in_an_object_store_goes_on_to_the_tables_of_one_
     out.remove(".lock")
     out.below("store").remove(".lock")
     made_before = len({key.split("/")[4] for key in objects.objects("runs/small/store/training/")})
-    printed = run_sweep(CONTENT, tmp_path / "small", "--out", out.address)
+    printed = run_sweep(ONE_ARM, tmp_path / "small", "--out", out.address)
     wanted, made = (int(number) for number in re.findall(r"(\d+) (?:wanted|made now)", printed))
     assert (wanted, made) == (6, 5 - made_before)
     assert f"report:  {out}/report.html" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]  # nothing of the run is on the driver's disk
     assert any("events.out.tfevents" in key for key in objects.objects("runs/small/tune"))
     with on_disk(out) as files:
-        ours = results_of(files)
+        same_trials(files, finished[0])
         assert SECRET not in "".join((files / name).read_text() for name in ("report.html", "run.json"))
-    trials = {row["trial"] for row in ours}
-    theirs = [row for row in results_of(finished[0]) if row["trial"] in trials]
-    assert [{**row, "reused": None} for row in ours] == [{**row, "reused": None} for row in theirs]

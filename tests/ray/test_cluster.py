@@ -29,7 +29,7 @@ def test_two_nodes_run_more_trials_than_they_have_room_for(
     try:
         cluster.add_node(**node)
         experiment = Experiment.model_validate(
-            {**CONTENT, "arms": {"uncertainty": ["entropy"], "query_size": [4], "controls": ["random", "box_count"]}}
+            {**CONTENT, "arms": {"uncertainty": ["entropy"], "query_size": [8], "controls": ["random", "box_count"]}}
         )
         outcome = run_experiment(
             experiment,
