@@ -29,15 +29,20 @@ def reef(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return read_reef(ReefSettings(num_pool=64, num_test=40), tmp_path_factory.mktemp("reef"))
 
 
-def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A copy of a folder that one of the processes of this test session makes, and the others wait for."""
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one of the processes of this test session makes, and the others wait for."""
     shared = factory.getbasetemp().parent if os.environ.get("PYTEST_XDIST_WORKER") else factory.getbasetemp()
     folder = shared / f"once-{name}"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             make(folder.with_suffix(".unfinished"))
             folder.with_suffix(".unfinished").rename(folder)
-        return Path(shutil.copytree(folder, factory.mktemp(name) / name))
+    return folder
+
+
+def own_copy(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A copy, for this process, of a folder that is made once."""
+    return Path(shutil.copytree(made_once(factory, name, make), factory.mktemp(name) / name))
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +50,7 @@ def trained(reef: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A YOLOv5n checkpoint that has learned something of the reef: half a minute on one core."""
     from raylearn.detectors.base import CHECKPOINT_FILE
 
-    return _once(tmp_path_factory, "trained", lambda folder: _train(reef, folder)) / CHECKPOINT_FILE
+    return own_copy(tmp_path_factory, "trained", lambda folder: _train(reef, folder)) / CHECKPOINT_FILE
 
 
 def _train(reef: Dataset, folder: Path) -> None:
@@ -80,7 +85,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         folder.mkdir()
         (folder / "printed").write_text(run_sweep(CONTENT, folder / "small"))
 
-    folder = _once(tmp_path_factory, "finished", make)
+    folder = own_copy(tmp_path_factory, "finished", make)
     return folder / "small", (folder / "printed").read_text()
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.ops import nms
 
 from raylearn.detectors.base import CheckpointFacts, Detections, DetectorSettings, Engine, TrainingSet
 from raylearn.detectors.engines import RawModel, start_engine
@@ -128,6 +127,8 @@ class YoloDetector:
 
     def _suppress(self, candidates: torch.Tensor, canvas: tuple[int, ...], size: tuple[int, int]) -> Detections:
         """Non-maximum suppression within each class, among (n, 4 + K) candidates given as xywh boxes in a canvas."""
+        from torchvision.ops import nms  # a second and more, which those who only look at a checkpoint need not wait
+
         boxes = xywh2xyxy(candidates[:, :4])
         class_scores = candidates[:, 4:]
         confidences, class_ids = class_scores.max(1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from raylearn.report.summary import ArmKey, Round, arm_labels
 
@@ -242,7 +242,7 @@ def _judged(outcome: Outcome, control: str, pairs: Sequence[Mapping[int, float]]
         for pair in pairs
     ]
     for index, value, p, level in zip(tested, values, corrected.tolist(), levels.tolist(), strict=True):
-        half = float(stats.t.isf(level / 2, len(value) - 1) * _standard_error(value))
+        half = float(-stdtrit(len(value) - 1, level / 2) * _standard_error(value))
         mean = float(value.mean())
         verdict: Verdict = "no evidence" if p > ALPHA else "better" if mean > 0 else "worse"
         interval = (mean - half, mean + half) if half or not mean else None
@@ -255,7 +255,7 @@ def _p_value(differences: np.ndarray) -> float:
     error = _standard_error(differences)
     if error == 0:
         return 1.0
-    return float(2 * stats.t.sf(abs(differences.mean()) / error, len(differences) - 1))
+    return float(2 * stdtr(len(differences) - 1, -abs(differences.mean()) / error))
 
 
 def _standard_error(differences: np.ndarray) -> float:

@@ -13,6 +13,8 @@ import pytest
 from raylearn.data.dataset import Dataset
 from raylearn.data.storage import Folder
 from raylearn.scoring.ledger import map_parts, read_facts, schema
+from tests.conftest import made_once, own_copy
+from tests.unit.test_cli import refused
 
 PART_SIZE = 4
 SETTINGS = ("--image-size", "256", "--confidence", "0.02", "--part-size", str(PART_SIZE), "--backend", "torch")
@@ -51,6 +53,13 @@ def failed(done: "subprocess.CompletedProcess[str]", code: int) -> str:
     return lines[-1]
 
 
+def refused_score(
+    capsys: pytest.CaptureFixture[str], pool: str | Path, checkpoint: Path, out: str | Path, *more: str
+) -> str:
+    """The one line of a command that is refused before Ray starts: asked in this process, whose imports are made."""
+    return refused(capsys, *score_command(pool, checkpoint, out, *more)[1:])
+
+
 def content_of(out: str | Path) -> list[dict[str, Any]]:
     """Every row of a finished ledger but for where the image lay, by id."""
     folder = Folder(str(out))
@@ -65,22 +74,26 @@ def content_of(out: str | Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def pool(reef: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """104 frames in folders of their own."""
-    folder = tmp_path_factory.mktemp("pool")
-    for image in reef.images():
-        target = folder / image.image_id
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(image.uri, target)
-    return folder
+    """104 frames in folders of their own, the same for all processes, and never changed."""
+
+    def make(folder: Path) -> None:
+        for image in reef.images():
+            target = folder / image.image_id
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(image.uri, target)
+
+    return made_once(tmp_path_factory, "pool", make)
 
 
 @pytest.fixture(scope="session")
 def undisturbed(pool: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ledger of a run that nothing happened to."""
-    out = tmp_path_factory.mktemp("undisturbed") / "ledger"
-    printed = succeeded(run_score(pool, trained, out))
-    assert "104 images, no errors" in printed
-    assert "img/s" in printed
-    assert str(out) in printed
-    assert sum(len(row["boxes"]) for row in content_of(out)) > 50
-    return out
+
+    def make(folder: Path) -> None:
+        printed = succeeded(run_score(pool, trained, folder))
+        assert "104 images, no errors" in printed
+        assert "img/s" in printed
+        assert str(folder) in printed
+        assert sum(len(row["boxes"]) for row in content_of(folder)) > 50
+
+    return own_copy(tmp_path_factory, "undisturbed", make)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from raylearn.detectors.base import DetectorSettings
 from raylearn.scoring.reading import read_image
-from tests.faults.conftest import content_of, failed, run_score, score_command, succeeded
+from tests.faults.conftest import content_of, failed, refused_score, run_score, score_command, succeeded
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 255, (40, 60, 3), dtype=np.uint8)
@@ -193,10 +193,10 @@ def test_a_pool_of_which_nothing_can_be_opened_is_no_result(trained: Path, tmp_p
     assert not list(out.glob("part-*"))  # or the same command would find them done
 
 
-def test_a_hostile_checkpoint_runs_no_code(pool: Path, tmp_path: Path) -> None:
+def test_a_hostile_checkpoint_runs_no_code(pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     canary, hostile = tmp_path / "canary", tmp_path / "hostile.pt"
     torch.save({"model": _Hostile(canary)}, hostile)
-    message = failed(run_score(pool, hostile, tmp_path / "out"), 2)
+    message = refused_score(capsys, pool, hostile, tmp_path / "out")
     assert str(hostile) in message
     assert not canary.exists()
 

@@ -12,7 +12,7 @@ from raylearn.data.storage import Folder
 from raylearn.errors import RunFolderError
 from raylearn.scoring.ledger import finished_parts
 from raylearn.scoring.lock import held
-from tests.faults.conftest import content_of, failed, run_score, score_command, succeeded
+from tests.faults.conftest import content_of, failed, refused_score, run_score, score_command, succeeded
 from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store, used_here
 
 POOL = f"s3://{BUCKET}/images"
@@ -106,7 +106,7 @@ def test_a_bucket_that_may_not_be_listed_is_told_and_not_taken_for_an_empty_pool
 
 
 def test_a_killed_run_goes_on_in_a_bucket_and_writes_no_part_again(
-    store: ObjectStore, pool: Path, trained: Path, undisturbed: Path
+    store: ObjectStore, pool: Path, trained: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = f"s3://{BUCKET}/killed"
     driver = subprocess.Popen(score_command(POOL, trained, out), stdout=subprocess.DEVNULL)
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_in_a_bucket_and_writes_no_part_again(
         time.sleep(0.02)
     driver.kill()
     driver.wait()
-    message = failed(run_score(POOL, trained, out, **store.environment), 2)
+    message = refused_score(capsys, POOL, trained, out)
     assert f'"pid": {driver.pid}' in message  # a holder is taken for dead after a minute without a beat
     time.sleep(2)  # for what the dead driver's actors still had in hand
     before = {name: told for name, told in store.objects("killed/").items() if "part-" in name}
