@@ -64,7 +64,7 @@ def results_of(folder: Path) -> list[dict[str, object]]:
     ]
 
 
-def same_trials(folder: Path, finished: Path) -> None:
+def assert_same_trials(folder: Path, finished: Path) -> None:
     """Both runs tell the same of every trial of the first, but for which of them made what was shared."""
     ours = results_of(folder)
     trials = {row["trial"] for row in ours}

@@ -94,6 +94,8 @@ class YoloDetector:
             CheckpointError: the file is torn, or no detector.
             DetectorError: its head gives no class scores, or the engine is not to be had.
         """
+        import torchvision.ops  # noqa: F401  predict needs it, and its first images are not to wait for it
+
         model, facts = open_model(checkpoint)
         self.class_names = facts.class_names
         self._limit_threads()
@@ -127,7 +129,7 @@ class YoloDetector:
 
     def _suppress(self, candidates: torch.Tensor, canvas: tuple[int, ...], size: tuple[int, int]) -> Detections:
         """Non-maximum suppression within each class, among (n, 4 + K) candidates given as xywh boxes in a canvas."""
-        from torchvision.ops import nms  # a second and more, which those who only look at a checkpoint need not wait
+        from torchvision.ops import nms  # takes a second; who only looks at a checkpoint need not wait for it
 
         boxes = xywh2xyxy(candidates[:, :4])
         class_scores = candidates[:, 4:]

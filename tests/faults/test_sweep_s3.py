@@ -14,7 +14,7 @@ from raylearn.errors import StorageError
 from raylearn.learning.store import AddressStore, Store, artifact_key
 from raylearn.sweep.run_folder import on_disk
 from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store, used_here
-from tests.small_sweep import ONE_ARM, command_of, run_sweep, same_trials
+from tests.small_sweep import ONE_ARM, assert_same_trials, command_of, run_sweep
 
 KEY = artifact_key(what="a training")
 
@@ -136,5 +136,5 @@ def test_a_sweep_that_is_killed_in_an_object_store_goes_on_to_the_tables_of_one_
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]  # nothing of the run is on the driver's disk
     assert any("events.out.tfevents" in key for key in objects.objects("runs/small/tune"))
     with on_disk(out) as files:
-        same_trials(files, finished[0])
+        assert_same_trials(files, finished[0])
         assert SECRET not in "".join((files / name).read_text() for name in ("report.html", "run.json"))

@@ -30,7 +30,7 @@ from raylearn.sweep.grid import num_rounds, trials
 from raylearn.sweep.results import result_row
 from raylearn.sweep.runner import open_dataset
 from raylearn.sweep.trial import Bench, run_trial
-from tests.small_sweep import CONTENT, ONE_ARM, command_of, results_of, rows_of, run_sweep, same_trials
+from tests.small_sweep import CONTENT, ONE_ARM, assert_same_trials, command_of, results_of, rows_of, run_sweep
 
 
 def test_more_trials_than_cores_run_to_their_end(finished: tuple[Path, str]) -> None:
@@ -101,11 +101,11 @@ def test_a_second_run_makes_nothing_and_gives_the_same_tables(finished: tuple[Pa
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
-def test_a_run_elsewhere_finds_the_same_queries(finished: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_run_elsewhere_finds_the_same_queries_and_results(finished: tuple[Path, str], tmp_path: Path) -> None:
     """Same seed, same data, same versions: same query, with other resources, trackers, and from another folder."""
     other = {**ONE_ARM, "resources": {"scoring_actors": 2, "max_trials_at_once": 2}, "tracking": ["mlflow", "wandb"]}
     run_sweep(other, tmp_path / "small", WANDB_MODE="offline", MLFLOW_TRACKING_URI="")
-    same_trials(tmp_path / "small", finished[0])
+    assert_same_trials(tmp_path / "small", finished[0])
     _trackers_were_told(tmp_path / "small")
 
 
@@ -194,7 +194,7 @@ def test_a_run_that_is_killed_and_loses_half_a_checkpoint_goes_on_to_the_same_en
     distinct = len({row["checkpoint"] for row in rows_of(folder, "results")})
     assert made <= distinct - 1 < wanted
     assert DiskStore(folder / "store").find("training", torn.parent.name)
-    same_trials(folder, finished[0])
+    assert_same_trials(folder, finished[0])
 
 
 def _until(lines: Iterable[str], count: int, word: str) -> Iterator[str]:
