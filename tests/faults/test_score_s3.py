@@ -12,7 +12,7 @@ from raylearn.data.storage import Folder
 from raylearn.errors import RunFolderError
 from raylearn.scoring.ledger import finished_parts
 from raylearn.scoring.lock import held
-from tests.faults.conftest import content_of, failed, refused_score, run_score, score_command, succeeded
+from tests.faults.conftest import PART_SIZE, content_of, failed, refused_score, run_score, score_command, succeeded
 from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store, used_here
 
 POOL = f"s3://{BUCKET}/images"
@@ -75,27 +75,6 @@ def test_passing_faults_are_waited_out_and_a_missing_object_is_that_images_error
     assert SECRET not in done.stdout + done.stderr
 
 
-def test_a_refusal_ends_the_run_at_once_and_the_next_one_goes_on(
-    store: ObjectStore, pool: Path, trained: Path, undisturbed: Path
-) -> None:
-    key = _keys(pool)[35]
-    store.asked.clear()
-    store.faults[key] = lambda _: 403
-    out = f"s3://{BUCKET}/refused"
-    start = time.monotonic()
-    message = failed(run_score(POOL, trained, out, **store.environment), 1)
-    assert time.monotonic() - start < 100
-    assert key in message
-    assert "ACCESS_DENIED" in message
-    assert store.asked[f"/{BUCKET}/images/{key}"] <= 6  # a HEAD by every actor that was given the part, and no more
-    before = {name: told for name, told in store.objects("refused/").items() if "part-" in name}
-    store.faults.clear()
-    succeeded(run_score(POOL, trained, out, **store.environment))
-    after = store.objects("refused/")
-    assert before.items() <= after.items()
-    assert content_of(out) == _undisturbed_content(undisturbed, pool)
-
-
 def test_a_bucket_that_may_not_be_listed_is_told_and_not_taken_for_an_empty_pool(
     store: ObjectStore, trained: Path, tmp_path: Path
 ) -> None:
@@ -105,7 +84,7 @@ def test_a_bucket_that_may_not_be_listed_is_told_and_not_taken_for_an_empty_pool
     assert "ACCESS_DENIED" in message
 
 
-def test_a_killed_run_goes_on_in_a_bucket_and_writes_no_part_again(
+def test_a_run_that_is_killed_and_then_refused_an_image_goes_on_and_writes_no_part_again(
     store: ObjectStore, pool: Path, trained: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = f"s3://{BUCKET}/killed"
@@ -120,11 +99,30 @@ def test_a_killed_run_goes_on_in_a_bucket_and_writes_no_part_again(
     message = refused_score(capsys, POOL, trained, out)
     assert f'"pid": {driver.pid}' in message  # a holder is taken for dead after a minute without a beat
     time.sleep(2)  # for what the dead driver's actors still had in hand
-    before = {name: told for name, told in store.objects("killed/").items() if "part-" in name}
+    killed = _parts(store)
     store.client.delete_object(Bucket=BUCKET, Key="killed/.lock")
+
+    key = _keys(pool)[-1]
+    store.asked.clear()
+    store.faults[key] = lambda _: 403
+    start = time.monotonic()
+    message = failed(run_score(POOL, trained, out, **store.environment), 1)
+    assert time.monotonic() - start < 100
+    assert key in message
+    assert "ACCESS_DENIED" in message
+    assert store.asked[f"/{BUCKET}/images/{key}"] <= 6  # a HEAD by every actor that was given the part, and no more
+    store.faults.clear()
+    written = _parts(store)
+    assert killed.items() <= written.items()
+    assert len(written) < NUM_IMAGES // PART_SIZE
+
     succeeded(run_score(POOL, trained, out, **store.environment))
-    assert before.items() <= store.objects("killed/").items()
+    assert written.items() <= _parts(store).items()
     assert content_of(out) == _undisturbed_content(undisturbed, pool)
+
+
+def _parts(store: ObjectStore) -> dict[str, Any]:
+    return {name: told for name, told in store.objects("killed/").items() if "part-" in name}
 
 
 def test_a_lease_is_refused_while_it_beats_taken_over_when_stale_and_gone_at_the_end(

@@ -1,25 +1,32 @@
-"""A project with a scripted annotator, on photographs: the simulation's cycle, in steps that can be cut short."""
+"""A project with a scripted annotator, on photographs: the simulation's cycle, in steps that can be cut short.
 
+Its steps use a Ray that stays up between them, as on a cluster; docs/project.md is tested with private ones.
+"""
+
+import contextlib
 import csv
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from raylearn.cli import main
 from raylearn.data.dataset import Dataset, Image
 from raylearn.data.formats import read_dataset
 from raylearn.data.pool import initial_set
 from raylearn.handoff import coco
 from raylearn.handoff.exchange import PreAnnotation, SentImage
 from raylearn.query.sampling import random_generator
+from raylearn.scoring.cluster import num_local_cpus
 from raylearn.scoring.lock import locked
 from tests.conftest import SHARED
 from tests.scripted_annotator import annotate
@@ -50,6 +57,21 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def bccd() -> Dataset:
     return read_dataset(BCCD, "voc", pool=["val"], test=["test"], bad_boxes="drop")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": num_local_cpus()})
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("RAY_ADDRESS", cluster.address)
+            yield
+    finally:
+        cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +124,17 @@ def _sent(rank: int, name: str, image: Image) -> SentImage:
 
 
 def step(desk: Path, *arguments: str, code: int = 0) -> str:
-    """A step as a person types it; what it printed, or its error."""
-    program = str(Path(sys.executable).with_name("raylearn"))
-    done = subprocess.run(
-        [program, "project", *arguments], cwd=desk, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr if code else done.stdout
+    """A step as a person types it, in this process, which has its imports; what it printed, or its error."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(desk),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main(["project", *arguments])
+    assert ended.value.code == code, out.getvalue() + err.getvalue()
+    return err.getvalue() if code else out.getvalue()
 
 
 def kill(desk: Path, *arguments: str, when: Callable[[], bool]) -> None:

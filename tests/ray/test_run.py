@@ -101,24 +101,6 @@ def test_a_second_run_makes_nothing_and_gives_the_same_tables(finished: tuple[Pa
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
-def test_a_run_elsewhere_finds_the_same_queries_and_results(finished: tuple[Path, str], tmp_path: Path) -> None:
-    """Same seed, same data, same versions: same query, with other resources, trackers, and from another folder."""
-    other = {**ONE_ARM, "resources": {"scoring_actors": 2, "max_trials_at_once": 2}, "tracking": ["mlflow", "wandb"]}
-    run_sweep(other, tmp_path / "small", WANDB_MODE="offline", MLFLOW_TRACKING_URI="")
-    assert_same_trials(tmp_path / "small", finished[0])
-    _trackers_were_told(tmp_path / "small")
-
-
-def _trackers_were_told(folder: Path) -> None:
-    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        told = database.execute(
-            "select runs.name, metrics.value from metrics join runs using (run_uuid) where key = 'map50_95'"
-        ).fetchall()
-    measured = [(row["trial"], row["map50_95"]) for row in rows_of(folder, "results")]
-    assert sorted(told) == sorted(measured)
-    assert len(list(folder.glob("wandb/offline-run-*/*.wandb"))) == len({trial for trial, _ in measured})
-
-
 def test_tensorboard_finds_the_curve_of_every_trial_by_its_name(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     for trial in trials(Experiment.model_validate(CONTENT)):
@@ -178,9 +160,10 @@ def test_a_damaged_run_json_is_written_anew_and_results_of_another_data_set_are_
     assert "holds results of other images or labels than reef has now: give another folder with --out" in line
 
 
-def test_a_run_that_is_killed_and_loses_half_a_checkpoint_goes_on_to_the_same_end(
+def test_a_run_that_is_killed_and_loses_half_a_checkpoint_goes_on_otherwise_to_the_same_end(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
+    """Same seed, same data, same versions: same query, also from another folder, with other resources and trackers."""
     folder = tmp_path / "small"
     with subprocess.Popen(command_of(ONE_ARM, folder), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
@@ -189,12 +172,24 @@ def test_a_run_that_is_killed_and_loses_half_a_checkpoint_goes_on_to_the_same_en
     assert len(told) == 2
     torn = next((folder / "store" / "training").glob("*/checkpoint.pt"))
     torn.write_bytes(torn.read_bytes()[:1000])
-    printed = run_sweep(ONE_ARM, folder)
+    other = {**ONE_ARM, "resources": {"scoring_actors": 2, "max_trials_at_once": 2}, "tracking": ["mlflow", "wandb"]}
+    printed = run_sweep(other, folder, WANDB_MODE="offline", MLFLOW_TRACKING_URI="")
     wanted, made = (int(number) for number in re.findall(r"(\d+) (?:wanted|made now)", printed))
     distinct = len({row["checkpoint"] for row in rows_of(folder, "results")})
     assert made <= distinct - 1 < wanted
     assert DiskStore(folder / "store").find("training", torn.parent.name)
     assert_same_trials(folder, finished[0])
+    _trackers_were_told(folder)
+
+
+def _trackers_were_told(folder: Path) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        told = database.execute(
+            "select runs.name, metrics.value from metrics join runs using (run_uuid) where key = 'map50_95'"
+        ).fetchall()
+    measured = [(row["trial"], row["map50_95"]) for row in rows_of(folder, "results")]
+    assert sorted(told) == sorted(measured)
+    assert len(list(folder.glob("wandb/offline-run-*/*.wandb"))) == len({trial for trial, _ in measured})
 
 
 def _until(lines: Iterable[str], count: int, word: str) -> Iterator[str]:
