@@ -121,7 +121,7 @@ def _run(wanted: list[Any], bench: Bench, folder: Path, gpus: int) -> tuple[floa
     import ray
     from rich.console import Console
 
-    from raylearn.sweep.runner import run_trials
+    from raylearn.sweep.tune_trials import run_trials
 
     os.environ[PRETEND_GPUS] = "1"
     ray.init(

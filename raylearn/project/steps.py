@@ -174,7 +174,7 @@ class Cycle:
     def making(self, kinds: Sequence[str], address: str | None) -> Iterator[Any]:
         """A `make` that does work of these kinds on Ray, which is started when the first is to be done."""
         from raylearn.scoring.cluster import ray_session
-        from raylearn.sweep.runner import ask_workshop, open_workshop, work_resources
+        from raylearn.sweep.workshop import ask_workshop, open_workshop, work_resources
 
         address = address or os.environ.get("RAY_ADDRESS")
         workshop: Any = None

@@ -1,15 +1,22 @@
 """The folder of a run, which may be at an address: its few small files, on a disk while they are worked on."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+from raylearn.config import Experiment, load_experiment
+from raylearn.data.dataset import Dataset
 from raylearn.data.storage import Folder
+from raylearn.errors import ConfigError, RunFolderError
 
 EXPERIMENT_FILE = "experiment.yaml"
 RUN_FILE = "run.json"
 GALLERY_FILE = "gallery.json"
+# What decides no result, so that a run may be gone on with under another.
+_FREE = ("question", "resources", "tracking", "scoring.batch_size")
 _FILES = (
     EXPERIMENT_FILE,
     RUN_FILE,
@@ -43,3 +50,51 @@ def on_disk(folder: Folder) -> Iterator[Path]:
             for file in _FILES:
                 if (copy / file).exists() and (now := (copy / file).read_bytes()) != before.get(file):
                     folder.replace(file, now)
+
+
+def refuse_another(run_folder: Path, experiment: Experiment) -> None:
+    """Refuses a folder that holds another experiment; what an earlier run of this one left is gone on with."""
+    path = run_folder / EXPERIMENT_FILE
+    if not path.exists():
+        return
+    try:
+        there = load_experiment(path)
+    except ConfigError as error:
+        raise RunFolderError(f"{path} is of no run that can be gone on with: give another folder with --out") from error
+    difference = _first_difference(there.model_dump(mode="json"), experiment.model_dump(mode="json"))
+    if difference:
+        raise RunFolderError(
+            f"{run_folder} holds a run with {difference}: give another folder with --out, or the same settings"
+        )
+
+
+def refuse_another_dataset(run_folder: Path, dataset: Dataset) -> None:
+    """Refuses to write over results of other images or labels under the same names."""
+    if earlier_fingerprint(run_folder) not in (None, dataset.fingerprint):
+        raise RunFolderError(
+            f"{run_folder} holds results of other images or labels than {dataset.name} has now: give another folder "
+            "with --out; what is still the same is found again with --store"
+        )
+
+
+def earlier_fingerprint(run_folder: Path) -> str | None:
+    """The data set's in run.json, or None where there is none that can be read: it is written anew."""
+    try:
+        return str(json.loads((run_folder / RUN_FILE).read_bytes())["dataset"]["fingerprint"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
+    before, now = _flat(there), _flat(asked)
+    for key in sorted(before.keys() | now.keys()):
+        if key not in _FREE and key.split(".")[0] not in _FREE and before.get(key) != now.get(key):
+            return f"{key}={before.get(key)}, not {now.get(key)}"
+    return None
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat

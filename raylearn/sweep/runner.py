@@ -1,7 +1,6 @@
 """Runs an experiment: what the store lacks is made on Ray, and what it has is written down."""
 
 import json
-import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -15,38 +14,34 @@ from typing import Any
 from rich.console import Console
 
 import raylearn
-from raylearn.config import Experiment, dump_file, load_experiment
+from raylearn.config import Experiment, dump_file
 from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset
 from raylearn.data.reef import ReefSettings, read_reef
 from raylearn.data.shared_images import with_images_in
-from raylearn.data.storage import Folder, open_file_system
+from raylearn.data.storage import Folder
 from raylearn.detectors import check_detector
-from raylearn.errors import ClusterError, ConfigError, RaylearnError, RunFailedError, RunFolderError
-from raylearn.learning.jobs import WORKSHOP_ENVIRONMENT, Job, WorkResources, Workshop
+from raylearn.errors import RunFailedError, RunFolderError
+from raylearn.learning.jobs import Job
 from raylearn.learning.store import Artifact, Store
-from raylearn.scoring.cluster import (
-    a_node_has,
-    cause_line,
-    heavy_cpu_slots,
-    num_cluster_cpus,
-    num_gpus,
-    num_local_cpus,
-    ray_session,
-    room_for_trials,
-    trial_resources,
-)
+from raylearn.scoring.cluster import num_local_cpus, ray_session
 from raylearn.scoring.lock import held
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Trial, num_rounds, trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
 from raylearn.sweep.results import dataset_facts, write_tables
-from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE, on_disk
-from raylearn.sweep.tracking import refuse_missing_trackers, tracker_callbacks
+from raylearn.sweep.run_folder import (
+    EXPERIMENT_FILE,
+    GALLERY_FILE,
+    RUN_FILE,
+    earlier_fingerprint,
+    on_disk,
+    refuse_another,
+    refuse_another_dataset,
+)
+from raylearn.sweep.tracking import refuse_missing_trackers
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
-
-# What decides no result, so that a run may be gone on with under another.
-_FREE = ("question", "resources", "tracking", "scoring.batch_size")
+from raylearn.sweep.tune_trials import run_trials
 
 
 @dataclass(frozen=True)
@@ -108,9 +103,9 @@ def run_experiment(
         raise RunFolderError(f"--store and --out are both {run_folder}: give the store a folder of its own")
     store = Store.at(store_folder)
     with held(run_folder), held(store_folder), on_disk(run_folder) as files:
-        _refuse_another(files, experiment)
+        refuse_another(files, experiment)
         dataset = open_dataset(experiment, files / "data")
-        _refuse_another_dataset(files, dataset)
+        refuse_another_dataset(files, dataset)
         if store_folder.path is None:
             dataset = with_images_in(dataset, store_folder.below("images"))
         for note in dataset.notes:
@@ -149,7 +144,7 @@ def run_experiment(
         rows = write_tables(finished, dataset.num_classes, files)
         if missing or not (files / GALLERY_FILE).exists():
             write_gallery(finished, bench, files / GALLERY_FILE)
-        if missing or _earlier_fingerprint(files) is None:  # a run that only looked did not make these results
+        if missing or earlier_fingerprint(files) is None:  # a run that only looked did not make these results
             record = _run_facts(experiment, dataset, rows, failed, started, command, address)
             Folder.at(files).replace(RUN_FILE, json.dumps(record, indent=1).encode())
     return Outcome(
@@ -166,7 +161,7 @@ def plan_experiment(
         InputError: the experiment cannot be run as it is written, or the folder holds another.
     """
     with on_disk(run_folder) as files:
-        _refuse_another(files, experiment)
+        refuse_another(files, experiment)
     check_detector(experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights)
     with TemporaryDirectory() as folder:
         dataset = open_dataset(experiment, Path(folder))
@@ -195,54 +190,6 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"
 
 
-def _refuse_another(run_folder: Path, experiment: Experiment) -> None:
-    """Refuses a folder that holds another experiment; what an earlier run of this one left is gone on with."""
-    path = run_folder / EXPERIMENT_FILE
-    if not path.exists():
-        return
-    try:
-        there = load_experiment(path)
-    except ConfigError as error:
-        raise RunFolderError(f"{path} is of no run that can be gone on with: give another folder with --out") from error
-    difference = _first_difference(there.model_dump(mode="json"), experiment.model_dump(mode="json"))
-    if difference:
-        raise RunFolderError(
-            f"{run_folder} holds a run with {difference}: give another folder with --out, or the same settings"
-        )
-
-
-def _earlier_fingerprint(run_folder: Path) -> str | None:
-    """The data set's in run.json, or None where there is none that can be read: it is written anew."""
-    try:
-        return str(json.loads((run_folder / RUN_FILE).read_bytes())["dataset"]["fingerprint"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _refuse_another_dataset(run_folder: Path, dataset: Dataset) -> None:
-    """Refuses to write over results of other images or labels under the same names."""
-    if _earlier_fingerprint(run_folder) not in (None, dataset.fingerprint):
-        raise RunFolderError(
-            f"{run_folder} holds results of other images or labels than {dataset.name} has now: give another folder "
-            "with --out; what is still the same is found again with --store"
-        )
-
-
-def _first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
-    before, now = _flat(there), _flat(asked)
-    for key in sorted(before.keys() | now.keys()):
-        if key not in _FREE and key.split(".")[0] not in _FREE and before.get(key) != now.get(key):
-            return f"{key}={before.get(key)}, not {now.get(key)}"
-    return None
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in section.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
-
-
 class _NotMadeYetError(Exception):
     """The store lacks something that a trial needs."""
 
@@ -269,173 +216,6 @@ def _plan_line(experiment: Experiment, dataset: Dataset, wanted: Sequence[Trial]
         f"{experiment.name}: {len(wanted)} trials of {rounds} rounds in all{found}; {dataset.name}: "
         f"{len(dataset.pool)} images in the pool, {len(dataset.test)} held out, {dataset.num_classes} classes"
     )
-
-
-def _trials_at_once(experiment: Experiment, address: str | None) -> int:
-    """Enough for all resources to be asked for: while a trial's training runs, others wait for scores or draw queries.
-
-    A third trial per GPU task brings GPUs from 83 to 93 % busy, a fourth nothing more (benchmarks/scheduler.py). Where
-    CPUs train, two, as trials take from the same CPUs. Each is a process of some hundred megabytes. A cluster may still
-    have to start the machines that are asked for.
-    """
-    section = experiment.resources
-    gpus = num_gpus()
-    per_task = _gpus_per_task(experiment, gpus)
-    cpus = num_cluster_cpus() if address else num_local_cpus()
-    wanted = 3 * int(gpus / per_task) if per_task else 2 * (cpus // section.training_cpus)
-    return min(max(16 if address else 4, wanted), room_for_trials())
-
-
-def _gpus_per_task(experiment: Experiment, gpus: float) -> float:
-    asked = experiment.resources.gpus_per_task
-    return min(gpus, 1.0) if asked is None else asked
-
-
-def work_resources(experiment: Experiment, address: str | None) -> WorkResources:
-    """What the experiment asks for, with defaults from what Ray reports."""
-    section = experiment.resources
-    gpus = num_gpus()
-    per_task = _gpus_per_task(experiment, gpus)
-    if per_task > gpus and address is None:
-        raise ClusterError(
-            f"resources.gpus_per_task {per_task:g} is asked for, but this machine has {gpus:g}: lower it"
-        )
-    resources = WorkResources(
-        cpus=section.training_cpus,
-        gpus=per_task,
-        scoring_actors=section.scoring_actors or (max(1, int(gpus)) if per_task else 1),
-        cpu_slots=None if per_task else heavy_cpu_slots(),
-    )
-    if address is None and not a_node_has(resources.cpus, resources.gpus):
-        raise ClusterError(f"{_too_large(resources)}: lower them")
-    return resources
-
-
-def _too_large(resources: WorkResources) -> str:
-    return (
-        f"resources.training_cpus {resources.cpus} and gpus_per_task {resources.gpus:g} are asked for, but no machine "
-        "has both"
-    )
-
-
-def run_trials(
-    missing: Sequence[Trial], bench: Bench, store: Store, run_folder: Folder, console: Console, address: str | None
-) -> tuple[int, dict[str, str]]:
-    """Runs trials as Tune trials; returns how many trainings were done, and the failed trials with their causes."""
-    from ray import tune
-
-    from raylearn.sweep.progress import SweepProgress
-
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is listed at the end, in a line each
-    experiment = bench.experiment
-    most = experiment.resources.max_trials_at_once or _trials_at_once(experiment, address)
-    num_trials = min(most, len(missing))
-    resources = work_resources(experiment, address)
-    if not a_node_has(resources.cpus, resources.gpus):
-        console.print(f"{_too_large(resources)}: waiting for one", highlight=False, markup=False, soft_wrap=True)
-    workshop = open_workshop(store, resources)
-    file_system, storage_path = None, str(run_folder.path)
-    if run_folder.path is None:
-        file_system, storage_path = open_file_system(run_folder.address)
-    rounds = sum(num_rounds(experiment, trial.arm) for trial in missing)
-    shared = {"by_name": {trial.name: trial for trial in missing}, "bench": bench, "workshop": workshop}
-    with SweepProgress(len(missing), rounds, console) as progress:
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_tune_trial, **shared), trial_resources()),
-            param_space={"trial": tune.grid_search(list(shared["by_name"]))},
-            tune_config=tune.TuneConfig(
-                max_concurrent_trials=num_trials,
-                reuse_actors=True,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,  # what TensorBoard names a curve
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=storage_path,
-                storage_filesystem=file_system,
-                verbose=0,
-                callbacks=[progress, *tracker_callbacks(experiment, run_folder.path or Path.cwd())],
-                # for machines that go; what fails by itself is told, not raised
-                failure_config=tune.FailureConfig(max_failures=8),
-            ),
-        )
-        try:
-            grid = tuner.fit()
-        except Exception as error:  # such as a tracker that does not answer
-            raise RaylearnError(
-                f"Ray Tune stopped: {cause_line(error)}; the same command goes on from what is finished"
-            ) from error
-        trained = progress.trained
-        failed = dict(progress.failed)
-    for result in grid:
-        if result.error and result.config:
-            failed[result.config["trial"]] = cause_line(result.error)
-    return trained, failed
-
-
-def open_workshop(store: Store, resources: WorkResources) -> Any:
-    """The workshop as an actor.
-
-    It needs no memory but the store's: one that dies with its process or node begins anew, and is asked again.
-    """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    options = {"num_cpus": 0, "max_concurrency": 10_000, "max_restarts": -1, "max_task_retries": -1}
-    environment = {"env_vars": WORKSHOP_ENVIRONMENT}
-    # beside the driver: what it has started ends with it, and it would keep any other machine from being given back
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    made = ray.remote(Workshop).options(scheduling_strategy=here, runtime_env=environment, **options)
-    return made.remote(store, resources)
-
-
-def ask_workshop(workshop: Any, job: Job, made_by: str) -> tuple[Artifact, bool]:
-    """What `Workshop.make` gives, or the error of raylearn's that it met."""
-    import ray
-
-    try:
-        artifact, started = ray.get(workshop.make.remote(job, made_by))
-    except ray.exceptions.RayTaskError as error:
-        raise _own_cause(error) from error
-    return artifact, started
-
-
-def _trial_name(trial: Any) -> str:
-    return str(trial.config["trial"])
-
-
-def _tune_trial(config: Mapping[str, Any], by_name: Mapping[str, Trial], bench: Bench, workshop: Any) -> None:
-    """A light driver: it holds no CPU and no GPU, and waits for what the workshop makes."""
-    from ray import tune
-
-    trial = by_name[config["trial"]]
-    trained = 0
-
-    def make(job: Job) -> Artifact:
-        nonlocal trained
-        artifact, started = ask_workshop(workshop, job, trial.name)
-        trained += started and job.kind == "training"
-        return artifact
-
-    try:
-        for finished in run_trial(trial, bench, make):
-            tune.report(
-                {
-                    "trial_name": trial.name,
-                    "round": finished.index,
-                    "num_rounds": num_rounds(bench.experiment, trial.arm),
-                    "num_images": len(finished.pool.labelled),
-                    "num_boxes": finished.pool.num_boxes,
-                    "map50": finished.evaluation.facts["map50"],
-                    "map50_95": finished.evaluation.facts["map50_95"],
-                    "trained": trained,
-                    "device": finished.model.facts["device"],
-                }
-            )
-            trained = 0
-    except RaylearnError as error:
-        # Told, not raised: Tune would try again what would only fail again.
-        tune.report({"trial_name": trial.name, "failed": str(error)})
 
 
 def _run_facts(
@@ -467,13 +247,3 @@ def _run_facts(
         "trainings": {"wanted": len(rows), "different": different, "shared": len(rows) - different},
         "failed": [{"trial": trial, "cause": cause} for trial, cause in failed.items()],
     }
-
-
-def _own_cause(error: BaseException) -> BaseException:
-    """The error of raylearn's that a chain of Ray's wraps, or the outermost."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, RaylearnError) and not hasattr(inner, "cause"):
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error

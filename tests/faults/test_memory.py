@@ -13,7 +13,7 @@ from raylearn.errors import RaylearnError
 from raylearn.learning.jobs import WorkResources
 from raylearn.learning.store import DiskStore, artifact_key
 from raylearn.scoring.cluster import ray_session
-from raylearn.sweep.runner import ask_workshop, open_workshop
+from raylearn.sweep.workshop import ask_workshop, open_workshop
 
 ROOM = 6e9  # bytes until Ray calls the machine full
 

@@ -11,7 +11,7 @@ from raylearn.data.storage import Folder
 from raylearn.errors import DivergedError, RaylearnError
 from raylearn.learning.jobs import WorkResources, Workshop
 from raylearn.learning.store import DiskStore, artifact_key
-from raylearn.sweep.runner import ask_workshop
+from raylearn.sweep.workshop import ask_workshop
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 RESOURCES = WorkResources(cpus=1, gpus=0, scoring_actors=1, cpu_slots=2)
