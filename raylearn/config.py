@@ -32,6 +32,14 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_not_one(cls, value: Any) -> Any:
+        for given in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(given, bool):  # pydantic would take it for a number
+                raise ValueError(f"{str(given).lower()} is no value here: only training.options know it")
+        return value
+
 
 class ReefSection(Section):
     """The embedded data set: small drawn underwater scenes, in clips of near-duplicate frames."""

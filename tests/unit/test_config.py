@@ -190,6 +190,8 @@ def test_an_override_that_cannot_be_one_is_refused(file, override, message):
         ("seeds=0", "seeds must be a list, as in [0]"),
         ("seeds=[]", "seeds: Value should have at least 1 item"),
         ("seeds=[1,0,1]", "seeds: 1 stands twice in the list: name it once"),
+        ("seeds=[true]", "seeds: true is no value here: only training.options know it"),
+        ("budget=true", "budget: true is no value here: only training.options know it"),
         ("seeds=[-1]", "seeds.0: Input should be greater than or equal to 0"),
         ("seeds=[4294967296]", "seeds.0: Input should be less than 4294967296"),
         ("arms.query_size=[]", "arms.query_size: Value should have at least 1 item"),
