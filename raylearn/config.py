@@ -34,10 +34,12 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_not_one(cls, value: Any) -> Any:
+    def _what_pydantic_would_take(cls, value: Any) -> Any:
         for given in value if isinstance(value, list | tuple) else [value]:
             if isinstance(given, bool):  # pydantic would take it for a number
                 raise ValueError(f"{str(given).lower()} is no value here: only training.options know it")
+            if isinstance(given, str) and "\0" in given:
+                raise ValueError("a text with a NUL character, which no name or path can have")
         return value
 
 
@@ -45,11 +47,13 @@ class ReefSection(Section):
     """The embedded data set: small drawn underwater scenes, in clips of near-duplicate frames."""
 
     seed: int = Field(ReefSettings.seed, ge=0, description="another seed, another reef; not a trial's seed")
-    num_pool: int = Field(ReefSettings.num_pool, ge=1, description="frames that may be labelled")
-    num_test: int = Field(ReefSettings.num_test, ge=1, description="held-out frames")
-    width: int = Field(ReefSettings.width, ge=MIN_SIDE, description="of a frame, pixels")
-    height: int = Field(ReefSettings.height, ge=MIN_SIDE, description="of a frame, pixels")
-    frames_per_clip: int = Field(ReefSettings.frames_per_clip, ge=1, description="mean number of frames in a clip")
+    num_pool: int = Field(ReefSettings.num_pool, ge=1, le=10**6, description="frames that may be labelled")
+    num_test: int = Field(ReefSettings.num_test, ge=1, le=10**6, description="held-out frames")
+    width: int = Field(ReefSettings.width, ge=MIN_SIDE, le=8192, description="of a frame, pixels")
+    height: int = Field(ReefSettings.height, ge=MIN_SIDE, le=8192, description="of a frame, pixels")
+    frames_per_clip: int = Field(
+        ReefSettings.frames_per_clip, ge=1, le=10**6, description="mean number of frames in a clip"
+    )
 
 
 class DatasetSection(Section):
@@ -302,6 +306,20 @@ class Experiment(Section):
 _NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML's safe loader, which of two equal keys would take the later without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in names:
+                    raise yaml.YAMLError(f"{key.value!r} stands twice, also in line {key.start_mark.line + 1}")
+                names.add(key.value)
+        return node
+
+
 File = TypeVar("File", bound=Section)
 
 
@@ -317,7 +335,7 @@ def load_file(path: Path, kind: type[File], overrides: Sequence[str] = ()) -> Fi
         ConfigError: no such file, no YAML, an unknown key or a value that does not fit.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except _NO_YAML as error:
@@ -355,7 +373,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
         section[name] = dict(inner)  # its own, where two sections share a YAML anchor
         section = section[name]
     try:
-        section[last] = yaml.safe_load(value)
+        section[last] = yaml.load(value, _UniqueKeys)
     except _NO_YAML as error:
         raise ConfigError(f"override {override!r}: the value is no YAML") from error
 
@@ -372,7 +390,7 @@ def _describe(error: ValidationError, kind: type[Section]) -> str:
         known = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         what = f"{where}: unknown value {first['input']!r}: {nearest(first['input'], known)}"
     elif first["type"] == "tuple_type":
-        what = f"{where} must be a list, as in [{first['input']}]"
+        what = f"{where} must be a list, as in [{str(first['input'])[:80]}]"
     elif first["type"] in ("model_type", "dict_type"):
         what = f"{where} must be a section of keys and values"
     else:

@@ -1,5 +1,6 @@
 """The commands: each one call into a room below, with errors in one line and an exit code that says whose they are."""
 
+import signal
 import sys
 from typing import Annotated
 
@@ -46,7 +47,8 @@ _INTERRUPTED = "interrupted; the same command goes on from here"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The `raylearn` program: exit code 0, 1 (the work failed) or 2 (what was asked is wrong)."""
+    """The `raylearn` program: exit code 0, 1 (the work failed), 2 (what was asked is wrong) or 130 (interrupted)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a scheduler ends what it began: the same as Ctrl+C
     try:
         given = sys.argv[1:] if arguments is None else arguments
         code = app(args=given or ["--help"], prog_name="raylearn", standalone_mode=False)

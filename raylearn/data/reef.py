@@ -91,8 +91,10 @@ def plan_split(settings: ReefSettings, split: str) -> list[Clip]:
     rng = _generator(settings, split, 0)
     mean = settings.frames_per_clip
     lengths: list[int] = []
-    while (left := num_frames - sum(lengths)) > 0:
+    left = num_frames
+    while left > 0:
         lengths.append(min(left, int(rng.integers((mean + 1) // 2, 3 * mean // 2, endpoint=True))))
+        left -= lengths[-1]
     crowding = deal(CROWDING, len(lengths), rng)
     animals = iter(deal([species.share for species in reef_species.SPECIES], int(crowding.sum()), rng).tolist())
     return [

@@ -63,7 +63,11 @@ class Job(Protocol):
 
 
 def run_and_store(job: Job, store: Store, resources: WorkResources, made_by: str) -> Artifact:
-    """Runs a job and adds its result to the store, with how long it took and which trial asked first."""
+    """Runs a job and adds its result to the store, with how long it took and which trial asked first.
+
+    Raises:
+        RaylearnError: what went wrong, and where; StorageError for what may be better in the next run.
+    """
 
     def make(folder: Folder) -> dict[str, Any]:
         start = time.perf_counter()
@@ -88,7 +92,12 @@ def run_and_store(job: Job, store: Store, resources: WorkResources, made_by: str
                 give_back_gpu_memory()
         return {**facts, "seconds": round(time.perf_counter() - start, 3), "made_by": made_by}
 
-    return store.add(job.kind, job.key, make)
+    try:
+        return store.add(job.kind, job.key, make)
+    except OSError as error:
+        raise StorageError(
+            f"{job.kind} on {platform.node()}: {error.filename or 'storage'}: {reason_of(error)}"
+        ) from error
 
 
 class Workshop:

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from raylearn.data.storage import Folder
-from raylearn.errors import StorageError
+from raylearn.errors import RunFolderError, StorageError
 
 _FACTS_FILE = "artifact.json"
 _log = logging.getLogger(__name__)
@@ -109,6 +109,7 @@ class DiskStore(Store):
             damaged = [name for name, digest in files.items() if _sha256(folder / name) != digest]
         except (FileNotFoundError, NotADirectoryError) as error:
             if not folder.exists():
+                self._refuse_no_folder(folder.parent)
                 return None
             damaged = [Path(error.filename).name]
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -119,6 +120,11 @@ class DiskStore(Store):
             folder.rename(aside)
             _warn_of_damage(damaged[0], kind, key, aside)
         return None if damaged else Artifact(key, Folder(str(folder)), facts, files)
+
+    def _refuse_no_folder(self, kind: Path) -> None:
+        for place in (self.root, kind):
+            if place.exists() and not place.is_dir():
+                raise RunFolderError(f"{place} is no folder: move it away, or give another store with --store")
 
     def add(self, kind: str, key: str, make: Make) -> Artifact:
         temporary = self.root / "unfinished" / uuid.uuid4().hex

@@ -91,7 +91,7 @@ def read_gallery(path: Path) -> Gallery | None:
             for number, (image_id, image) in enumerate(sorted(content["images"].items()))
         }
         queries = tuple(_query(query, pictures) for query in content["queries"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise RunFolderError(f"{path} cannot be read ({one_line(error)}): remove it, and run again") from error
     return Gallery(tuple(pictures.values()), queries)
 

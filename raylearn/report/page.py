@@ -191,7 +191,9 @@ def render(
             (panel.unit, Markup(figures.panel_svg(summary, panel, f"p{i}"))) for i, panel in enumerate(figures.PANELS)
         ],
         gallery=gallery,
-        overlaps=overlaps(summary.arms, asked or {}, dataset.get("num_pool"), _mapping(experiment).get("initial_size")),
+        overlaps=overlaps(
+            summary.arms, asked or {}, _count(dataset, "num_pool"), _count(_mapping(experiment), "initial_size")
+        ),
         swatches={arm.key: Markup(figures.swatch_svg(style)) for arm in summary.arms for style in [styles[arm.key]]},
         strips={
             arm.key: Markup(
@@ -335,6 +337,11 @@ def _class_names(dataset: Mapping[str, Any], num_classes: int) -> list[str]:
 
 def _unreadable(path: Path, cause: object) -> RunFolderError:
     return RunFolderError(f"{path} cannot be read ({one_line(cause)}): run '{_command(path.parent)}' again")
+
+
+def _count(section: Mapping[str, Any], key: str) -> int | None:
+    value = section.get(key)
+    return value if isinstance(value, int) else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

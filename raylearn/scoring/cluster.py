@@ -52,6 +52,8 @@ def ray_session(address: str | None) -> Iterator[None]:
     try:
         with _stderr_set_aside():
             ray.init(**({"address": address} if address else private), **quiet)
+    except SystemExit as ended:  # what Ray, while it starts, makes of SIGTERM
+        raise KeyboardInterrupt from ended
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
         raise ClusterError(f"cannot reach {where}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error

@@ -54,13 +54,18 @@ def on_disk(folder: Folder) -> Iterator[Path]:
 
 def refuse_another(run_folder: Path, experiment: Experiment) -> None:
     """Refuses a folder that holds another experiment; what an earlier run of this one left is gone on with."""
+    if run_folder.exists() and not run_folder.is_dir():
+        raise RunFolderError(f"{run_folder} is no folder: give another with --out")
     path = run_folder / EXPERIMENT_FILE
     if not path.exists():
         return
     try:
         there = load_experiment(path)
     except ConfigError as error:
-        raise RunFolderError(f"{path} is of no run that can be gone on with: give another folder with --out") from error
+        raise RunFolderError(
+            f"{path} is of no run that can be gone on with ({error}): give another folder with --out; --store "
+            f"{run_folder / 'store'} finds what was made here"
+        ) from error
     difference = _first_difference(there.model_dump(mode="json"), experiment.model_dump(mode="json"))
     if difference:
         raise RunFolderError(
@@ -70,19 +75,22 @@ def refuse_another(run_folder: Path, experiment: Experiment) -> None:
 
 def refuse_another_dataset(run_folder: Path, dataset: Dataset) -> None:
     """Refuses to write over results of other images or labels under the same names."""
-    if earlier_fingerprint(run_folder) not in (None, dataset.fingerprint):
+    earlier = earlier_record(run_folder)
+    if earlier and earlier["dataset"]["fingerprint"] != dataset.fingerprint:
         raise RunFolderError(
             f"{run_folder} holds results of other images or labels than {dataset.name} has now: give another folder "
             "with --out; what is still the same is found again with --store"
         )
 
 
-def earlier_fingerprint(run_folder: Path) -> str | None:
-    """The data set's in run.json, or None where there is none that can be read: it is written anew."""
+def earlier_record(run_folder: Path) -> dict[str, Any] | None:
+    """What is in run.json, or None where there is none that can be read: it is written anew."""
     try:
-        return str(json.loads((run_folder / RUN_FILE).read_bytes())["dataset"]["fingerprint"])
+        record = json.loads((run_folder / RUN_FILE).read_bytes())
+        record["dataset"]["fingerprint"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
+    return dict(record)
 
 
 def _first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:

@@ -34,7 +34,7 @@ from raylearn.sweep.run_folder import (
     EXPERIMENT_FILE,
     GALLERY_FILE,
     RUN_FILE,
-    earlier_fingerprint,
+    earlier_record,
     on_disk,
     refuse_another,
     refuse_another_dataset,
@@ -144,9 +144,13 @@ def run_experiment(
         rows = write_tables(finished, dataset.num_classes, files)
         if missing or not (files / GALLERY_FILE).exists():
             write_gallery(finished, bench, files / GALLERY_FILE)
-        if missing or earlier_fingerprint(files) is None:  # a run that only looked did not make these results
+        record = earlier_record(files)
+        if record is None and (files / RUN_FILE).exists():
+            console.print(f"note: {RUN_FILE} of an earlier run cannot be read, and is written anew", soft_wrap=True)
+        if missing or record is None:  # a run that only looked did not make these results
             record = _run_facts(experiment, dataset, rows, failed, started, command, address)
-            Folder.at(files).replace(RUN_FILE, json.dumps(record, indent=1).encode())
+        record |= {"question": experiment.question}
+        Folder.at(files).replace(RUN_FILE, json.dumps(record, indent=1).encode())
     return Outcome(
         sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, max(0, len(rows) - trained), failed
     )

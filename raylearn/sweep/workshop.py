@@ -64,15 +64,18 @@ def ask_workshop(workshop: Any, job: Job, made_by: str) -> tuple[Artifact, bool]
     try:
         artifact, started = ray.get(workshop.make.remote(job, made_by))
     except ray.exceptions.RayTaskError as error:
-        raise _own_cause(error) from error
+        own = _own_cause(error)
+        if own is None:
+            raise
+        raise own from error
     return artifact, started
 
 
-def _own_cause(error: BaseException) -> BaseException:
-    """The error of raylearn's that a chain of Ray's wraps, or the outermost."""
+def _own_cause(error: BaseException) -> RaylearnError | None:
+    """The error of raylearn's that a chain of Ray's wraps."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, RaylearnError) and not hasattr(inner, "cause"):
             return inner
         inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
+    return None

@@ -203,6 +203,11 @@ def test_a_hostile_checkpoint_runs_no_code(pool: Path, tmp_path: Path, capsys: p
     assert not canary.exists()
 
 
+def test_what_is_scored_here_is_scored_without_a_network() -> None:
+    if not _without_network():
+        pytest.skip("no network of its own can be made here: the corpus is scored with the machine's")
+
+
 def _without_network() -> list[str]:
     """Words before a command; none where the programs or the right are missing."""
     alone = ["unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]

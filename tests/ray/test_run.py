@@ -150,9 +150,14 @@ def test_a_damaged_run_json_is_written_anew_and_results_of_another_data_set_are_
     whole = json.loads((folder / "run.json").read_text())
     for damaged in ('{"name": "sm', '{"dataset": 5}'):
         (folder / "run.json").write_text(damaged)
-        assert " 0 made now" in run_sweep(CONTENT, folder)
+        printed = run_sweep({**CONTENT, "question": "Which?"}, folder)
+        assert " 0 made now" in printed
+        assert "note: run.json of an earlier run cannot be read, and is written anew" in printed
+    started = json.loads((folder / "run.json").read_text())["started"]
+    run_sweep({**CONTENT, "question": "Which arm?"}, folder)
     there = json.loads((folder / "run.json").read_text())
     assert there["dataset"] == whole["dataset"]
+    assert (there["question"], there["started"]) == ("Which arm?", started)
     (folder / "run.json").write_text(json.dumps({**there, "dataset": {**there["dataset"], "fingerprint": "0"}}))
     done = subprocess.run(command_of(CONTENT, folder), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -160,10 +165,10 @@ def test_a_damaged_run_json_is_written_anew_and_results_of_another_data_set_are_
     assert "holds results of other images or labels than reef has now: give another folder with --out" in line
 
 
-def test_a_run_that_is_killed_and_loses_half_a_checkpoint_goes_on_otherwise_to_the_same_end(
+def test_a_run_that_is_killed_and_loses_half_a_checkpoint_goes_on_with_other_resources_to_the_same_end(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
-    """Same seed, same data, same versions: same query, also from another folder, with other resources and trackers."""
+    """Same seed, same data, same versions: same query, also from another folder, and with trackers."""
     folder = tmp_path / "small"
     with subprocess.Popen(command_of(ONE_ARM, folder), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
@@ -172,12 +177,14 @@ def test_a_run_that_is_killed_and_loses_half_a_checkpoint_goes_on_otherwise_to_t
     assert len(told) == 2
     torn = next((folder / "store" / "training").glob("*/checkpoint.pt"))
     torn.write_bytes(torn.read_bytes()[:1000])
+    scored = set((folder / "store/ledger").glob("*"))
     other = {**ONE_ARM, "resources": {"scoring_actors": 2, "max_trials_at_once": 2}, "tracking": ["mlflow", "wandb"]}
     printed = run_sweep(other, folder, WANDB_MODE="offline", MLFLOW_TRACKING_URI="")
     wanted, made = (int(number) for number in re.findall(r"(\d+) (?:wanted|made now)", printed))
     distinct = len({row["checkpoint"] for row in rows_of(folder, "results")})
     assert made <= distinct - 1 < wanted
     assert DiskStore(folder / "store").find("training", torn.parent.name)
+    assert set((folder / "store/ledger").glob("*")) > scored  # and two actors shared the work
     assert_same_trials(folder, finished[0])
     _trackers_were_told(folder)
 

@@ -1,5 +1,6 @@
 """The workshop on a real Ray: each key is made once, whoever asks and however often."""
 
+import errno
 import os
 import signal
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raylearn.data.storage import Folder
-from raylearn.errors import DivergedError, RaylearnError
+from raylearn.errors import DivergedError, RaylearnError, StorageError
 from raylearn.learning.jobs import WorkResources, Workshop
 from raylearn.learning.store import DiskStore, artifact_key
 from raylearn.sweep.workshop import ask_workshop
@@ -88,6 +89,9 @@ def test_a_failed_making_reaches_all_who_ask_and_is_tried_again_in_the_next_run_
 def test_what_a_library_raises_is_an_error_in_a_line_that_says_where(workshop, tmp_path: Path) -> None:
     with pytest.raises(RaylearnError, match=r"training on .*: ZeroDivisionError: planted; "):
         ask_workshop(workshop, SlowJob("strange", tmp_path, raises=ZeroDivisionError("planted")), "trial")
+    full = OSError(errno.ENOSPC, "No space left on device", "/disk/file")
+    with pytest.raises(StorageError, match=r"training on .*: /disk/file: No space left on device"):
+        ask_workshop(workshop, SlowJob("full", tmp_path, raises=full), "trial")
 
 
 def test_work_whose_process_is_lost_is_tried_again_a_few_times(workshop, tmp_path: Path) -> None:

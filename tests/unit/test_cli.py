@@ -1,7 +1,9 @@
 """The commands: every wrong question ends in exit code 2 and one line that says what and where, before Ray starts."""
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import typer
 import yaml
 from PIL import Image
 
+import raylearn.cli
 import raylearn.detectors
 from raylearn import __version__
 from raylearn.cli import app, main
@@ -123,6 +126,17 @@ def test_a_command_that_cannot_be_one_is_refused(capsys, arguments, said):
     assert said in refused(capsys, *arguments.split())
 
 
+def test_a_scheduler_that_ends_the_program_is_told_how_to_go_on(capsys, monkeypatch):
+    monkeypatch.setattr(raylearn.cli, "app", lambda **_: os.kill(os.getpid(), signal.SIGTERM))
+    assert call("run", "e.yaml") == 130
+    assert capsys.readouterr().err == "error: interrupted; the same command goes on from here\n"
+
+
+def test_a_file_in_the_place_of_a_run_folder_is_refused_also_by_a_plan(capsys):
+    Path("taken").write_text("")
+    assert "taken is no folder: give another with --out" in refused(capsys, "run", "e.yaml", "--out", "taken", "--plan")
+
+
 # Experiment files
 
 
@@ -130,6 +144,7 @@ def test_a_command_that_cannot_be_one_is_refused(capsys, arguments, said):
     ("content", "said"),
     [
         ("name: 'unclosed", "e.yaml is no YAML file: "),
+        ("name: a\nbudget: 2\nname: b", "e.yaml is no YAML file: 'name' stands twice, also in line 3"),
         ("", "e.yaml must be a mapping of keys such as name, dataset, initial_size, budget, arms"),
         ("- a\n- list", "e.yaml must be a mapping of keys such as name, dataset, initial_size, budget, arms"),
         ("name: !!python/object/apply:os.mkdir [canary]", "e.yaml is no YAML file: could not determine a constructor"),

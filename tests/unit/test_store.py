@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raylearn.data.storage import Folder
+from raylearn.errors import RunFolderError
 from raylearn.learning.store import DiskStore, artifact_key
 
 KEY = artifact_key(what="a training")
@@ -228,6 +229,14 @@ def test_a_file_in_an_artifacts_place_is_damage(store):
     (store.root / "training" / KEY).touch()
     assert store.find("training", KEY) is None
     assert store.add("training", KEY, make) == store.find("training", KEY)
+
+
+@pytest.mark.parametrize("place", ["", "training"])
+def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_is_made(tmp_path, place):
+    (tmp_path / "store").joinpath(place).parent.mkdir(exist_ok=True)
+    (tmp_path / "store").joinpath(place).write_text("mine")
+    with pytest.raises(RunFolderError, match=r"store.* is no folder: move it away, or give another store"):
+        DiskStore(tmp_path / "store").find("training", artifact_key(a=1))
 
 
 def test_an_artifact_damaged_twice_is_put_aside_twice(store):
