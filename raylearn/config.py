@@ -34,10 +34,13 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _what_pydantic_would_take(cls, value: Any) -> Any:
+    def _refuse_truth_values_and_nul(cls, value: Any) -> Any:
         for given in value if isinstance(value, list | tuple) else [value]:
             if isinstance(given, bool):  # pydantic would take it for a number
-                raise ValueError(f"{str(given).lower()} is no value here: only training.options know it")
+                raise ValueError(
+                    f"{str(given).lower()} is no value here (YAML takes yes, no, on and off for true and false: put a "
+                    "word in quotes)"
+                )
             if isinstance(given, str) and "\0" in given:
                 raise ValueError("a text with a NUL character, which no name or path can have")
         return value
@@ -314,9 +317,9 @@ class _UniqueKeys(yaml.SafeLoader):
         names = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in names:
+                if (key.tag, key.value) in names:
                     raise yaml.YAMLError(f"{key.value!r} stands twice, also in line {key.start_mark.line + 1}")
-                names.add(key.value)
+                names.add((key.tag, key.value))
         return node
 
 
@@ -375,7 +378,8 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
     try:
         section[last] = yaml.load(value, _UniqueKeys)
     except _NO_YAML as error:
-        raise ConfigError(f"override {override!r}: the value is no YAML") from error
+        cause = " ".join(str(error).split())
+        raise ConfigError(f"override {override!r}: the value is no YAML: {cause}") from error
 
 
 def _describe(error: ValidationError, kind: type[Section]) -> str:

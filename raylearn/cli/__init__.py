@@ -48,7 +48,8 @@ _INTERRUPTED = "interrupted; the same command goes on from here"
 
 def main(arguments: list[str] | None = None) -> None:
     """The `raylearn` program: exit code 0, 1 (the work failed), 2 (what was asked is wrong) or 130 (interrupted)."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a scheduler ends what it began: the same as Ctrl+C
+    if arguments is None:  # as a program, which a scheduler ends so: the same as Ctrl+C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         given = sys.argv[1:] if arguments is None else arguments
         code = app(args=given or ["--help"], prog_name="raylearn", standalone_mode=False)

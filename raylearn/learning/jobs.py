@@ -95,9 +95,9 @@ def run_and_store(job: Job, store: Store, resources: WorkResources, made_by: str
     try:
         return store.add(job.kind, job.key, make)
     except OSError as error:
-        raise StorageError(
-            f"{job.kind} on {platform.node()}: {error.filename or 'storage'}: {reason_of(error)}"
-        ) from error
+        logging.getLogger(__name__).exception("%s %s", job.kind, job.key)
+        where = error.filename or type(error).__name__
+        raise StorageError(f"{job.kind} on {platform.node()}: {where}: {reason_of(error)}") from error
 
 
 class Workshop:

@@ -124,7 +124,7 @@ class DiskStore(Store):
     def _refuse_no_folder(self, kind: Path) -> None:
         for place in (self.root, kind):
             if place.exists() and not place.is_dir():
-                raise RunFolderError(f"{place} is no folder: move it away, or give another store with --store")
+                raise RunFolderError(f"{place} is no folder: move it away, or use another store")
 
     def add(self, kind: str, key: str, make: Make) -> Artifact:
         temporary = self.root / "unfinished" / uuid.uuid4().hex

@@ -49,17 +49,19 @@ def ray_session(address: str | None) -> Iterator[None]:
         "resources": {TRIAL_RESOURCE: 100_000},
         "include_dashboard": False,
     }
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL  # Ray puts a handler of its own in its place
     try:
-        with _stderr_set_aside():
-            ray.init(**({"address": address} if address else private), **quiet)
-    except SystemExit as ended:  # what Ray, while it starts, makes of SIGTERM
-        raise KeyboardInterrupt from ended
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
-        raise ClusterError(f"cannot reach {where}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
-    # as Ctrl+C; otherwise Ray's C++ part aborts with a trace
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+        try:
+            with _stderr_set_aside():
+                ray.init(**({"address": address} if address else private), **quiet)
+        except SystemExit as ended:  # what Ray, while it starts, makes of SIGTERM
+            raise KeyboardInterrupt from ended
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ClusterError(f"cannot reach {where}: {cause}") from error
+        # as Ctrl+C; otherwise Ray's C++ part aborts with a trace
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         yield
     finally:
         ray.shutdown()

@@ -1,4 +1,7 @@
-"""The folder of a run, which may be at an address: its few small files, on a disk while they are worked on."""
+"""The folder of a run, which may be at an address: its few small files, on a disk while they are worked on.
+
+And what may be run there: the experiment that it holds, on the data set whose results it holds.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -52,19 +55,26 @@ def on_disk(folder: Folder) -> Iterator[Path]:
                     folder.replace(file, now)
 
 
-def refuse_another(run_folder: Path, experiment: Experiment) -> None:
-    """Refuses a folder that holds another experiment; what an earlier run of this one left is gone on with."""
-    if run_folder.exists() and not run_folder.is_dir():
+def refuse_another(run_folder: Folder, files: Path, experiment: Experiment) -> None:
+    """Refuses a folder that holds another experiment; what an earlier run of this one left is gone on with.
+
+    Args:
+        run_folder: as errors name it.
+        files: of the run folder, on a disk.
+        experiment: to be run there.
+    """
+    if files.exists() and not files.is_dir():
         raise RunFolderError(f"{run_folder} is no folder: give another with --out")
-    path = run_folder / EXPERIMENT_FILE
+    path = files / EXPERIMENT_FILE
     if not path.exists():
         return
     try:
         there = load_experiment(path)
     except ConfigError as error:
+        cause = str(error).removeprefix(f"{path}").removeprefix(": ")
         raise RunFolderError(
-            f"{path} is of no run that can be gone on with ({error}): give another folder with --out; --store "
-            f"{run_folder / 'store'} finds what was made here"
+            f"{run_folder}/{EXPERIMENT_FILE} is of no run that can be gone on with ({cause}): give another folder with "
+            "--out, and with --store the store of this one"
         ) from error
     difference = _first_difference(there.model_dump(mode="json"), experiment.model_dump(mode="json"))
     if difference:
@@ -73,9 +83,9 @@ def refuse_another(run_folder: Path, experiment: Experiment) -> None:
         )
 
 
-def refuse_another_dataset(run_folder: Path, dataset: Dataset) -> None:
+def refuse_another_dataset(run_folder: Folder, files: Path, dataset: Dataset) -> None:
     """Refuses to write over results of other images or labels under the same names."""
-    earlier = earlier_record(run_folder)
+    earlier = earlier_record(files)
     if earlier and earlier["dataset"]["fingerprint"] != dataset.fingerprint:
         raise RunFolderError(
             f"{run_folder} holds results of other images or labels than {dataset.name} has now: give another folder "
@@ -83,11 +93,11 @@ def refuse_another_dataset(run_folder: Path, dataset: Dataset) -> None:
         )
 
 
-def earlier_record(run_folder: Path) -> dict[str, Any] | None:
+def earlier_record(files: Path) -> dict[str, Any] | None:
     """What is in run.json, or None where there is none that can be read: it is written anew."""
     try:
-        record = json.loads((run_folder / RUN_FILE).read_bytes())
-        record["dataset"]["fingerprint"]
+        record = json.loads((files / RUN_FILE).read_bytes())
+        record["dataset"]["fingerprint"]  # one without is no record of a run
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return dict(record)

@@ -103,9 +103,9 @@ def run_experiment(
         raise RunFolderError(f"--store and --out are both {run_folder}: give the store a folder of its own")
     store = Store.at(store_folder)
     with held(run_folder), held(store_folder), on_disk(run_folder) as files:
-        refuse_another(files, experiment)
+        refuse_another(run_folder, files, experiment)
         dataset = open_dataset(experiment, files / "data")
-        refuse_another_dataset(files, dataset)
+        refuse_another_dataset(run_folder, files, dataset)
         if store_folder.path is None:
             dataset = with_images_in(dataset, store_folder.below("images"))
         for note in dataset.notes:
@@ -146,10 +146,11 @@ def run_experiment(
             write_gallery(finished, bench, files / GALLERY_FILE)
         record = earlier_record(files)
         if record is None and (files / RUN_FILE).exists():
-            console.print(f"note: {RUN_FILE} of an earlier run cannot be read, and is written anew", soft_wrap=True)
-        if missing or record is None:  # a run that only looked did not make these results
+            console.print(f"note: {RUN_FILE} of an earlier run cannot be read, and is written anew", highlight=False)
+        if missing or record is None:
             record = _run_facts(experiment, dataset, rows, failed, started, command, address)
-        record |= {"question": experiment.question}
+        else:  # a run that only looked did not make these results
+            record["question"] = experiment.question
         Folder.at(files).replace(RUN_FILE, json.dumps(record, indent=1).encode())
     return Outcome(
         sum(num_rounds(experiment, trial.arm) for trial in wanted), trained, max(0, len(rows) - trained), failed
@@ -164,11 +165,12 @@ def plan_experiment(
     Raises:
         InputError: the experiment cannot be run as it is written, or the folder holds another.
     """
-    with on_disk(run_folder) as files:
-        refuse_another(files, experiment)
-    check_detector(experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights)
-    with TemporaryDirectory() as folder:
+    refuse_missing_trackers(experiment)
+    with on_disk(run_folder) as files, TemporaryDirectory() as folder:
+        refuse_another(run_folder, files, experiment)
+        check_detector(experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights)
         dataset = open_dataset(experiment, Path(folder))
+        refuse_another_dataset(run_folder, files, dataset)
     store = Store.at(store_folder or run_folder.below("store"))
     plan = plan_sweep(trials(experiment), Bench.of(experiment, dataset), store)
     lines = [f"{experiment.name}: {plan.num_trials} trials of {plan.num_rounds} rounds in all"]

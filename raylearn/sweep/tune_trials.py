@@ -24,7 +24,7 @@ from raylearn.scoring.cluster import (
 from raylearn.sweep.grid import Trial, num_rounds
 from raylearn.sweep.tracking import tracker_callbacks
 from raylearn.sweep.trial import Bench, run_trial
-from raylearn.sweep.workshop import ask_workshop, gpus_per_task, open_workshop, too_large, work_resources
+from raylearn.sweep.workshop import ask_workshop, gpus_per_task, no_machine_has, open_workshop, work_resources
 
 
 def run_trials(
@@ -41,7 +41,7 @@ def run_trials(
     num_trials = min(most, len(missing))
     resources = work_resources(experiment, address)
     if not a_node_has(resources.cpus, resources.gpus):
-        console.print(f"{too_large(resources)}: waiting for one", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{no_machine_has(resources)}: waiting for one", highlight=False, markup=False, soft_wrap=True)
     workshop = open_workshop(store, resources)
     file_system, storage_path = None, str(run_folder.path)
     if run_folder.path is None:
@@ -131,5 +131,5 @@ def _tune_trial(config: Mapping[str, Any], by_name: Mapping[str, Trial], bench: 
             )
             trained = 0
     except RaylearnError as error:
-        # Told, not raised: Tune would try again what would only fail again.
+        # Told, not raised: Tune would at once try again what would only fail again, or, a disk's, cost work each time.
         tune.report({"trial_name": trial.name, "failed": str(error)})

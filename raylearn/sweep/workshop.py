@@ -10,7 +10,11 @@ from raylearn.scoring.cluster import a_node_has, heavy_cpu_slots, num_gpus
 
 
 def work_resources(experiment: Experiment, address: str | None) -> WorkResources:
-    """What the experiment asks for, with defaults from what Ray reports."""
+    """What the experiment asks for, with defaults from what Ray reports.
+
+    Raises:
+        ClusterError: this machine can never give it; a cluster may still get a machine that can.
+    """
     section = experiment.resources
     gpus = num_gpus()
     per_task = gpus_per_task(experiment, gpus)
@@ -25,16 +29,18 @@ def work_resources(experiment: Experiment, address: str | None) -> WorkResources
         cpu_slots=None if per_task else heavy_cpu_slots(),
     )
     if address is None and not a_node_has(resources.cpus, resources.gpus):
-        raise ClusterError(f"{too_large(resources)}: lower them")
+        raise ClusterError(f"{no_machine_has(resources)}: lower them")
     return resources
 
 
 def gpus_per_task(experiment: Experiment, gpus: float) -> float:
+    """GPUs of one training or actor, which may be a part of one; `gpus` are what Ray reports."""
     asked = experiment.resources.gpus_per_task
     return min(gpus, 1.0) if asked is None else asked
 
 
-def too_large(resources: WorkResources) -> str:
+def no_machine_has(resources: WorkResources) -> str:
+    """The beginning of a line that says what cannot be had."""
     return (
         f"resources.training_cpus {resources.cpus} and gpus_per_task {resources.gpus:g} are asked for, but no machine "
         "has both"
@@ -58,7 +64,12 @@ def open_workshop(store: Store, resources: WorkResources) -> Any:
 
 
 def ask_workshop(workshop: Any, job: Job, made_by: str) -> tuple[Artifact, bool]:
-    """What `Workshop.make` gives, or the error of raylearn's that it met."""
+    """What `Workshop.make` gives.
+
+    Raises:
+        RaylearnError: what failed by itself, and would fail again.
+        RayTaskError: what Ray met, such as a machine that went.
+    """
     import ray
 
     try:

@@ -127,6 +127,7 @@ def _sent(rank: int, name: str, image: Image) -> SentImage:
 def step(desk: Path, *arguments: str, code: int = 0) -> str:
     """A step as a person types it, in this process, which has its imports; what it printed, or its error."""
     out, err = io.StringIO(), io.StringIO()
+    before = signal.getsignal(signal.SIGTERM)
     with (
         contextlib.chdir(desk),
         contextlib.redirect_stdout(out),
@@ -136,6 +137,7 @@ def step(desk: Path, *arguments: str, code: int = 0) -> str:
         main(["project", *arguments])
     assert ended.value.code == code, out.getvalue() + err.getvalue()
     assert "Traceback" not in err.getvalue()
+    assert signal.getsignal(signal.SIGTERM) is before  # and not Ray's
     return err.getvalue() if code else out.getvalue()
 
 

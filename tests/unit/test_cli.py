@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,14 @@ def test_a_command_that_cannot_be_one_is_refused(capsys, arguments, said):
 
 def test_a_scheduler_that_ends_the_program_is_told_how_to_go_on(capsys, monkeypatch):
     monkeypatch.setattr(raylearn.cli, "app", lambda **_: os.kill(os.getpid(), signal.SIGTERM))
-    assert call("run", "e.yaml") == 130
+    monkeypatch.setattr(sys, "argv", ["raylearn", "run", "e.yaml"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 130
     assert capsys.readouterr().err == "error: interrupted; the same command goes on from here\n"
 
 

@@ -142,13 +142,13 @@ def test_an_override_changes_its_own_section_only_where_two_share_an_anchor(tmp_
         ("budget.x=3", "override 'budget.x=3': budget is no section"),
         ("dataset.format.x=3", "override 'dataset.format.x=3': format is no section"),
         ("seeds=[0,", "override 'seeds=[0,': the value is no YAML"),
-        ("seeds={a: 1, a: 2}", "override 'seeds={a: 1, a: 2}': the value is no YAML"),
+        ("seeds={a: 1, a: 2}", "override 'seeds={a: 1, a: 2}': the value is no YAML: 'a' stands twice"),
         ("seeds=!!int ''", "override \"seeds=!!int ''\": the value is no YAML"),
         ("name=!!python/object:os.system x", "override 'name=!!python/object:os.system x': the value is no YAML"),
     ],
 )
 def test_an_override_that_cannot_be_one_is_refused(file, override, message):
-    assert refusal(file, override) == message
+    assert refusal(file, override).startswith(message)
 
 
 # Refusals
@@ -194,8 +194,8 @@ def test_an_override_that_cannot_be_one_is_refused(file, override, message):
         ("arms.query_size={a: " + "1" * 99 + "}", "arms.query_size must be a list, as in [{'a': 1111"),
         ("dataset.reef.num_pool=1000000000000", "dataset.reef.num_pool: Input should be less than or equal to 1000000"),
         ('dataset.root="x\\0"', "dataset.root: a text with a NUL character"),
-        ("seeds=[true]", "seeds: true is no value here: only training.options know it"),
-        ("budget=true", "budget: true is no value here: only training.options know it"),
+        ("seeds=[true]", "seeds: true is no value here (YAML takes yes, no, on and off for true and false"),
+        ("budget=no", "budget: false is no value here (YAML takes yes, no, on and off for true and false"),
         ("seeds=[-1]", "seeds.0: Input should be greater than or equal to 0"),
         ("seeds=[4294967296]", "seeds.0: Input should be less than 4294967296"),
         ("arms.query_size=[]", "arms.query_size: Value should have at least 1 item"),

@@ -235,7 +235,7 @@ def test_a_file_in_an_artifacts_place_is_damage(store):
 def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_is_made(tmp_path, place):
     (tmp_path / "store").joinpath(place).parent.mkdir(exist_ok=True)
     (tmp_path / "store").joinpath(place).write_text("mine")
-    with pytest.raises(RunFolderError, match=r"store.* is no folder: move it away, or give another store"):
+    with pytest.raises(RunFolderError, match=r"store.* is no folder: move it away, or use another store"):
         DiskStore(tmp_path / "store").find("training", artifact_key(a=1))
 
 
