@@ -32,7 +32,7 @@ def plan(trained: Path) -> ScoringPlan:
 
 def _score(images: tuple[Image, ...], plan: ScoringPlan, folder: Path) -> Ledger:
     folder.mkdir()
-    score_manifest(Manifest.of(images), plan, {}, Folder.at(folder))
+    score_manifest(Manifest.of(images, part_size=8), plan, {}, Folder.at(folder))  # so that actors share a small pool
     return Ledger.read(Folder.at(folder))
 
 

@@ -84,6 +84,7 @@ def test_a_run_without_pictures_has_a_page_all_the_same(tmp_path: Path) -> None:
             gallery(images={HOSTILE[0]: {"width": 1, "height": 1, "jpeg": "x); } body {", "truth": []}})
         ).encode(),
         json.dumps(gallery(queries=[{"trial": "t", "round": "x", "scored": True, "images": []}])).encode(),
+        json.dumps(gallery(queries=[{"trial": "t", "round": float("inf"), "scored": True, "images": []}])).encode(),
     ],
 )
 def test_what_is_no_gallery_is_refused_by_name(content: bytes, tmp_path: Path) -> None:

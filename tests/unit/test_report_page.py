@@ -239,6 +239,14 @@ def test_run_json_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
         write_report(run_folder(tmp_path, run=[1]))
 
 
+def test_a_count_that_is_no_number_is_not_counted_with(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, run={**RUN, "dataset": {**RUN["dataset"], "num_pool": "many"}})
+    (folder / "experiment.yaml").write_text(json.dumps({**EXPERIMENT, "initial_size": "few"}))
+    asked = [{**row, "trial": trial} for trial in ("uncertainty-s0", "random-s0") for row in QUERIES]
+    pq.write_table(pa.Table.from_pylist(asked), folder / "queries.parquet")
+    assert "many" in write_report(folder).read_text(encoding="utf-8")
+
+
 def test_queries_without_a_column_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"trial": ["t"], "rank": [0]}), run_folder(tmp_path) / "queries.parquet")
     with pytest.raises(RunFolderError, match=r"queries\.parquet cannot be read"):
