@@ -55,8 +55,9 @@ def _alone(kind: str, number: int) -> dict[str, Any]:
 
 def score_rows(number: int) -> dict[str, Any]:
     """A pool of so many rows through one costless actor per CPU."""
+    from raylearn.cluster.resources import num_local_cpus
+    from raylearn.cluster.session import ray_session
     from raylearn.data.storage import Folder
-    from raylearn.scoring.cluster import num_local_cpus, ray_session
     from raylearn.scoring.ledger import NOTHING
     from raylearn.scoring.listing import list_pool
     from raylearn.scoring.manifest import MANIFEST_FILE

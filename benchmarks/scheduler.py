@@ -19,17 +19,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tables import show
+from raylearn.cluster.devices import PRETEND_GPUS
+from raylearn.cluster.resources import TRIAL_RESOURCE
 from raylearn.config import Experiment
 from raylearn.data.pool import Pool
 from raylearn.data.reef import ReefSettings, read_reef
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
-from raylearn.learning.jobs import WorkResources
-from raylearn.learning.store import Artifact, DiskStore, artifact_key
 from raylearn.scoring import ledger
-from raylearn.scoring.cluster import PRETEND_GPUS, TRIAL_RESOURCE
 from raylearn.sweep.grid import trials
 from raylearn.sweep.trial import Bench
+from raylearn.work.resources import WorkResources
+from raylearn.work.store import Artifact, DiskStore, artifact_key
 
 MEASURED = {"map50": 0.5, "map50_95": 0.3, "class_ap": [], "device": "stand-in"}
 

@@ -55,8 +55,8 @@ def trained(reef: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _train(reef: Dataset, folder: Path) -> None:
     from raylearn.detectors.base import TrainingSet
-    from raylearn.learning.jobs import WorkResources
     from raylearn.learning.training import TrainingJob
+    from raylearn.work.resources import WorkResources
 
     drawn = set(initial_set(reef, 56, random_generator(0, "initial set")))
     images = tuple(image for image in reef.pool if image.image_id in drawn)
@@ -92,7 +92,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """A private Ray for the tests of a file; files that start clusters of their own end the one of this process."""
-    from raylearn.scoring.cluster import ray_session
+    from raylearn.cluster.session import ray_session
 
     with ray_session(None):
         yield

@@ -52,9 +52,9 @@ def import_(
 @contextmanager
 def _project(path: Path) -> Iterator[Any]:
     """The cycle of a project, held while it is worked on."""
+    from raylearn.data.lock import locked
     from raylearn.project.folder import ProjectFolder
     from raylearn.project.steps import Cycle
-    from raylearn.scoring.lock import locked
 
     folder = ProjectFolder.open(path)
     with locked(folder.path):

@@ -132,7 +132,7 @@ def doctor(
 
     Example: raylearn doctor s3://farm-runs/2026 --address auto
     """
-    from raylearn.sweep.doctor import examine
+    from raylearn.cluster.doctor import examine
 
     problems = 0
     for finding in examine(address or os.environ.get("RAY_ADDRESS"), storage):

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from raylearn.cluster.devices import refuse_unusable_gpu, torch_device
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.storage import Folder
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import CHECKPOINT_FILE, Detections, DetectorSettings
 from raylearn.errors import RaylearnError
-from raylearn.learning.jobs import WorkResources
-from raylearn.learning.store import Artifact, artifact_key
-from raylearn.scoring.cluster import refuse_unusable_gpu, torch_device
 from raylearn.scoring.reading import batches, read_image
+from raylearn.work.resources import WorkResources
+from raylearn.work.store import Artifact, artifact_key
 
 _BATCH_SIZE = 16
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from raylearn.cluster.devices import PRETEND_GPUS
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings
 from raylearn.errors import RaylearnError
-from raylearn.learning.jobs import WorkResources
-from raylearn.learning.store import Artifact, artifact_key
-from raylearn.scoring.cluster import PRETEND_GPUS
 from raylearn.scoring.ledger import Ledger, map_parts, read_facts
 from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, default_batch_size, score_manifest
+from raylearn.work.resources import WorkResources
+from raylearn.work.store import Artifact, artifact_key
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from raylearn.cluster.devices import refuse_unusable_gpu, torch_device
 from raylearn.data.storage import Folder, local_path, read_address, reason_of
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, TrainingSet
 from raylearn.errors import CheckpointError, ClusterError
-from raylearn.learning.jobs import WorkResources
-from raylearn.learning.store import artifact_key
-from raylearn.scoring.cluster import refuse_unusable_gpu, torch_device
+from raylearn.work.resources import WorkResources
+from raylearn.work.store import artifact_key
 
 _VERSIONS = ("opencv-python", "torch", "ultralytics")  # they decide what a training gives
 

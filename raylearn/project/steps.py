@@ -27,16 +27,16 @@ from raylearn.handoff.export import export_query
 from raylearn.handoff.labels import ImportedLabels, Missing, import_labels
 from raylearn.handoff.query_files import write_query
 from raylearn.learning.cycle import run_cycle
-from raylearn.learning.jobs import Job
 from raylearn.learning.ledger_query import QueriedImage, detections_of
 from raylearn.learning.selection import query_at_random
-from raylearn.learning.store import Artifact, DiskStore
 from raylearn.project.folder import ProjectFolder
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import trials
 from raylearn.sweep.results import dataset_facts, write_tables
 from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE
 from raylearn.sweep.trial import Bench, TrialRound
+from raylearn.work.jobs import Job
+from raylearn.work.store import Artifact, DiskStore
 
 Step = Literal["query", "import", "train"]
 _READ_AT_ONCE = 8
@@ -173,8 +173,9 @@ class Cycle:
     @contextmanager
     def making(self, kinds: Sequence[str], address: str | None) -> Iterator[Any]:
         """A `make` that does work of these kinds on Ray, which is started when the first is to be done."""
-        from raylearn.scoring.cluster import ray_session
-        from raylearn.sweep.workshop import ask_workshop, open_workshop, work_resources
+        from raylearn.cluster.session import ray_session
+        from raylearn.work.resources import work_resources
+        from raylearn.work.workshop import ask_workshop, open_workshop
 
         address = address or os.environ.get("RAY_ADDRESS")
         workshop: Any = None

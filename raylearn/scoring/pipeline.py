@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from raylearn.cluster.devices import torch_device
+from raylearn.cluster.machines import installed_versions
+from raylearn.cluster.resources import cpus_beside_gpu
+from raylearn.cluster.session import cause_line
 from raylearn.data.images import read_bytes
 from raylearn.data.storage import Folder, read_address, reason_of
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import Detections, Detector, DetectorSettings, Engine
 from raylearn.errors import ClusterError, ImageError, LedgerError, RaylearnError, StorageError
 from raylearn.scoring import ledger
-from raylearn.scoring.cluster import cause_line, cpus_beside_gpu, installed_versions, torch_device
 from raylearn.scoring.ledger import NOTHING, PartCounts
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, read_manifest_file
 from raylearn.scoring.reading import Reader, ReadImage, batches, read_ahead, read_image

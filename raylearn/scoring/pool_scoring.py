@@ -11,15 +11,17 @@ from typing import Any
 
 from rich.console import Console
 
+from raylearn.cluster.machines import Machine, look_at_machines
+from raylearn.cluster.resources import cpus_for_each
+from raylearn.cluster.session import ray_session
+from raylearn.data.lock import held
 from raylearn.data.storage import Folder, reason_of, redacted
 from raylearn.detectors import read_checkpoint
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, Engine
 from raylearn.errors import CheckpointError, ClusterError, LedgerError, RaylearnError, RunFolderError
 from raylearn.scoring import ledger
-from raylearn.scoring.cluster import Machine, cpus_for_each, look_at_machines, ray_session
 from raylearn.scoring.ledger import PartCounts
 from raylearn.scoring.listing import list_pool
-from raylearn.scoring.lock import held
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
 from raylearn.scoring.pass_record import (
     Record,

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from raylearn.data.storage import Folder
-from raylearn.learning.jobs import Job
-from raylearn.learning.store import Artifact, Store
 from raylearn.sweep.grid import Trial, num_rounds
 from raylearn.sweep.trial import Bench, run_trial
+from raylearn.work.jobs import Job
+from raylearn.work.store import Artifact, Store
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,17 @@ from typing import Any
 from rich.console import Console
 
 import raylearn
+from raylearn.cluster.resources import num_local_cpus
+from raylearn.cluster.session import ray_session
 from raylearn.config import Experiment, dump_file
 from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset
+from raylearn.data.lock import held
 from raylearn.data.reef import ReefSettings, read_reef
 from raylearn.data.shared_images import with_images_in
 from raylearn.data.storage import Folder
 from raylearn.detectors import check_detector
 from raylearn.errors import RunFailedError, RunFolderError
-from raylearn.learning.jobs import Job
-from raylearn.learning.store import Artifact, Store
-from raylearn.scoring.cluster import num_local_cpus, ray_session
-from raylearn.scoring.lock import held
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Trial, num_rounds, trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
@@ -42,6 +41,8 @@ from raylearn.sweep.run_folder import (
 from raylearn.sweep.tracking import refuse_missing_trackers
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 from raylearn.sweep.tune_trials import run_trials
+from raylearn.work.jobs import Job
+from raylearn.work.store import Artifact, Store
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from raylearn.detectors.base import DetectorSettings, TrainingSet
 from raylearn.errors import DivergedError, QueryError
 from raylearn.learning.cycle import Query, Round, run_cycle
 from raylearn.learning.evaluation import EvaluationJob
-from raylearn.learning.jobs import Job
 from raylearn.learning.scoring import ScoringJob
 from raylearn.learning.selection import image_scores, query_at_random, query_by_scores, scored_subset
-from raylearn.learning.store import Artifact
 from raylearn.learning.training import InitialWeights, TrainingJob
 from raylearn.query.sampling import random_generator
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
 from raylearn.sweep.grid import Trial, arms, num_rounds
+from raylearn.work.jobs import Job
+from raylearn.work.store import Artifact
 
 TrialRound = Round[Artifact, Artifact | None, Artifact]
 

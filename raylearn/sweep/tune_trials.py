@@ -7,24 +7,25 @@ from typing import Any
 
 from rich.console import Console
 
-from raylearn.config import Experiment
-from raylearn.data.storage import Folder, open_file_system
-from raylearn.errors import RaylearnError
-from raylearn.learning.jobs import Job
-from raylearn.learning.store import Artifact, Store
-from raylearn.scoring.cluster import (
+from raylearn.cluster.resources import (
     a_node_has,
-    cause_line,
     num_cluster_cpus,
     num_gpus,
     num_local_cpus,
     room_for_trials,
     trial_resources,
 )
+from raylearn.cluster.session import cause_line
+from raylearn.config import Experiment
+from raylearn.data.storage import Folder, open_file_system
+from raylearn.errors import RaylearnError
 from raylearn.sweep.grid import Trial, num_rounds
 from raylearn.sweep.tracking import tracker_callbacks
 from raylearn.sweep.trial import Bench, run_trial
-from raylearn.sweep.workshop import ask_workshop, gpus_per_task, no_machine_has, open_workshop, work_resources
+from raylearn.work.jobs import Job
+from raylearn.work.resources import gpus_per_task, no_machine_has, work_resources
+from raylearn.work.store import Artifact, Store
+from raylearn.work.workshop import ask_workshop, open_workshop
 
 
 def run_trials(

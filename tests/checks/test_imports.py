@@ -89,7 +89,7 @@ def test_the_package_keeps_the_rules(copy):
         (
             "scoring/manifest.py",
             "from raylearn import config",
-            "The experiment file is read from learning upward",
+            "The experiment file is read from work upward",
             "raylearn.scoring.manifest -> raylearn.config",
         ),
     ],

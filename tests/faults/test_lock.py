@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from raylearn.data import lock
+from raylearn.data.lock import LOCK_FILE, _leased, locked
 from raylearn.data.storage import Folder
 from raylearn.errors import RunFolderError
-from raylearn.scoring import lock
-from raylearn.scoring.lock import LOCK_FILE, _leased, locked
 
-HOLD = "import sys, time, pathlib; from raylearn.scoring.lock import locked\n"
+HOLD = "import sys, time, pathlib; from raylearn.data.lock import locked\n"
 HOLD += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from raylearn.cluster.session import ray_session
 from raylearn.data.storage import Folder
 from raylearn.errors import RaylearnError
-from raylearn.learning.jobs import WorkResources
-from raylearn.learning.store import DiskStore, artifact_key
-from raylearn.scoring.cluster import ray_session
-from raylearn.sweep.workshop import ask_workshop, open_workshop
+from raylearn.work.resources import WorkResources
+from raylearn.work.store import DiskStore, artifact_key
+from raylearn.work.workshop import ask_workshop, open_workshop
 
 ROOM = 6e9  # bytes until Ray calls the machine full
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from raylearn.data.lock import held
 from raylearn.data.storage import Folder
 from raylearn.errors import RunFolderError
 from raylearn.scoring.ledger import finished_parts
-from raylearn.scoring.lock import held
 from tests.faults.conftest import PART_SIZE, content_of, failed, refused_score, run_score, score_command, succeeded
 from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store, used_here
 
@@ -135,7 +135,7 @@ def test_a_lease_is_refused_while_it_beats_taken_over_when_stale_and_gone_at_the
     with held(folder):
         with pytest.raises(RunFolderError, match="is in use by"), held(folder):
             pass
-        monkeypatch.setattr("raylearn.scoring.lock.STALE_SECONDS", 0.0)
+        monkeypatch.setattr("raylearn.data.lock.STALE_SECONDS", 0.0)
         with held(folder):
             pass
     assert "leased/.lock" not in store.objects("leased/")

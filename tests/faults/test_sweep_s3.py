@@ -11,8 +11,8 @@ import pytest
 
 from raylearn.data.storage import Folder
 from raylearn.errors import StorageError
-from raylearn.learning.store import AddressStore, Store, artifact_key
 from raylearn.sweep.run_folder import on_disk
+from raylearn.work.store import AddressStore, Store, artifact_key
 from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store, used_here
 from tests.small_sweep import ONE_ARM, assert_same_trials, command_of, run_sweep
 

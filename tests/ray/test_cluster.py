@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from raylearn.cluster.devices import PRETEND_GPUS
 from raylearn.config import Experiment
 from raylearn.data.storage import Folder
-from raylearn.scoring.cluster import PRETEND_GPUS
 from raylearn.sweep.grid import num_rounds, trials
 from raylearn.sweep.runner import run_experiment
 from tests.small_sweep import CONTENT

@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from raylearn.cli import main
+from raylearn.cluster.resources import num_local_cpus
 from raylearn.data.dataset import Dataset, Image
 from raylearn.data.formats import read_dataset
+from raylearn.data.lock import locked
 from raylearn.data.pool import initial_set
 from raylearn.handoff import coco
 from raylearn.handoff.exchange import PreAnnotation, SentImage
 from raylearn.query.sampling import random_generator
-from raylearn.scoring.cluster import num_local_cpus
-from raylearn.scoring.lock import locked
 from tests.conftest import SHARED
 from tests.scripted_annotator import annotate
 from tests.small_sweep import rows_of, run_sweep

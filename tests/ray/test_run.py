@@ -19,17 +19,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from raylearn.config import Experiment
+from raylearn.data.lock import locked
 from raylearn.data.storage import Folder
 from raylearn.errors import RunFailedError
-from raylearn.learning.jobs import Job, WorkResources
-from raylearn.learning.store import Artifact, DiskStore
 from raylearn.report.gallery import GALLERY_FILE
 from raylearn.scoring.ledger import Ledger
-from raylearn.scoring.lock import locked
 from raylearn.sweep.grid import num_rounds, trials
 from raylearn.sweep.results import result_row
 from raylearn.sweep.runner import open_dataset
 from raylearn.sweep.trial import Bench, run_trial
+from raylearn.work.jobs import Job
+from raylearn.work.resources import WorkResources
+from raylearn.work.store import Artifact, DiskStore
 from tests.small_sweep import CONTENT, ONE_ARM, assert_same_trials, command_of, results_of, rows_of, run_sweep
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from raylearn.data.storage import Folder
 from raylearn.errors import DivergedError, RaylearnError, StorageError
-from raylearn.learning.jobs import WorkResources, Workshop
-from raylearn.learning.store import DiskStore, artifact_key
-from raylearn.sweep.workshop import ask_workshop
+from raylearn.work.resources import WorkResources
+from raylearn.work.store import DiskStore, artifact_key
+from raylearn.work.workshop import Workshop, ask_workshop
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 RESOURCES = WorkResources(cpus=1, gpus=0, scoring_actors=1, cpu_slots=2)

@@ -19,7 +19,7 @@ import raylearn.detectors
 from raylearn import __version__
 from raylearn.cli import app, main
 from raylearn.config import Experiment
-from raylearn.scoring.lock import locked
+from raylearn.data.lock import locked
 from raylearn.sweep import runner, tracking
 
 EXPERIMENT: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from raylearn.scoring.cluster import TRIAL_RESOURCE
+from raylearn.cluster.resources import TRIAL_RESOURCE
 
 ROOT = Path(__file__).parents[2]
 AWS, ON_PREMISE, RAYJOB = (

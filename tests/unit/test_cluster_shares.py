@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raylearn.cluster import resources
+from raylearn.cluster.devices import PRETEND_GPUS, refuse_unusable_gpu
+from raylearn.cluster.resources import cpus_for_each, num_local_cpus
+from raylearn.cluster.session import ray_session
 from raylearn.errors import ClusterError
-from raylearn.scoring import cluster
-from raylearn.scoring.cluster import PRETEND_GPUS, cpus_for_each, num_local_cpus, ray_session, refuse_unusable_gpu
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_an_address_at_which_nobody_listens_is_told_at_once(scheme: str) -> None
 def test_a_container_has_no_more_cpus_than_its_quota(quota: str, most: float, tmp_path, monkeypatch) -> None:
     without = len(os.sched_getaffinity(0))
     (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr(cluster, "_CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(resources, "_CPU_QUOTA", tmp_path / "cpu.max")
     assert num_local_cpus() == min(without, most)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raylearn.sweep.doctor import Node, examine, judge
+from raylearn.cluster.doctor import Node, examine, judge
 
 HERE = {"python": "3.11.9", "torch": "2.14.1"}
 HEALTHY = Node("gpu-1", 16, 1, 1, HERE, 200.0, 8.0, "")

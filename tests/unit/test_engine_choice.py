@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from raylearn.cluster.machines import Machine
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import DetectorSettings, Engine
 from raylearn.errors import ClusterError
-from raylearn.scoring.cluster import Machine
 from raylearn.scoring.pipeline import ScoringPlan
 from raylearn.scoring.pool_scoring import LARGE_POOL, ScoreRequest, _choose
 

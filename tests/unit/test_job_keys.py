@@ -10,11 +10,11 @@ from raylearn.data.storage import Folder
 from raylearn.detectors.base import DetectorSettings, TrainingSet
 from raylearn.errors import CheckpointError, ClusterError
 from raylearn.learning.evaluation import EvaluationJob
-from raylearn.learning.jobs import WorkResources
 from raylearn.learning.scoring import ScoringJob
-from raylearn.learning.store import Artifact
 from raylearn.learning.training import InitialWeights, TrainingJob
 from raylearn.scoring.manifest import Manifest
+from raylearn.work.resources import WorkResources
+from raylearn.work.store import Artifact
 from tests.unit.hand_made import CLASS_NAMES, make_dataset, make_image, make_truth
 
 DATASET = make_dataset({"a.jpg": [0], "b.jpg": [1, 2], "c.jpg": []})

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from raylearn.errors import ClusterError
-from raylearn.learning.jobs import WorkResources, _Slots
+from raylearn.work.resources import WorkResources
+from raylearn.work.workshop import _Slots
 
 
 def test_slots_are_never_overdrawn_and_a_large_request_is_not_overtaken() -> None:

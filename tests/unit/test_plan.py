@@ -10,11 +10,11 @@ from rich.console import Console
 from raylearn.config import Experiment
 from raylearn.data.storage import Folder
 from raylearn.errors import DetectorError
-from raylearn.learning.store import DiskStore
 from raylearn.sweep.grid import trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
 from raylearn.sweep.runner import plan_experiment
 from raylearn.sweep.trial import Bench, run_trial
+from raylearn.work.store import DiskStore
 from tests.unit.test_trial import BENCH, CONTENT, EXPERIMENT, HandMaker
 
 TRIALS = trials(EXPERIMENT)  # of each seed: random, box_count and two by entropy, three rounds each; full_data, one

@@ -14,12 +14,12 @@ from raylearn.data.storage import Folder
 from raylearn.errors import ImageError, ProjectError, RaylearnError
 from raylearn.handoff.exchange import Record
 from raylearn.handoff.labels import ImportedLabels
-from raylearn.learning.store import Artifact
 from raylearn.project.folder import ProjectFolder
 from raylearn.project.settings import Project
 from raylearn.project.status import status_lines
 from raylearn.project.steps import Annotators, Cycle, readable
 from raylearn.report.page import write_report
+from raylearn.work.store import Artifact
 from tests.unit.hand_made import make_truth
 
 NAMES = ("0.png", "1.png", "2.png")

@@ -7,10 +7,10 @@ from raylearn.config import Arm
 from raylearn.data.pool import Pool, SimulatedOracle
 from raylearn.data.storage import Folder
 from raylearn.learning.cycle import Query, Round
-from raylearn.learning.store import Artifact
 from raylearn.sweep.grid import Trial
 from raylearn.sweep.results import query_rows, result_row, write_tables
 from raylearn.sweep.trial import TrialRound
+from raylearn.work.store import Artifact
 from tests.unit.hand_made import make_dataset
 
 DATASET = make_dataset({"a.jpg": [0, 0], "b.jpg": [1], "c.jpg": [], "d.jpg": [2]})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from raylearn.data.storage import Folder
 from raylearn.errors import RunFolderError
-from raylearn.learning.store import DiskStore, artifact_key
+from raylearn.work.store import DiskStore, artifact_key
 
 KEY = artifact_key(what="a training")
 
@@ -129,7 +129,7 @@ def test_a_crash_between_making_and_renaming_leaves_nothing_visible(store, step,
         raise PowerCutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"raylearn.learning.store.{step}", crash)
+        patch.setattr(f"raylearn.work.store.{step}", crash)
         with pytest.raises(PowerCutError):
             store.add("training", KEY, make)
     assert store.find("training", KEY) is None

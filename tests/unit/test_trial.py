@@ -13,12 +13,12 @@ from raylearn.data.dataset import Dataset
 from raylearn.data.pool import Pool
 from raylearn.data.storage import Folder
 from raylearn.errors import DivergedError, QueryError
-from raylearn.learning.jobs import Job
 from raylearn.learning.scoring import ScoringJob
-from raylearn.learning.store import Artifact, DiskStore
 from raylearn.learning.training import TrainingJob
 from raylearn.sweep.grid import Trial, arms, num_rounds, trials
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
+from raylearn.work.jobs import Job
+from raylearn.work.store import Artifact, DiskStore
 from tests.unit.hand_made import make_dataset, make_image, make_ledger
 
 CONTENT: dict[str, Any] = {

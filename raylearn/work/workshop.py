@@ -1,103 +1,20 @@
-"""What every piece of shared work has in common, and who makes sure that each is done once."""
+"""Who makes sure that each piece of work is done once: the workshop on Ray, and how it is asked."""
 
 import asyncio
-import logging
-import os
-import platform
-import time
-import traceback
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from raylearn.data.storage import Folder, reason_of
+from raylearn.cluster.devices import reuses_gpu_processes
 from raylearn.errors import ClusterError, RaylearnError, StorageError
-from raylearn.learning.store import Artifact, Store
-from raylearn.scoring.cluster import give_back_gpu_memory, reuses_gpu_processes
+from raylearn.work.jobs import Job, run_and_store
+from raylearn.work.resources import WorkResources
+from raylearn.work.store import Artifact, Store
 
 _RETRIES = 3  # of work whose process or machine was lost
 
 WORKSHOP_ENVIRONMENT = {"RAY_task_oom_retries": str(_RETRIES)}
 """Of the workshop's process: otherwise Ray tries what it killed for want of memory again without end."""
-
-
-@dataclass(frozen=True)
-class WorkResources:
-    """What one piece of work asks Ray for; for how fast a result comes, and no part of its key.
-
-    Other devices or numbers of threads add floats in another order, so a result can differ in its last bits.
-
-    Args:
-        cpus: of a training or an evaluation, and torch threads on a CPU.
-        gpus: of a training, an evaluation or one scoring actor; 0 on a cluster without GPUs.
-        scoring_actors: detector actors of one scoring pass.
-        cpu_slots: CPUs that heavy work may hold at once; None where GPUs bound it and Ray's queue is enough.
-    """
-
-    cpus: int
-    gpus: float
-    scoring_actors: int
-    cpu_slots: int | None
-
-    def __post_init__(self) -> None:
-        if self.cpu_slots is not None and max(self.cpus, self.scoring_actors) > self.cpu_slots:
-            raise ClusterError(
-                f"resources.training_cpus {self.cpus} and scoring_actors {self.scoring_actors} are asked for, but only "
-                f"{self.cpu_slots} CPUs can be used at once: lower them"
-            )
-
-
-class Job(Protocol):
-    """A piece of work whose result is decided by its key alone."""
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def key(self) -> str: ...
-
-    def run(self, folder: Folder, resources: WorkResources) -> Mapping[str, Any]:
-        """Does the work, writes its files into the folder, and returns facts that JSON can hold."""
-        ...
-
-
-def run_and_store(job: Job, store: Store, resources: WorkResources, made_by: str) -> Artifact:
-    """Runs a job and adds its result to the store, with how long it took and which trial asked first.
-
-    Raises:
-        RaylearnError: what went wrong, and where; StorageError for what may be better in the next run.
-    """
-
-    def make(folder: Folder) -> dict[str, Any]:
-        start = time.perf_counter()
-        try:
-            facts = job.run(folder, resources)
-        except (RaylearnError, OSError):
-            raise
-        except Exception as error:  # of torch or the detector's library: it would only fail again
-            logging.getLogger(__name__).exception("%s %s", job.kind, job.key)
-            if type(error).__name__ == "AcceleratorError":
-                os._exit(1)  # in this process CUDA answers nothing any more; in a new one it may
-            traceback.clear_frames(error.__traceback__)  # they hold what is on the GPU
-            advice = (
-                "lower training.batch_size or scoring.batch_size; " if "OutOfMemory" in type(error).__name__ else ""
-            )
-            raise RaylearnError(
-                f"{job.kind} on {platform.node()}: {type(error).__name__}: {reason_of(error)}; {advice}"
-                "Ray's log of the worker has more"
-            ) from error
-        finally:
-            if resources.gpus:
-                give_back_gpu_memory()
-        return {**facts, "seconds": round(time.perf_counter() - start, 3), "made_by": made_by}
-
-    try:
-        return store.add(job.kind, job.key, make)
-    except OSError as error:
-        logging.getLogger(__name__).exception("%s %s", job.kind, job.key)
-        where = error.filename or type(error).__name__
-        raise StorageError(f"{job.kind} on {platform.node()}: {where}: {reason_of(error)}") from error
 
 
 class Workshop:
@@ -194,3 +111,48 @@ class _Slots:
             async with self._changed:
                 self._free += count
                 self._changed.notify_all()
+
+
+def open_workshop(store: Store, resources: WorkResources) -> Any:
+    """The workshop as an actor.
+
+    It needs no memory but the store's: one that dies with its process or node begins anew, and is asked again.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    options = {"num_cpus": 0, "max_concurrency": 10_000, "max_restarts": -1, "max_task_retries": -1}
+    environment = {"env_vars": WORKSHOP_ENVIRONMENT}
+    # beside the driver: what it has started ends with it, and it would keep any other machine from being given back
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    made = ray.remote(Workshop).options(scheduling_strategy=here, runtime_env=environment, **options)
+    return made.remote(store, resources)
+
+
+def ask_workshop(workshop: Any, job: Job, made_by: str) -> tuple[Artifact, bool]:
+    """What `Workshop.make` gives.
+
+    Raises:
+        RaylearnError: what failed by itself, and would fail again.
+        RayTaskError: what Ray met, such as a machine that went.
+    """
+    import ray
+
+    try:
+        artifact, started = ray.get(workshop.make.remote(job, made_by))
+    except ray.exceptions.RayTaskError as error:
+        own = _own_cause(error)
+        if own is None:
+            raise
+        raise own from error
+    return artifact, started
+
+
+def _own_cause(error: BaseException) -> RaylearnError | None:
+    """The error of raylearn's that a chain of Ray's wraps."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, RaylearnError) and not hasattr(inner, "cause"):
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return None

@@ -12,9 +12,11 @@ from importlib.metadata import version
 from tempfile import gettempdir
 from typing import Any, Literal
 
+from raylearn.cluster.machines import installed_versions
+from raylearn.cluster.resources import TRIAL_RESOURCE
+from raylearn.cluster.session import ray_session
 from raylearn.data.storage import Folder
 from raylearn.errors import RaylearnError
-from raylearn.scoring.cluster import TRIAL_RESOURCE, installed_versions, ray_session
 
 _NODE_SECONDS = 120.0  # for a node's first task: a worker is started there, and torch imported
 _DISK_GB, _SHM_GB = 5.0, 1.0

@@ -1,0 +1,87 @@
+"""Ray as raylearn uses it: a private one on this machine, or the cluster that was named."""
+
+import logging
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from raylearn.cluster.resources import TRIAL_RESOURCE, num_local_cpus
+from raylearn.data.storage import reason_of
+from raylearn.errors import ClusterError
+
+_CONNECT_SECONDS = 10.0
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """Starts a private Ray, or joins the cluster at `address`, and leaves it at the end.
+
+    Raises:
+        ClusterError: no cluster answers at the address.
+    """
+    if address:
+        _refuse_if_nobody_listens(address)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # otherwise Tune prints a banner even when told to be silent
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # otherwise Tune answers Ctrl+C as if the trials had failed
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # otherwise its C++ part warns of what Ray Data itself does
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    private = {
+        "address": "local",
+        "num_cpus": num_local_cpus(),
+        "resources": {TRIAL_RESOURCE: 100_000},
+        "include_dashboard": False,
+    }
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL  # Ray puts a handler of its own in its place
+    try:
+        try:
+            with _stderr_set_aside():
+                ray.init(**({"address": address} if address else private), **quiet)
+        except SystemExit as ended:  # what Ray, while it starts, makes of SIGTERM
+            raise KeyboardInterrupt from ended
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ClusterError(f"cannot reach {where}: {cause}") from error
+        # as Ctrl+C; otherwise Ray's C++ part aborts with a trace
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        yield
+    finally:
+        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _refuse_if_nobody_listens(address: str) -> None:
+    """Raises ClusterError if no port answers: Ray itself goes on trying for minutes. "auto" has no port to look at."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise ClusterError(f"cannot reach the Ray cluster at {address}: {reason_of(error)}") from error
+
+
+@contextmanager
+def _stderr_set_aside() -> Iterator[None]:
+    """While Ray starts: its C++ part tells the terminal that it was told to be quiet. What fails is raised."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def cause_line(error: BaseException) -> str:
+    """The line of a long message of Ray's where the cause stands, such as "ValueError: no such thing"."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt): ", line)]
+    own = [line for line in causes if not line.startswith("ray.")]
+    return (own or causes or lines or [type(error).__name__])[-1]
