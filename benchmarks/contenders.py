@@ -109,9 +109,9 @@ def _bare(folder: Path, checkpoint: Path, backend: str, decode: bool) -> tuple[i
     import torch
 
     from raylearn.detectors.base import Engine
-    from raylearn.detectors.engines import start_engine
+    from raylearn.detectors.families.ultralytics.detector import open_model
+    from raylearn.detectors.families.ultralytics.engines import start_engine
     from raylearn.detectors.letterbox import letterbox
-    from raylearn.detectors.yolo import open_model
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -139,7 +139,7 @@ def _bare(folder: Path, checkpoint: Path, backend: str, decode: bool) -> tuple[i
 
 def _ultralytics(checkpoint: Path) -> Any:
     """The same weights as Ultralytics' own YOLO object, with its own way of choosing threads."""
-    from raylearn.detectors.yolo import open_model
+    from raylearn.detectors.families.ultralytics.detector import open_model
 
     network, facts = open_model(checkpoint)
     from ultralytics import YOLO

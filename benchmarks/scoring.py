@@ -41,7 +41,7 @@ def untrained(path: Path) -> Path:
     """A checkpoint of YOLOv5n with random weights: as much work as a trained one, but for the few boxes it finds."""
     import torch
 
-    from raylearn.detectors.yolo import build_model
+    from raylearn.detectors.families.ultralytics.detector import build_model
 
     torch.manual_seed(0)
     state = build_model("yolov5n", 3).state_dict()

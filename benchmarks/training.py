@@ -52,8 +52,8 @@ def by_ultralytics(train: TrainingSet, test: TrainingSet, checkpoint: Path, opti
     import yaml
     from ultralytics import YOLO
 
-    from raylearn.detectors.yolo import build_model, load_matching, read_weights
-    from raylearn.detectors.yolo_training import write_data_yaml
+    from raylearn.detectors.families.ultralytics.detector import build_model, load_matching, read_weights
+    from raylearn.detectors.families.ultralytics.training import write_data_yaml
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -114,7 +114,7 @@ def one(options: argparse.Namespace) -> dict[str, float]:
         TrainingSet(dataset.class_names, part, {image.image_id: dataset.truth[image.image_id] for image in part})
         for part in (images, dataset.test)
     )
-    import raylearn.detectors.yolo_training  # noqa: F401  imports are not timed
+    import raylearn.detectors.families.ultralytics.training  # noqa: F401  imports are not timed
 
     with tempfile.TemporaryDirectory() as name:
         checkpoint = Path(name) / "checkpoint.pt"

@@ -11,7 +11,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raylearn.data.reef import MIN_SIDE, ReefSettings
-from raylearn.errors import ConfigError, nearest
+from raylearn.detectors import built_in_families, default_family, family_named
+from raylearn.errors import ConfigError, DetectorError, nearest
 
 Uncertainty = Literal["least_confidence", "margin", "margin_squared", "entropy"]
 Aggregation = Literal["sum", "max", "mean"]
@@ -100,7 +101,11 @@ class DatasetSection(Section):
 class DetectorSection(Section):
     """The model, and the settings every prediction of it shares."""
 
-    model: str = Field("yolov5n", description="an Ultralytics detection architecture: yolov5n, yolov8s, yolo11m, ...")
+    family: str = Field(
+        default_family(),
+        description="whose models, training and checkpoints: " + ", ".join(built_in_families()),
+    )
+    model: str = Field("yolov5n", description="an architecture of the family: yolov5n, yolov8s, yolo11m, ...")
     image_size: int = Field(
         640, ge=32, le=8192, multiple_of=32, description="side of the square images are fitted into, pixels"
     )
@@ -116,7 +121,7 @@ class TrainingSection(Section):
     batch_size: int = Field(16, ge=1, description="images per training step")
     options: dict[str, float | int | bool | str] = Field(
         default_factory=dict,
-        description="more of Ultralytics' training arguments, such as lr0, mosaic, optimizer; amp: bf16 on CPUs too",
+        description="more of the family's training arguments, such as lr0, mosaic, optimizer; amp: bf16 on CPUs too",
     )
 
     @field_validator("options", mode="before")
@@ -130,55 +135,22 @@ class TrainingSection(Section):
             for name, value in options.items()
         }
 
-    @model_validator(mode="after")
-    def _options_are_known(self) -> "TrainingSection":
-        for name in self.options:
-            if name not in TRAINING_OPTIONS:
-                raise ValueError(f"unknown training option {name!r}: {nearest(name, TRAINING_OPTIONS)}")
-        return self
-
     @property
     def arguments(self) -> dict[str, float | int | bool | str]:
-        """By the names of Ultralytics."""
+        """As a detector's `fit` takes them."""
         return {**self.options, "epochs": self.epochs, "batch": self.batch_size}
 
 
-# Those of Ultralytics' arguments that change what is learned, and nothing about files, devices or reporting.
-TRAINING_OPTIONS = frozenset(
-    {
-        "amp",
-        "bgr",
-        "box",
-        "close_mosaic",
-        "cls",
-        "cls_pw",
-        "cos_lr",
-        "cutmix",
-        "degrees",
-        "dfl",
-        "fliplr",
-        "flipud",
-        "hsv_h",
-        "hsv_s",
-        "hsv_v",
-        "lr0",
-        "lrf",
-        "mixup",
-        "momentum",
-        "mosaic",
-        "multi_scale",
-        "nbs",
-        "optimizer",
-        "perspective",
-        "scale",
-        "shear",
-        "translate",
-        "warmup_bias_lr",
-        "warmup_epochs",
-        "warmup_momentum",
-        "weight_decay",
-    }
-)
+def refuse_unknown_options(detector: DetectorSection, training: TrainingSection) -> None:
+    """Raises ValueError for a family that nobody registered, or a training option that it does not have."""
+    try:
+        family = family_named(detector.family)
+    except DetectorError as error:
+        raise ValueError(str(error)) from error
+    for name in training.options:
+        if name not in family.training_options:
+            known = nearest(name, family.training_options)
+            raise ValueError(f"training: unknown training option {name!r}: {known}")
 
 
 class ScoringSection(Section):
@@ -287,6 +259,11 @@ class Experiment(Section):
     tracking: Annotated[tuple[Tracker, ...], AfterValidator(_distinct)] = Field(
         (), description="who is told of every round, beside TensorBoard: mlflow, wandb"
     )
+
+    @model_validator(mode="after")
+    def _options_are_known(self) -> "Experiment":
+        refuse_unknown_options(self.detector, self.training)
+        return self
 
     @model_validator(mode="after")
     def _budget_is_a_whole_number_of_queries(self) -> "Experiment":

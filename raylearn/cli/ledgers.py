@@ -40,7 +40,7 @@ def score(
             help="A folder, a glob in quotes, a list (.txt, .csv, .parquet), or a prefix such as s3://bucket/images.",
         ),
     ],
-    checkpoint: Annotated[Path, typer.Option(help="The detector: a .pt of raylearn's or Ultralytics'.")],
+    checkpoint: Annotated[Path, typer.Option(help="The detector: a .pt of raylearn's, or of a library that it knows.")],
     out: Annotated[str, typer.Option(help="Folder of the ledger, or an address; the same folder again goes on.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Score so many images at most.")] = None,
     shuffle_seed: Annotated[

@@ -97,12 +97,12 @@ def report(
 def check(file: _File, overrides: Overrides = None) -> None:
     """Check an experiment and its data set, list every problem with file and line, and run nothing."""
     from raylearn.data.formats import find_problems
-    from raylearn.detectors import check_detector
+    from raylearn.learning.training import check_detector_of
     from raylearn.sweep.runner import open_dataset
     from raylearn.sweep.trial import Bench
 
     experiment = load_experiment(file, overrides or ())
-    check_detector(experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights)
+    check_detector_of(experiment)
     section = experiment.dataset
     problems = find_problems(section.path, section.format, **section.reading) if section.path else []
     for problem in problems:

@@ -16,6 +16,7 @@ from raylearn.cluster.machines import installed_versions
 from raylearn.cluster.resources import TRIAL_RESOURCE
 from raylearn.cluster.session import ray_session
 from raylearn.data.storage import Folder
+from raylearn.detectors import default_family
 from raylearn.errors import RaylearnError
 
 _NODE_SECONDS = 120.0  # for a node's first task: a worker is started there, and torch imported
@@ -196,4 +197,4 @@ def _try_storage(storage: str, mark: str) -> str:
 
 def _versions() -> dict[str, Any]:
     python = ".".join(map(str, sys.version_info[:3]))
-    return {"python": python, "ray": version("ray"), **installed_versions()}
+    return {"python": python, "ray": version("ray"), **installed_versions(default_family())}

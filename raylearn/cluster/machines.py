@@ -7,7 +7,7 @@ from importlib.metadata import version
 from raylearn import __version__
 from raylearn.cluster.devices import torch_device
 from raylearn.cluster.session import cause_line
-from raylearn.detectors import openvino_is_installed
+from raylearn.detectors import family_named, openvino_is_installed
 from raylearn.errors import ClusterError
 
 _WAIT_SECONDS = 15.0  # between two lines that say what is waited for
@@ -40,11 +40,12 @@ class Machine:
         return self.device != "cpu"
 
 
-def look_at_machines(gpus_per_actor: float | None, tell: Callable[[str], None]) -> Machine:
+def look_at_machines(gpus_per_actor: float | None, family: str, tell: Callable[[str], None]) -> Machine:
     """Asks Ray what there is, and a worker what is installed on it.
 
     Args:
         gpus_per_actor: None takes a GPU where there is one.
+        family: of the detector.
         tell: told what a user would want to know of.
 
     Raises:
@@ -70,7 +71,7 @@ def look_at_machines(gpus_per_actor: float | None, tell: Callable[[str], None]) 
         raise ClusterError("Ray has neither CPUs nor GPUs that could score: add some")
     room = sum(int(gpus / gpus_per_actor) for gpus in node_gpus) if gpus_per_actor else sum(node_cpus)
     # GPUs go to `remote`, not to `options`: only then does Ray end the process afterwards, and its hold on the GPU
-    asked = ray.remote(num_cpus=0, num_gpus=gpus_per_actor)(_look_around).remote(gpus_per_actor)
+    asked = ray.remote(num_cpus=0, num_gpus=gpus_per_actor)(_look_around).remote(gpus_per_actor, family)
     while not ray.wait([asked], timeout=_WAIT_SECONDS)[0]:
         tell(f"waiting for {gpus_per_actor:g} GPUs: others use them")
     try:
@@ -82,21 +83,22 @@ def look_at_machines(gpus_per_actor: float | None, tell: Callable[[str], None]) 
     return Machine(node_cpus, gpus_per_actor, max(1, room), device, versions)
 
 
-def _look_around(gpus: float) -> tuple[str, dict[str, str]]:
+def _look_around(gpus: float, family: str) -> tuple[str, dict[str, str]]:
     """In a worker: the device it computes on, and what is installed there."""
     device = "cpu"
     if torch_device(gpus) != "cpu":
         import torch
 
         device = torch.cuda.get_device_name(0)
-    return device, installed_versions()
+    return device, installed_versions(family)
 
 
-def installed_versions() -> dict[str, str]:
-    """Versions of the packages that decide detections, as this Python has them."""
+def installed_versions(family: str) -> dict[str, str]:
+    """Versions of the packages that decide detections of a family, as this Python has them."""
     import cv2
 
-    names = ["torch", "torchvision", "ultralytics", "numpy", "pillow"]
-    if openvino_is_installed():
+    found = family_named(family)
+    names = [*found.packages, "numpy", "pillow"]
+    if "openvino" in found.backends and openvino_is_installed():
         names.append("openvino")
     return {**{name: version(name) for name in names}, "opencv": cv2.__version__, "raylearn": __version__}

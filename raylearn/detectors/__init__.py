@@ -1,11 +1,80 @@
-"""Detectors; each family is imported only where it is used, since that brings torch along."""
+"""Detectors: families and how they are found. A family's library is imported only where one of its detectors is used.
 
+A family is a `FAMILY` in a module of `raylearn.detectors.families`, or an entry point of the group
+`raylearn.detectors` of any other package.
+"""
+
+import pkgutil
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from raylearn.detectors import families
 from raylearn.detectors.base import CheckpointFacts, Detector, DetectorSettings, Engine
+from raylearn.detectors.checkpoint_contents import contents_of
+from raylearn.detectors.family import Family
+from raylearn.errors import DetectorError, nearest
+from raylearn.plugins import entry_points_of
+
+ENTRY_POINTS = "raylearn.detectors"
+
+
+@cache
+def built_in_families() -> dict[str, Family]:
+    """Name -> family, of those that come with raylearn."""
+    modules = (import_module(f"{families.__name__}.{found.name}") for found in pkgutil.iter_modules(families.__path__))
+    return {module.FAMILY.name: module.FAMILY for module in modules}
+
+
+@cache
+def all_families() -> dict[str, Family]:
+    """Name -> family, those of other packages too; of two of one name raylearn's own counts.
+
+    Raises:
+        DetectorError: an entry point that cannot be loaded, or is not a Family.
+    """
+    others: dict[str, Family] = {}
+    for point in entry_points_of(ENTRY_POINTS):
+        try:
+            family = point.load()
+        except Exception as error:
+            raise DetectorError(f"detector family {point.name!r} ({point.value}) cannot be loaded: {error}") from error
+        if not isinstance(family, Family):
+            raise DetectorError(f"detector family {point.name!r} ({point.value}) is not a raylearn Family")
+        others[family.name] = family
+    return {**others, **built_in_families()}
+
+
+def family_named(name: str) -> Family:
+    """Raises DetectorError for a family that nobody registered."""
+    known = built_in_families()
+    family = known.get(name) or all_families().get(name)
+    if family is None:
+        raise DetectorError(f"unknown detector.family {name!r}: {nearest(name, all_families())}")
+    return family
+
+
+@cache
+def default_family() -> str:
+    """The name of the family that an experiment means which names none."""
+    return next(family.name for family in built_in_families().values() if family.is_default)
+
+
+def family_of(checkpoint: Path) -> Family:
+    """The family that a checkpoint is of; nothing in it is run.
+
+    Raises:
+        CheckpointError: no such file, or of no family.
+    """
+    contents = contents_of(checkpoint)
+    for family in (*built_in_families().values(), *all_families().values()):
+        if family.recognises(contents):
+            return family
+    # its own library may still open it, or say best why not
+    return family_named(default_family())
 
 
 def build_detector(
@@ -15,23 +84,21 @@ def build_detector(
     device: str = "cpu",
     num_threads: int | None = None,
     engine: Engine | None = None,
+    family: str | None = None,
 ) -> Detector:
-    """The detector of this name; see raylearn.detectors.yolo.YoloDetector for the arguments."""
-    from raylearn.detectors.yolo import YoloDetector
-
-    return YoloDetector(model, settings, training, device, num_threads, engine or Engine())
+    """A detector of a family, the default one where none is named; see raylearn.detectors.family.Build."""
+    found = family_named(family or default_family())
+    return found.build(model, settings, training or {}, device, num_threads, engine or Engine())
 
 
 def read_checkpoint(path: Path) -> CheckpointFacts:
-    """What a checkpoint of raylearn or Ultralytics holds; none of its code runs.
+    """What a checkpoint of any family says of itself; none of its code runs.
 
     Raises:
         CheckpointError: no file, a torn one, or no detector.
         DetectorError: its head gives no class scores.
     """
-    from raylearn.detectors.yolo import open_model
-
-    return open_model(path)[1]
+    return family_of(path).read_checkpoint(path)
 
 
 def openvino_is_installed() -> bool:
@@ -39,17 +106,8 @@ def openvino_is_installed() -> bool:
     return find_spec("openvino") is not None
 
 
-def check_detector(model: str, training: Mapping[str, Any], initial_weights: Path | None = None) -> None:
-    """Finds before any work what would stop a training.
-
-    Raises:
-        DetectorError: the model is unknown or gives no class scores.
-        ConfigError: impossible training arguments.
-        CheckpointError: initial weights that are none, or of which nothing fits.
-    """
-    from raylearn.detectors.yolo import build_model, check_arguments, load_matching, read_weights
-
-    built = build_model(model, num_classes=1)
-    check_arguments(training)
-    if initial_weights is not None:
-        load_matching(built, read_weights(initial_weights), initial_weights)
+def check_detector(
+    model: str, training: Mapping[str, Any], initial_weights: Path | None = None, family: str | None = None
+) -> None:
+    """Finds before any work what would stop a training; see raylearn.detectors.family.Check."""
+    family_named(family or default_family()).check(model, training, initial_weights)

@@ -1,7 +1,7 @@
 """COCO mAP of a checkpoint on the held-out split."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from raylearn.cluster.devices import refuse_unusable_gpu, torch_device
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.storage import Folder
-from raylearn.detectors import build_detector
+from raylearn.detectors import build_detector, default_family
 from raylearn.detectors.base import CHECKPOINT_FILE, Detections, DetectorSettings
 from raylearn.errors import RaylearnError
 from raylearn.scoring.reading import batches, read_image
@@ -122,6 +122,7 @@ class EvaluationJob:
         images: the held-out split.
         truth: its ground truth.
         fingerprint: of the data set; stands for images and truth in the key.
+        family: of the detector.
     """
 
     training: Artifact
@@ -131,6 +132,7 @@ class EvaluationJob:
     images: tuple[Image, ...]
     truth: Mapping[str, GroundTruth]
     fingerprint: str
+    family: str = field(default_factory=default_family)
 
     kind = "evaluation"
 
@@ -148,7 +150,9 @@ class EvaluationJob:
     def run(self, folder: Folder, resources: WorkResources) -> dict[str, Any]:  # noqa: ARG002  its result is its facts
         refuse_unusable_gpu(resources.gpus)
         device = torch_device(resources.gpus)
-        detector = build_detector(self.model, self.settings, device=device, num_threads=resources.cpus)
+        detector = build_detector(
+            self.model, self.settings, device=device, num_threads=resources.cpus, family=self.family
+        )
         with self.training.on_disk() as training:
             detector.load(training / CHECKPOINT_FILE)
         found: list[Detections] = []

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from raylearn.cluster.devices import PRETEND_GPUS
 from raylearn.data.storage import Folder
+from raylearn.detectors import default_family, family_named
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings
 from raylearn.errors import RaylearnError
 from raylearn.scoring.ledger import Ledger, map_parts, read_facts
@@ -27,6 +28,7 @@ class ScoringJob:
         training: made the checkpoint.
         settings: what decides the detections.
         manifest: what to score.
+        family: of the detector.
         batch_size: images per call of the model, no influence on the result; None leaves it to the device.
     """
 
@@ -34,6 +36,7 @@ class ScoringJob:
     settings: DetectorSettings
     manifest: Manifest
     batch_size: int | None
+    family: str = field(default_factory=default_family)
 
     kind = "ledger"
 
@@ -57,7 +60,8 @@ class ScoringJob:
             gpus_per_actor=resources.gpus,
             needs_cuda=resources.gpus > 0 and not os.environ.get(PRETEND_GPUS),
         )
-        counts = score_manifest(self.manifest, plan, {"training": self.training.key}, folder)
+        facts = {"training": self.training.key, **family_named(self.family).facts}
+        counts = score_manifest(self.manifest, plan, facts, folder)
         if counts.num_errors:
             # Every image could be read when the run began: a ledger without some of them would bias the query for good.
             _, first = next(iter(Ledger.read(folder).errors.items()))

@@ -3,7 +3,7 @@
 import hashlib
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -11,14 +11,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from raylearn.cluster.devices import refuse_unusable_gpu, torch_device
+from raylearn.config import Experiment
 from raylearn.data.storage import Folder, local_path, read_address, reason_of
-from raylearn.detectors import build_detector
+from raylearn.detectors import build_detector, check_detector, default_family, family_named
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, TrainingSet
 from raylearn.errors import CheckpointError, ClusterError
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import artifact_key
-
-_VERSIONS = ("opencv-python", "torch", "ultralytics")  # they decide what a training gives
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,12 @@ class InitialWeights:
         return data
 
 
+def check_detector_of(experiment: Experiment) -> None:
+    """Finds before any work what would stop the trainings of an experiment; see raylearn.detectors.family.Check."""
+    detector = experiment.detector
+    check_detector(detector.model, experiment.training.arguments, detector.initial_weights, detector.family)
+
+
 @dataclass(frozen=True)
 class TrainingJob:
     """Trains `model` on a labelled set.
@@ -75,6 +80,7 @@ class TrainingJob:
         initial_weights: what it starts from; None starts from scratch.
         seed: of the random head, the batches and the augmentation.
         train: the labelled set.
+        family: of the detector.
     """
 
     model: str
@@ -83,11 +89,13 @@ class TrainingJob:
     initial_weights: InitialWeights | None
     seed: int
     train: TrainingSet
+    family: str = field(default_factory=default_family)
 
     kind = "training"
 
     @cached_property
     def key(self) -> str:
+        family = family_named(self.family)
         return artifact_key(
             kind=self.kind,
             recipe=2,  # raise it when the code comes to train otherwise
@@ -106,20 +114,24 @@ class TrainingJob:
                 )
                 for image in self.train.images
             ),
-            versions={name: version(name) for name in _VERSIONS},
+            versions={name: version(name) for name in family.training_packages},
+            **family.facts,
         )
 
     def run(self, folder: Folder, resources: WorkResources) -> dict[str, Any]:
         """Raises ClusterError on a node whose versions are not those that the key was made of."""
         if replace(self).key != self.key:  # made anew, of what is installed here
+            packages = ", ".join(family_named(self.family).training_packages)
             raise ClusterError(
-                f"node {platform.node()} has other versions of {', '.join(_VERSIONS)} than the driver: `raylearn "
+                f"node {platform.node()} has other versions of {packages} than the driver: `raylearn "
                 "doctor` compares them"
             )
         refuse_unusable_gpu(resources.gpus)
         device = torch_device(resources.gpus)
         settings = DetectorSettings(self.image_size, confidence=0, iou=1, max_detections=1)  # of no use in training
-        detector = build_detector(self.model, settings, self.arguments, device, num_threads=resources.cpus)
+        detector = build_detector(
+            self.model, settings, self.arguments, device, num_threads=resources.cpus, family=self.family
+        )
         with TemporaryDirectory(prefix="raylearn-checkpoint-") as name:
             checkpoint = Path(name) / CHECKPOINT_FILE
             report = detector.fit(

@@ -18,11 +18,11 @@ from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.data.formats import read_dataset
 from raylearn.data.images import content_hash, read_bytes, whole_size
 from raylearn.data.storage import Folder, not_writable
-from raylearn.detectors import check_detector
 from raylearn.errors import DatasetError, ImageError, ProjectError
 from raylearn.handoff.exchange import Record, SentImage
 from raylearn.handoff.labels import ImportedLabels, read_labels, write_labels
 from raylearn.learning.cycle import Query
+from raylearn.learning.training import check_detector_of
 from raylearn.project.settings import Project
 from raylearn.scoring.listing import list_pool
 from raylearn.sweep.trial import Bench
@@ -59,7 +59,7 @@ class ProjectFolder:
                 raise ProjectError(f"{path} is a project with other settings: give another folder")
             return folder
         experiment = settings.experiment
-        check_detector(experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights)
+        check_detector_of(experiment)
         held_out = read_dataset_of(settings.held_out)
         images = _freeze(settings, tell)
         Bench.of_pool(experiment, _dataset(settings.name, images, held_out))

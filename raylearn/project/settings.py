@@ -18,6 +18,7 @@ from raylearn.config import (
     TrainingSection,
     Uncertainty,
     Weighting,
+    refuse_unknown_options,
 )
 from raylearn.data.storage import scheme_of
 from raylearn.handoff.exchange import ONLY_COPIES, Tool
@@ -78,6 +79,11 @@ class Project(Section):
     evaluation: EvaluationSection = Field(EvaluationSection(), description="its measurement on the held-out images")
     seed: int = Field(0, ge=0, lt=2**32, description="of trainings, of chance, and of the order of equal scores")
     resources: ResourcesSection = Field(ResourcesSection(), description="what Ray is asked for")
+
+    @model_validator(mode="after")
+    def _options_are_known(self) -> "Project":
+        refuse_unknown_options(self.detector, self.training)
+        return self
 
     @model_validator(mode="after")
     def _a_query_can_be_answered(self) -> "Project":

@@ -21,7 +21,7 @@ from raylearn.cluster.resources import cpus_beside_gpu
 from raylearn.cluster.session import cause_line
 from raylearn.data.images import read_bytes
 from raylearn.data.storage import Folder, read_address, reason_of
-from raylearn.detectors import build_detector
+from raylearn.detectors import build_detector, family_of
 from raylearn.detectors.base import Detections, Detector, DetectorSettings, Engine
 from raylearn.errors import ClusterError, ImageError, LedgerError, RaylearnError, StorageError
 from raylearn.scoring import ledger
@@ -295,13 +295,6 @@ def _open_detector(plan: ScoringPlan) -> Detector:
     import cv2
 
     here = socket.gethostname()
-    installed = installed_versions() if plan.versions else {}
-    for name, wanted in plan.versions.items():
-        if installed.get(name) != wanted:
-            raise ClusterError(
-                f"{here} has {name} {installed.get(name)}, but the pass was begun with {wanted}: install the same "
-                "versions on every node"
-            )
     device = torch_device(plan.gpus_per_actor)
     if plan.needs_cuda and device == "cpu":
         raise ClusterError(f"Ray offers a GPU on {here}, but torch cannot use it: look at its driver and its torch")
@@ -312,15 +305,28 @@ def _open_detector(plan: ScoringPlan) -> Detector:
             path.write_bytes(read_address(plan.checkpoint))
         except (OSError, ValueError) as error:
             raise StorageError(f"a worker cannot read the checkpoint {plan.checkpoint}: {reason_of(error)}") from error
+        family = family_of(path).name
+        _refuse_other_versions(plan, family)
         detector = build_detector(
             "",
             plan.settings,
             device=device,
             num_threads=max(1, int(plan.cpus_per_actor)),
             engine=plan.engine,
+            family=family,
         )
         detector.load(path)
     return detector
+
+
+def _refuse_other_versions(plan: ScoringPlan, family: str) -> None:
+    installed = installed_versions(family) if plan.versions else {}
+    for name, wanted in plan.versions.items():
+        if installed.get(name) != wanted:
+            raise ClusterError(
+                f"{socket.gethostname()} has {name} {installed.get(name)}, but the pass was begun with {wanted}: "
+                "install the same versions on every node"
+            )
 
 
 def _refuse_a_lost_mount(rows: Mapping[str, Sequence[str]], images: Sequence[ReadImage]) -> None:

@@ -16,7 +16,7 @@ from raylearn.cluster.resources import cpus_for_each
 from raylearn.cluster.session import ray_session
 from raylearn.data.lock import held
 from raylearn.data.storage import Folder, reason_of, redacted
-from raylearn.detectors import read_checkpoint
+from raylearn.detectors import family_of, read_checkpoint
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, Engine
 from raylearn.errors import CheckpointError, ClusterError, LedgerError, RaylearnError, RunFolderError
 from raylearn.scoring import ledger
@@ -45,7 +45,7 @@ class ScoreRequest:
 
     Args:
         pool: see `list_pool`, with root, limit and shuffle_seed.
-        checkpoint: of raylearn or Ultralytics.
+        checkpoint: of raylearn, or of a library whose detectors raylearn knows.
         image_size: by default what the checkpoint was trained at, or 640 where it does not say.
         confidence, iou, max_detections, canvas, decode: see DetectorSettings.
         backend: "torch", "openvino" or "auto".
@@ -99,7 +99,8 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
                 say(console, f"finished already: {_describe(counts)}\nledger: {folder}")
                 return counts
         with ray_session(address or os.environ.get("RAY_ADDRESS")):
-            machine = look_at_machines(request.gpus_per_actor, tell=lambda text: say(console, text))
+            family = family_of(request.checkpoint)
+            machine = look_at_machines(request.gpus_per_actor, family.name, tell=lambda text: say(console, text))
             plan = _choose(request, there or asked, machine, folder)
             record = _begun(folder, there, asked, plan, machine)
             # Also when going on: a start may have been cut short after the plan, and a pool of the same files moved.
@@ -131,6 +132,7 @@ def _asked(request: ScoreRequest) -> Record:
     return {
         "checkpoint": digest,
         "model": facts.model,
+        **family_of(request.checkpoint).facts,
         "class_names": list(facts.class_names),
         "settings": asdict(settings),
         "engine": {"backend": request.backend, "precision": request.precision},

@@ -23,8 +23,9 @@ from raylearn.data.lock import held
 from raylearn.data.reef import ReefSettings, read_reef
 from raylearn.data.shared_images import with_images_in
 from raylearn.data.storage import Folder
-from raylearn.detectors import check_detector
+from raylearn.detectors import family_named
 from raylearn.errors import RunFailedError, RunFolderError
+from raylearn.learning.training import check_detector_of
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Trial, num_rounds, trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
@@ -120,9 +121,7 @@ def run_experiment(
         missing = [trial for trial in wanted if trial not in rounds]
         console.print(_plan_line(experiment, dataset, wanted, missing), highlight=False, markup=False, soft_wrap=True)
         if missing:
-            check_detector(
-                experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights
-            )
+            check_detector_of(experiment)
         # not before: an experiment that is refused must not hold the folder against its corrected form
         for folder in (Folder.at(files), run_folder):  # at an address the files follow at the end, after a kill never
             folder.replace(EXPERIMENT_FILE, dump_file(experiment).encode())
@@ -169,7 +168,7 @@ def plan_experiment(
     refuse_missing_trackers(experiment)
     with on_disk(run_folder) as files, TemporaryDirectory() as folder:
         refuse_another(run_folder, files, experiment)
-        check_detector(experiment.detector.model, experiment.training.arguments, experiment.detector.initial_weights)
+        check_detector_of(experiment)
         dataset = open_dataset(experiment, Path(folder))
         refuse_another_dataset(run_folder, files, dataset)
     store = Store.at(store_folder or run_folder.below("store"))
@@ -235,6 +234,7 @@ def _run_facts(
     address: str | None,
 ) -> dict[str, Any]:
     now = datetime.now(UTC)
+    packages = family_named(experiment.detector.family).packages
     different = len({row["checkpoint"] for row in rows})  # made by this command, an earlier one or another run
     return {
         "name": experiment.name,
@@ -246,7 +246,7 @@ def _run_facts(
         "raylearn": raylearn.__version__,
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("ray", "torch", "ultralytics", "numpy", "faster-coco-eval")},
+            **{name: version(name) for name in dict.fromkeys(("ray", "torch", *packages, "numpy", "faster-coco-eval"))},
         },
         "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
         "address": address or "private Ray on this machine",

@@ -84,6 +84,7 @@ class Bench:
             initial_weights=self.initial_weights,
             seed=seed,
             train=TrainingSet(self.dataset.class_names, pool.labelled_images, pool.labelled),
+            family=detector.family,
         )
 
     def evaluation(self, model: Artifact) -> EvaluationJob:
@@ -97,6 +98,7 @@ class Bench:
             images=test,
             truth={image.image_id: self.dataset.truth[image.image_id] for image in test},
             fingerprint=self.dataset.fingerprint,
+            family=detector.family,
         )
 
     def scoring(self, model: Artifact, pool: Pool, seed: int, round_index: int) -> ScoringJob:
@@ -108,6 +110,7 @@ class Bench:
             settings=DetectorSettings(detector.image_size, section.confidence, section.iou, section.max_detections),
             manifest=Manifest.of(self.dataset.pool[self._images_by_id[image_id]] for image_id in wanted),
             batch_size=section.batch_size,
+            family=detector.family,
         )
 
     def query(self, arm: Arm, ledger: Artifact | None, pool: Pool, seed: int) -> Query:

@@ -13,9 +13,9 @@ from raylearn.data.dataset import Dataset
 from raylearn.data.images import decode, read_bytes
 from raylearn.detectors import build_detector, read_checkpoint
 from raylearn.detectors.base import Detections, DetectorSettings, Engine
-from raylearn.detectors.engines import start_engine
+from raylearn.detectors.families.ultralytics.detector import build_model, open_model
+from raylearn.detectors.families.ultralytics.engines import start_engine
 from raylearn.detectors.letterbox import letterbox
-from raylearn.detectors.yolo import build_model, open_model
 from raylearn.errors import CheckpointError, DetectorError, DivergedError
 from tests.conftest import IMAGE_SIZE
 

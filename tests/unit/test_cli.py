@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 import raylearn.cli
-import raylearn.detectors
+import raylearn.learning.training
 from raylearn import __version__
 from raylearn.cli import app, main
 from raylearn.config import Experiment
@@ -46,8 +46,8 @@ def desk(tmp_path, monkeypatch) -> Path:
     def forbidden(*_: Any) -> None:
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr(runner, "check_detector", reached)
-    monkeypatch.setattr(raylearn.detectors, "check_detector", lambda *_: None)
+    monkeypatch.setattr(runner, "check_detector_of", reached)
+    monkeypatch.setattr(raylearn.learning.training, "check_detector_of", lambda *_: None)
     monkeypatch.setattr(runner, "ray_session", forbidden)
     monkeypatch.chdir(tmp_path)
     for number in range(5):
@@ -307,7 +307,7 @@ def claimed(desk, monkeypatch) -> Path:
     def stop(*_: Any) -> None:
         raise StoppedError
 
-    monkeypatch.setattr(runner, "check_detector", lambda *_: None)
+    monkeypatch.setattr(runner, "check_detector_of", lambda *_: None)
     with monkeypatch.context() as patch:
         patch.setattr(runner, "ray_session", stop)
         with pytest.raises(StoppedError):

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raylearn import config
-from raylearn.config import TRAINING_OPTIONS, Experiment, dump_file, load_experiment
+from raylearn.config import Experiment, dump_file, load_experiment
 from raylearn.data.reef import ReefSettings
+from raylearn.detectors import built_in_families
 from raylearn.errors import ConfigError
 from raylearn.query.aggregation import AGGREGATIONS
 from raylearn.query.sampling import STRATEGIES
@@ -335,9 +336,10 @@ def test_the_reef_s_bounds_are_those_of_the_generator():
             ReefSettings(**{**least, key: least[key] - 1})
 
 
-def test_no_training_option_is_a_key_of_its_own_or_about_files_and_devices():
+@pytest.mark.parametrize("family", built_in_families().values(), ids=lambda family: family.name)
+def test_no_training_option_is_a_key_of_its_own_or_about_files_and_devices(family):
     elsewhere = {"epochs", "batch", "imgsz", "seed", "device", "data", "project", "name", "save", "resume", "model"}
-    assert not TRAINING_OPTIONS & elsewhere
+    assert not family.training_options & elsewhere
 
 
 def test_the_axes_of_the_file_are_those_of_the_query() -> None:

@@ -11,7 +11,7 @@ import yaml
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.images import content_hash, read_bytes
 from raylearn.detectors.base import TrainingSet
-from raylearn.detectors.isolation import isolate_ultralytics
+from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
 from raylearn.errors import DatasetError, DetectorError, DivergedError, RaylearnError
 
 isolate_ultralytics()

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from raylearn.detectors.base import CheckpointFacts, Detections, DetectorSettings, Engine, TrainingSet
-from raylearn.detectors.engines import RawModel, start_engine
-from raylearn.detectors.isolation import isolate_ultralytics
+from raylearn.detectors.families.ultralytics import FORMAT
+from raylearn.detectors.families.ultralytics.engines import RawModel, start_engine
+from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
 from raylearn.errors import CheckpointError, ConfigError, DetectorError, DivergedError, nearest
 
 isolate_ultralytics()
@@ -24,7 +25,6 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint  # noqa: E402
 from ultralytics.utils.ops import scale_boxes, xywh2xyxy  # noqa: E402
 
 _CLASS_OFFSET = 7680.0  # pixels, as Ultralytics has it: boxes of two classes never overlap
-_FORMAT = "raylearn-yolo-1"
 _WARM_UP = 64  # pixels
 _OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp")
 
@@ -64,7 +64,7 @@ class YoloDetector:
         self, train: TrainingSet, *, initial_weights: Path | None, seed: int, checkpoint: Path
     ) -> dict[str, object]:
         """Trains with Ultralytics' own trainer; see Detector.fit."""
-        from raylearn.detectors.yolo_training import train_model
+        from raylearn.detectors.families.ultralytics.training import train_model
 
         # Seeded here because the random head of a fresh model is drawn before the trainer seeds itself.
         torch.manual_seed(seed)
@@ -77,7 +77,7 @@ class YoloDetector:
         trained = train_model(model, train, arguments, self._limit_threads)
         torch.save(
             {
-                "format": _FORMAT,
+                "format": FORMAT,
                 "model": self.model_name,
                 "class_names": list(train.class_names),
                 "image_size": self.settings.image_size,
@@ -169,7 +169,7 @@ def open_model(path: Path) -> tuple[Any, CheckpointFacts]:
         DetectorError: its head gives no class scores.
     """
     content = _open(path)
-    if isinstance(content, dict) and content.get("format") == _FORMAT:
+    if isinstance(content, dict) and content.get("format") == FORMAT:
         try:
             model = build_model(content["model"], len(content["class_names"]))
             model.load_state_dict(content["state_dict"])
@@ -221,7 +221,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     content = _open(path)
     if isinstance(content, torch.nn.Module):
         content = content.state_dict()
-    elif isinstance(content, dict) and content.get("format") == _FORMAT:
+    elif isinstance(content, dict) and content.get("format") == FORMAT:
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise CheckpointError(f"{path} holds no state dict: give a raylearn or Ultralytics .pt, or name -> tensor")
