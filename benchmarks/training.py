@@ -52,7 +52,8 @@ def by_ultralytics(train: TrainingSet, test: TrainingSet, checkpoint: Path, opti
     import yaml
     from ultralytics import YOLO
 
-    from raylearn.detectors.families.ultralytics.detector import build_model, load_matching, read_weights
+    from raylearn.detectors.checkpoints import load_matching
+    from raylearn.detectors.families.ultralytics.detector import build_model, read_weights
     from raylearn.detectors.families.ultralytics.training import write_data_yaml
 
     with tempfile.TemporaryDirectory() as name:

@@ -61,6 +61,24 @@ def letterbox(
     return padded
 
 
+def to_original(boxes: np.ndarray, canvas: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+    """Boxes of a letterboxed image in pixels of its original, and within it.
+
+    Args:
+        boxes: (n, 4) xyxy in canvas pixels.
+        canvas: (height, width) of the canvas.
+        size: (width, height) of the upright original.
+
+    Returns:
+        (n, 4) float32.
+    """
+    width, height = _scaled(size, max(canvas))
+    left, top = round((canvas[1] - width) / 2 - 0.1), round((canvas[0] - height) / 2 - 0.1)
+    gain = np.array([width / size[0], height / size[1]] * 2)
+    unpadded = (boxes.astype(np.float64) - (left, top, left, top)) / gain
+    return np.asarray(np.clip(unpadded, 0, (*size, *size)), dtype=np.float32)
+
+
 def _scaled(size: tuple[int, int], image_size: int) -> tuple[int, int]:
     width, height = size
     ratio = min(image_size / height, image_size / width)

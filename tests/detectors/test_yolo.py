@@ -12,8 +12,9 @@ from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.data.images import content_hash, decode, read_bytes
 from raylearn.detectors import build_detector, check_detector
 from raylearn.detectors.base import Detections, DetectorSettings, TrainingSet
+from raylearn.detectors.checkpoints import load_matching
 from raylearn.detectors.families.ultralytics import training as yolo_training
-from raylearn.detectors.families.ultralytics.detector import YoloDetector, build_model, load_matching, read_weights
+from raylearn.detectors.families.ultralytics.detector import YoloDetector, build_model, read_weights
 from raylearn.detectors.families.ultralytics.training import write_data_yaml
 from raylearn.detectors.letterbox import letterbox
 from raylearn.errors import CheckpointError, ConfigError, DatasetError, DetectorError, DivergedError, RaylearnError

@@ -29,12 +29,8 @@ def _build(
 
 
 def _check(model: str, training: Mapping[str, Any], initial_weights: Path | None) -> None:
-    from raylearn.detectors.families.ultralytics.detector import (
-        build_model,
-        check_arguments,
-        load_matching,
-        read_weights,
-    )
+    from raylearn.detectors.checkpoints import load_matching
+    from raylearn.detectors.families.ultralytics.detector import build_model, check_arguments, read_weights
 
     built = build_model(model, num_classes=1)
     check_arguments(training)

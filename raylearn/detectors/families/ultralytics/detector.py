@@ -12,9 +12,18 @@ import numpy as np
 import torch
 
 from raylearn.detectors.base import CheckpointFacts, Detections, DetectorSettings, Engine, TrainingSet
+from raylearn.detectors.checkpoints import (
+    facts_of,
+    first_line,
+    load_matching,
+    refuse_no_weights,
+    tensors_in,
+    write_checkpoint,
+)
 from raylearn.detectors.families.ultralytics import FORMAT
 from raylearn.detectors.families.ultralytics.engines import RawModel, start_engine
 from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
+from raylearn.detectors.suppression import suppress
 from raylearn.errors import CheckpointError, ConfigError, DetectorError, DivergedError, nearest
 
 isolate_ultralytics()
@@ -24,7 +33,6 @@ from ultralytics.nn.modules.head import Detect, v10Detect  # noqa: E402
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint  # noqa: E402
 from ultralytics.utils.ops import scale_boxes, xywh2xyxy  # noqa: E402
 
-_CLASS_OFFSET = 7680.0  # pixels, as Ultralytics has it: boxes of two classes never overlap
 _WARM_UP = 64  # pixels
 _OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp")
 
@@ -75,16 +83,8 @@ class YoloDetector:
             report = {"tensors_matched": matched, "tensors_total": total}
         arguments = {**self._training, "imgsz": self.settings.image_size, "seed": seed, "device": str(self._device)}
         trained = train_model(model, train, arguments, self._limit_threads)
-        torch.save(
-            {
-                "format": FORMAT,
-                "model": self.model_name,
-                "class_names": list(train.class_names),
-                "image_size": self.settings.image_size,
-                "state_dict": trained.state_dict(),
-            },
-            checkpoint,
-        )
+        image_size, weights = self.settings.image_size, trained.state_dict()
+        write_checkpoint(checkpoint, FORMAT, self.model_name, train.class_names, image_size, weights)
         return report
 
     def load(self, checkpoint: Path) -> None:
@@ -129,13 +129,8 @@ class YoloDetector:
 
     def _suppress(self, candidates: torch.Tensor, canvas: tuple[int, ...], size: tuple[int, int]) -> Detections:
         """Non-maximum suppression within each class, among (n, 4 + K) candidates given as xywh boxes in a canvas."""
-        from torchvision.ops import nms  # takes a second; who only looks at a checkpoint need not wait for it
-
-        boxes = xywh2xyxy(candidates[:, :4])
-        class_scores = candidates[:, 4:]
-        confidences, class_ids = class_scores.max(1)
-        apart = boxes + class_ids[:, None] * max(_CLASS_OFFSET, *canvas)
-        kept = nms(apart, confidences, self.settings.iou)[: self.settings.max_detections]
+        boxes, class_scores = xywh2xyxy(candidates[:, :4]), candidates[:, 4:]
+        kept = suppress(boxes, class_scores, self.settings.iou, self.settings.max_detections, canvas)
         return Detections(scale_boxes(canvas, boxes[kept], size).numpy(), class_scores[kept].numpy())
 
     def _limit_threads(self) -> None:
@@ -154,7 +149,7 @@ def build_model(name: str, num_classes: int) -> Any:
         model = DetectionModel(f"{name}.yaml", nc=num_classes, verbose=False)
     except Exception as error:  # Ultralytics raises whatever its parser stumbled over
         raise DetectorError(
-            f"detector.model {name!r} is no detector that can be used here ({_first_line(error)}): "
+            f"detector.model {name!r} is no detector that can be used here ({first_line(error)}): "
             "name an Ultralytics detection architecture such as yolov5n, yolov8s or yolo11m"
         ) from error
     _use_class_scores(model, f"detector.model {name!r}")
@@ -170,12 +165,12 @@ def open_model(path: Path) -> tuple[Any, CheckpointFacts]:
     """
     content = _open(path)
     if isinstance(content, dict) and content.get("format") == FORMAT:
+        facts = facts_of(content, path)
         try:
-            model = build_model(content["model"], len(content["class_names"]))
+            model = build_model(facts.model, len(facts.class_names))
             model.load_state_dict(content["state_dict"])
-            facts = CheckpointFacts(content["model"], tuple(content["class_names"]), content.get("image_size"))
         except (KeyError, TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{path} is no whole checkpoint: {_first_line(error)}") from error
+            raise CheckpointError(f"{path} is no whole checkpoint: {first_line(error)}") from error
         return model, facts
     if not isinstance(content, DetectionModel):
         raise CheckpointError(f"{path} is no detector: give a checkpoint of raylearn's, or Ultralytics' best.pt")
@@ -204,7 +199,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     try:
         get_cfg(overrides=dict(arguments))
     except (ValueError, TypeError, SyntaxError) as error:
-        raise ConfigError(f"training.options: {_first_line(error)}") from error
+        raise ConfigError(f"training.options: {first_line(error)}") from error
     optimizer = arguments.get("optimizer", "auto")
     if str(optimizer).lower() not in {name.lower() for name in _OPTIMIZERS}:
         raise ConfigError(f"training.options: unknown optimizer {optimizer!r}: {nearest(str(optimizer), _OPTIMIZERS)}")
@@ -216,37 +211,11 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: the file is missing, torn, or holds no tensors.
     """
-    if not path.is_file():
-        raise CheckpointError(f"initial weights {path} are not there: give a .pt file, or null to train from scratch")
+    refuse_no_weights(path)
     content = _open(path)
     if isinstance(content, torch.nn.Module):
         content = content.state_dict()
-    elif isinstance(content, dict) and content.get("format") == FORMAT:
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise CheckpointError(f"{path} holds no state dict: give a raylearn or Ultralytics .pt, or name -> tensor")
-    return content
-
-
-def load_matching(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -> tuple[int, int]:
-    """Copies the tensors whose name and shape fit.
-
-    Returns:
-        How many fitted, and how many the model has.
-
-    Raises:
-        CheckpointError: none fitted.
-    """
-    own = model.state_dict()
-    fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
-    if not fitting:
-        raise CheckpointError(
-            f"none of the {len(weights)} tensors of {source} fits the model, which has {len(own)}: "
-            "give weights of the same architecture and size"
-        )
-    own.update({name: w.to(own[name].dtype) for name, w in fitting.items()})
-    model.load_state_dict(own)
-    return len(fitting), len(own)
+    return tensors_in(content, FORMAT, path)
 
 
 def _open(path: Path) -> Any:
@@ -263,8 +232,4 @@ def _open(path: Path) -> Any:
     try:
         return load_checkpoint(path)[0].float()
     except Exception as error:
-        raise CheckpointError(f"{path} cannot be opened as a checkpoint: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"{path} cannot be opened as a checkpoint: {first_line(error)}") from error
