@@ -16,14 +16,13 @@ import numpy as np
 
 from benchmarks import annotated
 from benchmarks.tables import show
-from raylearn.config import Arm
 from raylearn.data.dataset import Image
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import Detections, DetectorSettings, Engine
 from raylearn.learning.evaluation import mean_average_precision
-from raylearn.learning.selection import image_scores
 from raylearn.query.sampling import top_n
 from raylearn.scoring.reading import batches, read_image
+from raylearn.strategies import Context, Uncertainty
 
 REFERENCE = "torch fp32 square"
 AGGREGATIONS = ("sum", "max", "mean")
@@ -86,8 +85,9 @@ def main() -> None:
         truth = [dataset.truth[image.image_id] for image in dataset.test]
         measured = mean_average_precision(tested, truth, dataset.class_names, settings.max_detections)
         query_settings = replace(settings, confidence=0.05, max_detections=100)
+        context = Context(0, np.zeros(dataset.num_classes))
         scored = Found(detect(images, options.checkpoint, query_settings, engine, options.device))
-        scores = {how: image_scores(_arm(how), scored, np.zeros(dataset.num_classes)) for how in AGGREGATIONS}
+        scores = {how: Uncertainty(aggregation=how).image_scores(scored, context) for how in AGGREGATIONS}
         reference = reference or scores
         row: dict[str, Any] = {"setting": name, "mAP50-95": f"{measured.map50_95:.4f}"}
         row["boxes"] = len(scored.class_scores)
@@ -96,10 +96,6 @@ def main() -> None:
             row[f"top {how}"] = f"{overlap(names, reference[how], scores[how]):.3f}"
         rows.append(row)
     show(f"{dataset.name}, {len(dataset.test)} and {len(images)} images", rows, options.json)
-
-
-def _arm(aggregation: str) -> Arm:
-    return Arm("uncertainty", "entropy", aggregation, "none", "background")  # type: ignore[arg-type]
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:

@@ -51,12 +51,11 @@ def write_ledger(folder: Path, num_images: int) -> None:
 
 
 def by_raylearn(folder: Path) -> list[tuple[str, float]]:
-    from raylearn.config import Arm
     from raylearn.data.storage import Folder
     from raylearn.learning.ledger_query import query_ledger
+    from raylearn.strategies import Uncertainty
 
-    arm = Arm("uncertainty", "entropy", "sum", "none", "background", SIZE)
-    found = query_ledger(Folder(str(folder)), arm, SIZE, seed=SEED)
+    found = query_ledger(Folder(str(folder)), Uncertainty("entropy", "sum", "none", "background"), SIZE, seed=SEED)
     return [(image.image_id, image.score) for image in found.images]
 
 

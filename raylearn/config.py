@@ -1,25 +1,44 @@
 """The experiment file: everything a run depends on, as frozen, validated models."""
 
+import itertools
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from raylearn.data.reef import MIN_SIDE, ReefSettings
 from raylearn.detectors import built_in_families, default_family, family_named
-from raylearn.errors import ConfigError, DetectorError, nearest
+from raylearn.errors import ConfigError, DetectorError, QueryError, nearest
+from raylearn.query.aggregation import AGGREGATIONS
+from raylearn.query.uncertainty import PROBABILITIES, UNCERTAINTIES
+from raylearn.query.weighting import WEIGHTINGS
+from raylearn.strategies import BASELINE, UPPER_BOUND, Strategy, controls, make_strategy
+from raylearn.strategies import Uncertainty as ByUncertainty
 
-Uncertainty = Literal["least_confidence", "margin", "margin_squared", "entropy"]
-Aggregation = Literal["sum", "max", "mean"]
-Weighting = Literal["none", "inverse_frequency", "inverse_sqrt"]
-Probabilities = Literal["background", "conditional", "independent"]
+if TYPE_CHECKING:
+    Uncertainty: TypeAlias = str
+    Aggregation: TypeAlias = str
+    Weighting: TypeAlias = str
+    Probabilities: TypeAlias = str
+else:  # as the tables of raylearn.query have them, for messages, --help and the schema
+    Uncertainty = Literal[tuple(UNCERTAINTIES)]
+    Aggregation = Literal[AGGREGATIONS]
+    Weighting = Literal[WEIGHTINGS]
+    Probabilities = Literal[PROBABILITIES]
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-Control = Literal["random", "box_count", "full_data"]
 Tracker = Literal["mlflow", "wandb"]
 
 
@@ -28,6 +47,31 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if repeated:
         raise ValueError(f"{repeated[0]} stands twice in the list: name it once")
     return values
+
+
+def _as_entry(entry: Any) -> Any:
+    """A strategy of the list, as a mapping; refused where it cannot be made."""
+    entry = {"name": entry} if isinstance(entry, str) else entry
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise ValueError("a strategy is its name, or a section with name and its options")
+    try:
+        found = make_strategy(entry["name"], _options(entry))
+    except QueryError as error:
+        raise ValueError(str(error)) from error
+    if found.is_control:
+        raise ValueError(f"{entry['name']} is a control: name it in arms.controls")
+    return entry
+
+
+def _options(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != "name"}
+
+
+def _is_control(name: str) -> str:
+    known = controls()
+    if name not in known:
+        raise ValueError(f"unknown value {name!r}: {nearest(name, known)}")
+    return name
 
 
 class Section(BaseModel):
@@ -176,7 +220,7 @@ class EvaluationSection(Section):
 
 
 class ArmsSection(Section):
-    """The grid: every combination of these lists is an arm, and the controls stand beside them."""
+    """The grid: every combination of the axes is an arm; other strategies and the controls stand beside them."""
 
     uncertainty: Annotated[tuple[Uncertainty, ...], AfterValidator(_distinct)] = Field(
         ("entropy",), description="how uncertain one detection is; [] leaves only the controls"
@@ -194,32 +238,28 @@ class ArmsSection(Section):
     query_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_distinct), Field(min_length=1)] = (
         Field(..., description="images labelled per round")
     )
-    controls: Annotated[tuple[Control, ...], AfterValidator(_distinct)] = Field(
-        ("random", "full_data"), description="what every arm has to beat, and one training on the whole pool"
+    strategies: tuple[Annotated[dict[str, Any], BeforeValidator(_as_entry)], ...] = Field(
+        (), description="other strategies, by name, or as {name: ..., and its options}"
+    )
+    controls: Annotated[tuple[Annotated[str, AfterValidator(_is_control)], ...], AfterValidator(_distinct)] = Field(
+        (BASELINE, UPPER_BOUND), description="what every arm has to beat, and one training on the whole pool"
     )
 
     @model_validator(mode="after")
     def _something_to_run(self) -> "ArmsSection":
-        if not self.uncertainty and not self.controls:
-            raise ValueError("uncertainty and controls are both empty, so there is nothing to run: name an arm")
+        if not (self.uncertainty or self.strategies or self.controls):
+            raise ValueError(
+                "uncertainty, strategies and controls are all empty, so there is nothing to run: name an arm"
+            )
         return self
 
-
-@dataclass(frozen=True)
-class Arm:
-    """One cell of the grid. A control has no uncertainty axes, and full_data no query size."""
-
-    strategy: Literal["uncertainty", "random", "box_count", "full_data"]
-    uncertainty: Uncertainty | None = None
-    aggregation: Aggregation | None = None
-    weighting: Weighting | None = None
-    probabilities: Probabilities | None = None
-    query_size: int | None = None
-
     @property
-    def needs_scores(self) -> bool:
-        """Whether its query looks at detections at all."""
-        return self.strategy in ("uncertainty", "box_count")
+    def chosen(self) -> list[Strategy]:
+        """The strategies of the grid: controls first, then every combination of the axes, then the others."""
+        cells = itertools.product(self.uncertainty, self.aggregation, self.weighting, self.probabilities)
+        grid = (ByUncertainty(*cell, None if cell[2] == "none" else self.weight_cap) for cell in cells)
+        others = (make_strategy(entry["name"], _options(entry)) for entry in self.strategies)
+        return [*map(make_strategy, self.controls), *grid, *others]
 
 
 class ResourcesSection(Section):
@@ -338,6 +378,18 @@ def load_file(path: Path, kind: type[File], overrides: Sequence[str] = ()) -> Fi
 def dump_file(settings: Section) -> str:
     """The settings with every default written out, as YAML that `load_file` reads back."""
     return yaml.safe_dump(json.loads(settings.model_dump_json()), sort_keys=False, allow_unicode=True)
+
+
+def key_values(texts: Sequence[str]) -> dict[str, Any]:
+    """Options given as `key=value`, whose values are YAML.
+
+    Raises:
+        ConfigError: one that is of another form.
+    """
+    content: dict[str, Any] = {}
+    for text in texts:
+        _apply_override(content, text)
+    return content
 
 
 def _apply_override(content: dict[str, Any], override: str) -> None:

@@ -13,8 +13,9 @@ from rich.progress import Progress
 from raylearn.cli.arguments import Address
 from raylearn.config import Aggregation, Probabilities, Uncertainty, Weighting
 from raylearn.data.storage import Folder
-from raylearn.errors import QueryError
+from raylearn.errors import QueryError, nearest
 from raylearn.handoff.exchange import Tool
+from raylearn.strategies import DEFAULT, asking, make_strategy
 
 _LedgerArgument = Annotated[
     str, typer.Argument(metavar="LEDGER", help="The folder or address that `raylearn score` wrote to.")
@@ -127,9 +128,12 @@ def query(
     size: Annotated[int, typer.Option(min=1, help="How many images to ask for.")],
     out: Annotated[Path, typer.Option(help="Folder for query.parquet, query.csv and query.txt.")],
     strategy: Annotated[
-        Literal["uncertainty", "random", "box_count"],
-        typer.Option(help="By uncertainty, or one of the controls: by chance, or by number of detections."),
-    ] = "uncertainty",
+        str,
+        typer.Option(
+            help="uncertainty, or one of the controls: random (by chance), box_count (by number of detections); or one "
+            "that another package adds."
+        ),
+    ] = DEFAULT,
     uncertainty: Annotated[Uncertainty | None, typer.Option(help="Of one detection. Default: entropy.")] = None,
     aggregation: Annotated[Aggregation | None, typer.Option(help="Of an image's detections. Default: sum.")] = None,
     weighting: Annotated[
@@ -138,6 +142,10 @@ def query(
     ] = None,
     probabilities: Annotated[
         Probabilities | None, typer.Option(help="How class scores are read as probabilities. Default: background.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of the strategy, such as one of another package."),
     ] = None,
     class_counts: _ClassCounts = None,
     weight_cap: _WeightCap = None,
@@ -159,7 +167,7 @@ def query(
 
     Example: raylearn query ledgers/photos --size 200 --aggregation max --out queries/first
     """
-    from raylearn.config import Arm
+    from raylearn.config import key_values
     from raylearn.handoff.export import check_handout, export_query
     from raylearn.handoff.query_files import write_query
     from raylearn.learning.ledger_query import class_names, detections_of, query_ledger
@@ -170,23 +178,12 @@ def query(
         "aggregation": aggregation,
         "weighting": weighting,
         "probabilities": probabilities,
+        "weight_cap": weight_cap,
     }
-    named = [f"--{name} {value}" for name, value in axes.items() if value not in (None, "none")]
-    if strategy == "uncertainty":
-        arm = Arm(
-            strategy,
-            uncertainty or "entropy",
-            aggregation or "sum",
-            weighting or "none",
-            probabilities or "background",
-            size,
-        )
-    elif named:
-        raise QueryError(f"{named[0]} has no meaning with --strategy {strategy}: leave it out")
-    else:
-        arm = Arm(strategy, query_size=size)
-    if weight_cap is not None and arm.weighting in (None, "none"):
-        raise QueryError("--weight-cap has no meaning without a weighting: give --weighting too, or leave it out")
+    given_axes = {name: value for name, value in axes.items() if value is not None}
+    chosen = make_strategy(strategy, {**given_axes, **key_values(option or ())})
+    if not chosen.asks:
+        raise QueryError(f"--strategy {strategy} chooses no images: {nearest(strategy, asking())}")
     given = _given(class_counts, exclude)
     if tool is None and (images, boxes_above) != (None, None):
         raise QueryError("--images and --boxes-above have no meaning without --format: give it too, or leave them out")
@@ -194,7 +191,7 @@ def query(
     if tool:
         check_handout(tool, out / tool, copies)
     with _ledger_progress() as progress:
-        found = query_ledger(Folder(ledger), arm, size, seed=seed, weight_cap=weight_cap, progress=progress, **given)
+        found = query_ledger(Folder(ledger), chosen, size, seed=seed, progress=progress, **given)
     paths = write_query(found.images, out)
     left_out = f", {found.num_errors:,} could not be read" if found.num_errors else ""
     left_out += f", {found.num_excluded:,} of {len(given['exclude']):,} excluded ids found" if exclude else ""
@@ -227,7 +224,7 @@ def compare(
     Example: raylearn compare ledgers/photos --size 200
     """
     from raylearn.handoff.comparison import show_comparison
-    from raylearn.learning.ledger_query import all_arms, compare_arms
+    from raylearn.learning.ledger_query import all_choices, compare_strategies
     from raylearn.scoring.ledger import read_facts
 
     folder = Folder(ledger)
@@ -238,10 +235,10 @@ def compare(
         facts = read_facts(folder)
         candidates = facts["num_images"] - facts.get("num_errors", 0) - len(given["exclude"])
         size = max(1, min(10_000, candidates // 10))
-    arms = all_arms(size, probabilities, weighted=class_counts is not None)
+    chosen = all_choices(probabilities, weighted=class_counts is not None, weight_cap=weight_cap)
     with _ledger_progress() as progress:
-        overlaps = compare_arms(folder, arms, size, seed=seed, weight_cap=weight_cap, progress=progress, **given)
-    typer.echo(show_comparison(arms, overlaps, size, out))
+        overlaps = compare_strategies(folder, chosen, size, seed=seed, progress=progress, **given)
+    typer.echo(show_comparison([strategy.label for strategy in chosen], overlaps, size, out))
 
 
 def _given(class_counts: Path | None, exclude: list[Path] | None) -> dict[str, Any]:

@@ -31,10 +31,10 @@ def built_in_families() -> dict[str, Family]:
 
 @cache
 def all_families() -> dict[str, Family]:
-    """Name -> family, those of other packages too; of two of one name raylearn's own counts.
+    """Name -> family, those of other packages last.
 
     Raises:
-        DetectorError: an entry point that cannot be loaded, or is not a Family.
+        DetectorError: an entry point that cannot be loaded, is not a Family, or has the name of another.
     """
     others: dict[str, Family] = {}
     for point in entry_points_of(ENTRY_POINTS):
@@ -44,8 +44,10 @@ def all_families() -> dict[str, Family]:
             raise DetectorError(f"detector family {point.name!r} ({point.value}) cannot be loaded: {error}") from error
         if not isinstance(family, Family):
             raise DetectorError(f"detector family {point.name!r} ({point.value}) is not a raylearn Family")
+        if family.name in {**built_in_families(), **others}:
+            raise DetectorError(f"detector family {point.name!r} ({point.value}) is named as another: {family.name}")
         others[family.name] = family
-    return {**others, **built_in_families()}
+    return {**built_in_families(), **others}
 
 
 def family_named(name: str) -> Family:
@@ -70,9 +72,10 @@ def family_of(checkpoint: Path) -> Family:
         CheckpointError: no such file, or of no family.
     """
     contents = contents_of(checkpoint)
-    for family in (*built_in_families().values(), *all_families().values()):
-        if family.recognises(contents):
-            return family
+    for known in (built_in_families, all_families):  # a package that cannot be loaded is of no matter to the others
+        for family in known().values():
+            if family.recognises(contents):
+                return family
     # its own library may still open it, or say best why not
     return family_named(default_family())
 

@@ -5,18 +5,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from raylearn.data.pool import Oracle, Pool
+from raylearn.strategies.base import Query
 
 Model = TypeVar("Model")
 Scores = TypeVar("Scores")
 Evaluation = TypeVar("Evaluation")
-
-
-@dataclass(frozen=True)
-class Query:
-    """Images chosen in one round, best first, and the score each was chosen by (0 where chance chose)."""
-
-    image_ids: tuple[str, ...]
-    scores: tuple[float, ...]
 
 
 @dataclass(frozen=True)

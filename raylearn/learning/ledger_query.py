@@ -2,21 +2,34 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raylearn.config import Aggregation, Arm, Probabilities, Uncertainty, Weighting
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
 from raylearn.errors import LedgerError, QueryError
-from raylearn.learning.selection import image_scores
-from raylearn.query.sampling import random_generator, tie_order
+from raylearn.query.aggregation import AGGREGATIONS
+from raylearn.query.sampling import tie_order
+from raylearn.query.uncertainty import UNCERTAINTIES
+from raylearn.query.weighting import WEIGHTINGS
 from raylearn.scoring.ledger import flat, map_parts, offsets_of, read_facts
+from raylearn.strategies import (
+    Candidates,
+    Context,
+    ImageScoring,
+    Query,
+    Strategy,
+    Uncertainty,
+    asking,
+    checked,
+    controls,
+    make_strategy,
+)
 
 _COLUMNS = ("image_id", "uri", "status", "class_scores")
 
@@ -57,6 +70,15 @@ class QueriedImage:
     num_detections: int
     classes: Mapping[str, int]
 
+    @classmethod
+    def of(
+        cls, rank: int, image_id: str, uri: str, score: float, class_ids: np.ndarray, names: Sequence[str]
+    ) -> "QueriedImage":
+        """Counts (n,) predicted classes by their names."""
+        counts = np.bincount(class_ids, minlength=len(names))
+        classes = {names[k]: int(counts[k]) for k in np.argsort(-counts, kind="stable") if counts[k]}
+        return cls(rank, image_id, uri, score, len(class_ids), classes)
+
 
 @dataclass(frozen=True)
 class LedgerQuery:
@@ -77,24 +99,22 @@ class LedgerQuery:
 
 def query_ledger(
     folder: Folder,
-    arm: Arm,
+    strategy: Strategy,
     size: int,
     *,
     seed: int,
     class_counts: Mapping[str, int] | None = None,
-    weight_cap: float | None = None,
     exclude: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> LedgerQuery:
-    """The `size` images that an arm wants most.
+    """The `size` images that a strategy wants most.
 
     Args:
         folder: of a finished ledger.
-        arm: how images are ranked; `random` ranks them by a hash of seed and id.
+        strategy: how images are chosen.
         size: how many.
-        seed: orders images of equal score.
-        class_counts: boxes per class in the currently labelled images, by name; weightings other than none need it.
-        weight_cap: upper limit of a class weight.
+        seed: decides what chance decides, the order of images of equal score included.
+        class_counts: boxes per class in the currently labelled images, by name; some strategies need it.
         exclude: ids that are labelled already, or not wanted for another reason.
         progress: told how many parts are done, of how many.
 
@@ -102,52 +122,57 @@ def query_ledger(
         LedgerError: no finished ledger, or a damaged one.
         QueryError: more images than there are, or class counts that are missing or of other classes.
     """
-    (best,), totals, names = _best_of_each(folder, [arm], size, seed, class_counts, weight_cap, exclude, progress)
+    (best,), totals, names = _best_of_each(folder, [strategy], size, seed, class_counts, exclude, progress)
     return LedgerQuery(best.images(names), totals.candidates, totals.errors, totals.excluded)
 
 
-def compare_arms(
+def compare_strategies(
     folder: Folder,
-    arms: Sequence[Arm],
+    strategies: Sequence[Strategy],
     size: int,
     *,
     seed: int,
     class_counts: Mapping[str, int] | None = None,
-    weight_cap: float | None = None,
     exclude: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> np.ndarray:
-    """How much the queries of several arms have in common, from one reading of the ledger; see `query_ledger`.
+    """How much the queries of several strategies have in common, from one reading of the ledger; see `query_ledger`.
 
     Returns:
-        (A, A) float64 in [0, 1]: the share of images that the queries of two arms have in common; 1 on the diagonal.
+        (A, A) float64 in [0, 1]: the share of images that two queries have in common; 1 on the diagonal.
     """
-    bests, _, _ = _best_of_each(folder, arms, size, seed, class_counts, weight_cap, exclude, progress)
+    bests, _, _ = _best_of_each(folder, strategies, size, seed, class_counts, exclude, progress)
     chosen = [best.ids() for best in bests]
     return np.array([[len(one & other) / size for other in chosen] for one in chosen])
 
 
 def _best_of_each(
     folder: Folder,
-    arms: Sequence[Arm],
+    strategies: Sequence[Strategy],
     size: int,
     seed: int,
     class_counts: Mapping[str, int] | None,
-    weight_cap: float | None,
     exclude: Sequence[str],
     progress: Callable[[int, int], None],
-) -> tuple[list["_Best"], "_Totals", list[str]]:
-    """The best images of each arm, from one reading; what was read; and the class names."""
+) -> tuple[list["_Best | _Gathered"], "_Totals", list[str]]:
+    """What each strategy chooses, from one reading; what was read; and the class names."""
+    if size < 1:
+        raise QueryError(f"a query of {size} images: ask for one at least")
     facts = read_facts(folder)
     names = class_names(facts, folder)
-    counts = [counts_by_class(class_counts, names, arm) for arm in arms]
-    bests = [_Best(size, _tie_seed(arm, seed)) for arm in arms]
+    bests: list[_Best | _Gathered] = []
+    for strategy in strategies:
+        strategy.refuse_unmet_needs()
+        strategy.refuse_classes(len(names))
+        context = Context(seed, counts_by_class(class_counts, names, strategy))
+        if isinstance(strategy, ImageScoring):
+            bests.append(_Best(strategy, size, context))
+        else:
+            bests.append(_Gathered(strategy, size, context, len(names)))
     totals = _Totals()
-    score = partial(
-        _score_part, arms=list(zip(arms, counts, strict=True)), weight_cap=weight_cap, left_out=_strings(exclude)
-    )
-    for done, (part, scores, part_totals) in enumerate(map_parts(folder, facts, _COLUMNS, score), start=1):
-        for best, own in zip(bests, scores, strict=True):
+    look = partial(_look_at_part, bests=bests, left_out=_strings(exclude))
+    for done, (part, seen, part_totals) in enumerate(map_parts(folder, facts, _COLUMNS, look), start=1):
+        for best, own in zip(bests, seen, strict=True):
             best.add(part, own)
         totals += part_totals
         progress(done, facts["num_parts"])
@@ -182,12 +207,12 @@ def detections_of(folder: Folder, image_ids: Sequence[str]) -> dict[str, tuple[t
     return found
 
 
-def all_arms(size: int, probabilities: Probabilities, weighted: bool) -> list[Arm]:
-    """Every uncertainty with every aggregation and, if `weighted`, weighting; then the controls."""
-    weightings: tuple[Weighting, ...] = get_args(Weighting) if weighted else ("none",)
-    grid = product(get_args(Uncertainty), get_args(Aggregation), weightings)
-    arms = [Arm("uncertainty", *axes, probabilities, size) for axes in grid]
-    return [*arms, Arm("random", query_size=size), Arm("box_count", query_size=size)]
+def all_choices(probabilities: str, weighted: bool, weight_cap: float | None = None) -> list[Strategy]:
+    """Every uncertainty with every aggregation and, if `weighted`, weighting; then the controls that ask."""
+    weightings = WEIGHTINGS if weighted else WEIGHTINGS[:1]
+    grid = product(UNCERTAINTIES, AGGREGATIONS, weightings)
+    chosen = [Uncertainty(*axes, probabilities, weight_cap if axes[-1] != WEIGHTINGS[0] else None) for axes in grid]
+    return [*chosen, *(make_strategy(name) for name in controls() if name in asking())]
 
 
 def class_names(facts: Mapping[str, Any], folder: Folder) -> list[str]:
@@ -202,16 +227,16 @@ def class_names(facts: Mapping[str, Any], folder: Folder) -> list[str]:
     return names
 
 
-def counts_by_class(class_counts: Mapping[str, int] | None, names: Sequence[str], arm: Arm) -> np.ndarray:
+def counts_by_class(class_counts: Mapping[str, int] | None, names: Sequence[str], strategy: Strategy) -> np.ndarray:
     """(K,) boxes per class in the order of the ledger's classes.
 
     Raises:
-        QueryError: the arm needs counts and there are none, or their classes are not the ledger's.
+        QueryError: the strategy needs counts and there are none, or their classes are not the ledger's.
     """
     if class_counts is None:
-        if arm.weighting not in (None, "none"):
+        if strategy.needs_class_counts:
             raise QueryError(
-                f"weighting {arm.weighting} needs the boxes labelled so far: give --class-counts, a data set or JSON"
+                f"{strategy.label} needs the boxes labelled so far: give --class-counts, a data set or JSON"
             )
         return np.zeros(len(names), dtype=np.int64)
     unknown = [name for name in class_counts if name not in names]
@@ -232,30 +257,20 @@ class _Totals:
         return _Totals(self.candidates + other.candidates, self.errors + other.errors, self.excluded + other.excluded)
 
 
-def _tie_seed(arm: Arm, seed: int) -> int:
-    """Chance has a seed of its own, or it would choose what other arms choose among images of equal score."""
-    return int(random_generator(seed, "random query").integers(2**62)) if arm.strategy == "random" else seed
-
-
 def _strings(values: Sequence[str]) -> pa.Array:
     return pa.array(sorted(set(values)), pa.string())
 
 
-def _score_part(
-    table: pa.Table, arms: Sequence[tuple[Arm, np.ndarray]], weight_cap: float | None, left_out: pa.Array
+def _look_at_part(
+    table: pa.Table, bests: Sequence["_Best | _Gathered"], left_out: pa.Array
 ) -> tuple[LedgerPart, list[np.ndarray], _Totals]:
-    """A part of a ledger without what cannot be asked for, and its image scores by each arm with its class counts."""
+    """A part of a ledger without what cannot be asked for, and what each collector makes of it, in a thread."""
     readable = table.filter(pc.equal(table["status"], "ok"))
     kept = readable.filter(pc.invert(pc.is_in(readable["image_id"], left_out))) if len(left_out) else readable
     totals = _Totals(kept.num_rows, table.num_rows - readable.num_rows, readable.num_rows - kept.num_rows)
     class_scores = kept["class_scores"]
     part = LedgerPart(kept["image_id"], kept["uri"], offsets_of(class_scores), flat(class_scores))
-    scores = [
-        # all equal where chance is to choose, so that the hash of seed and id decides
-        np.zeros(len(part)) if arm.strategy == "random" else image_scores(arm, part, counts, weight_cap)
-        for arm, counts in arms
-    ]
-    return part, scores, totals
+    return part, [best.look(part) for best in bests], totals
 
 
 def _check_size(size: int, totals: _Totals) -> None:
@@ -269,15 +284,24 @@ def _check_size(size: int, totals: _Totals) -> None:
 class _Best:
     """The images of the highest scores so far, in order, and what is to be told of them."""
 
-    def __init__(self, size: int, seed: int) -> None:
-        if size < 1:
-            raise QueryError(f"a query of {size} images: ask for one at least")
-        self._size, self._seed = size, seed
+    def __init__(self, strategy: ImageScoring, size: int, context: Context) -> None:
+        self._strategy, self._context, self._size = strategy, context, size
+        self._seed = strategy.tie_seed(context.seed)
         self._ids: list[str] = []
         self._uris: list[str] = []
         self._classes: list[np.ndarray] = []
         self._scores = np.empty(0)
         self._ties = np.empty(0, np.uint64)
+
+    def look(self, part: LedgerPart) -> np.ndarray:
+        """(N,) image scores of a part."""
+        scores = self._strategy.image_scores(part, self._context)
+        if scores.shape != (len(part),) or not np.isfinite(scores).all():
+            raise QueryError(
+                f"{self._strategy.label} gave scores of shape {scores.shape} for {len(part)} images, or one that is "
+                "not a finite number"
+            )
+        return scores
 
     def add(self, part: LedgerPart, scores: np.ndarray) -> None:
         wanted = self._promising(scores)
@@ -305,13 +329,49 @@ class _Best:
         return set(self._ids)
 
     def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
+        rows = zip(self._ids, self._uris, self._scores.tolist(), self._classes, strict=True)
+        return tuple(QueriedImage.of(rank, *row, names) for rank, row in enumerate(rows, start=1))
+
+
+class _Gathered:
+    """All images of a ledger, for a strategy that weighs them against each other: it chooses when all are there."""
+
+    def __init__(self, strategy: Strategy, size: int, context: Context, num_classes: int) -> None:
+        self._strategy, self._size, self._context = strategy, size, context
+        self._parts: list[LedgerPart] = []
+        self._no_scores = np.empty((0, num_classes), np.float32)
+
+    def look(self, part: LedgerPart) -> np.ndarray:  # noqa: ARG002
+        """Nothing: a part says nothing of the whole."""
+        return np.empty(0)
+
+    def add(self, part: LedgerPart, _: np.ndarray) -> None:
+        self._parts.append(part)
+
+    @cached_property
+    def _candidates(self) -> Candidates:
+        ids = [image_id for part in self._parts for image_id in part.image_ids.to_pylist()]
+        counts = np.concatenate([np.diff(part.offsets) for part in self._parts])
+        scores = np.concatenate([self._no_scores, *(part.class_scores for part in self._parts)])
+        return Candidates(ids, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), scores)
+
+    @cached_property
+    def _query(self) -> Query:
+        return checked(self._strategy.select(self._candidates, self._size, self._context), self._candidates, self._size)
+
+    def ids(self) -> set[str]:
+        return set(self._query.image_ids)
+
+    def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
+        candidates = self._candidates
+        position = {image_id: index for index, image_id in enumerate(candidates.image_ids)}
+        uris = [uri for part in self._parts for uri in part.uris.to_pylist()]
         told = []
-        for rank, (image_id, uri, score, class_ids) in enumerate(
-            zip(self._ids, self._uris, self._scores.tolist(), self._classes, strict=True), start=1
-        ):
-            counts = np.bincount(class_ids, minlength=len(names))
-            classes = {names[k]: int(counts[k]) for k in np.argsort(-counts, kind="stable") if counts[k]}
-            told.append(QueriedImage(rank, image_id, uri, score, len(class_ids), classes))
+        for rank, (image_id, score) in enumerate(zip(self._query.image_ids, self._query.scores, strict=True), start=1):
+            index = position[image_id]
+            start, end = candidates.offsets[index], candidates.offsets[index + 1]
+            class_ids = candidates.class_scores[start:end].argmax(axis=1)
+            told.append(QueriedImage.of(rank, image_id, uris[index], score, class_ids, names))
         return tuple(told)
 
 

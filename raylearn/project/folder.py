@@ -21,10 +21,10 @@ from raylearn.data.storage import Folder, not_writable
 from raylearn.errors import DatasetError, ImageError, ProjectError
 from raylearn.handoff.exchange import Record, SentImage
 from raylearn.handoff.labels import ImportedLabels, read_labels, write_labels
-from raylearn.learning.cycle import Query
 from raylearn.learning.training import check_detector_of
 from raylearn.project.settings import Project
 from raylearn.scoring.listing import list_pool
+from raylearn.strategies import Query
 from raylearn.sweep.trial import Bench
 
 SETTINGS_FILE = "project.yaml"

@@ -1,7 +1,7 @@
 """The project file: what is to be labelled, for which detector, chosen how."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,7 +21,9 @@ from raylearn.config import (
     refuse_unknown_options,
 )
 from raylearn.data.storage import scheme_of
+from raylearn.errors import QueryError, nearest
 from raylearn.handoff.exchange import ONLY_COPIES, Tool
+from raylearn.strategies import AXES, DEFAULT, Strategy, asking, make_strategy
 
 
 def _absolute(path: Path | None) -> Path | None:
@@ -31,14 +33,15 @@ def _absolute(path: Path | None) -> Path | None:
 class QuerySection(Section):
     """How the images of a round are chosen, and who gets them."""
 
-    strategy: Literal["uncertainty", "random", "box_count"] = Field(
-        "uncertainty", description="by uncertainty, or by one of the controls"
-    )
+    strategy: str = Field(DEFAULT, description="by uncertainty, a control, or another that is installed")
     uncertainty: Uncertainty = Field("entropy", description="how uncertain one detection is")
     aggregation: Aggregation = Field("sum", description="how the detections of an image become its score")
     weighting: Weighting = Field("none", description="factor of a detection by its predicted class")
     weight_cap: float | None = Field(None, gt=0, description="upper limit of a class weight")
     probabilities: Probabilities = Field("background", description="how class scores are read as probabilities")
+    options: dict[str, float | int | bool | str] = Field(
+        default_factory=dict, description="of another strategy, such as one that a package adds"
+    )
     size: int = Field(..., ge=1, description="images labelled per round")
     format: Tool = Field("label-studio", description="the annotation tool that gets them, and gives them back")
     images: Literal["copy", "uri"] | None = Field(
@@ -50,14 +53,21 @@ class QuerySection(Section):
     def _nothing_without_meaning(self) -> "QuerySection":
         if self.images == "uri" and self.format in ONLY_COPIES:
             raise ValueError(f"{self.format} knows images by their files' names alone: leave query.images out")
-        fields = type(self).model_fields
-        axes = ("uncertainty", "aggregation", "weighting", "probabilities", "weight_cap")
-        given = next((name for name in axes if getattr(self, name) != fields[name].default), None)
-        if self.strategy != "uncertainty" and given:
-            raise ValueError(f"query.{given} has no meaning with query.strategy {self.strategy}: leave it out")
-        if self.weight_cap is not None and self.weighting == "none":
-            raise ValueError("query.weight_cap has no meaning without a query.weighting: leave it out, or give that")
+        try:
+            chosen = self.chosen
+        except QueryError as error:
+            raise ValueError(str(error)) from error
+        if not chosen.asks:
+            raise ValueError(f"strategy {self.strategy} chooses no images: {nearest(self.strategy, asking())}")
         return self
+
+    @property
+    def chosen(self) -> Strategy:
+        """The strategy with its options; those of the default one have keys of their own here."""
+        own = {name: getattr(self, name) for name in (*AXES, "weight_cap")}
+        fields = type(self).model_fields
+        given = {name: value for name, value in own.items() if value != fields[name].default}
+        return make_strategy(self.strategy, {**given, **self.options})
 
 
 class Project(Section):
@@ -106,11 +116,13 @@ class Project(Section):
     @property
     def experiment(self) -> Experiment:
         """The one trial that a simulation of this project would be."""
-        query = self.query
-        axes = {name: [getattr(query, name)] for name in ("uncertainty", "aggregation", "weighting", "probabilities")}
-        if query.strategy != "uncertainty":
-            axes = {"uncertainty": []}
-        controls = [] if query.strategy == "uncertainty" else [query.strategy]
+        query, chosen = self.query, self.query.chosen
+        arms: dict[str, Any] = {"uncertainty": []}
+        if chosen.axes:
+            arms = {**{axis: [value] for axis, value in chosen.axes.items()}, "weight_cap": query.weight_cap}
+        elif not chosen.is_control:
+            arms["strategies"] = [{"name": chosen.name, **query.options}]
+        arms["controls"] = [chosen.name] if chosen.is_control else []
         sections = ("detector", "training", "scoring", "evaluation", "resources")
         return Experiment.model_validate(
             {
@@ -119,7 +131,7 @@ class Project(Section):
                 **{section: getattr(self, section).model_dump() for section in sections},
                 "initial_size": query.size,
                 "budget": query.size,
-                "arms": {**axes, "weight_cap": query.weight_cap, "query_size": [query.size], "controls": controls},
+                "arms": {**arms, "query_size": [query.size]},
                 "seeds": [self.seed],
             }
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,22 +28,18 @@ from raylearn.handoff.labels import ImportedLabels, Missing, import_labels
 from raylearn.handoff.query_files import write_query
 from raylearn.learning.cycle import run_cycle
 from raylearn.learning.ledger_query import QueriedImage, detections_of
-from raylearn.learning.selection import query_at_random
 from raylearn.project.folder import ProjectFolder
+from raylearn.strategies import Random
 from raylearn.sweep.gallery import write_gallery
-from raylearn.sweep.grid import trials
+from raylearn.sweep.grid import Arm, trials
 from raylearn.sweep.results import dataset_facts, write_tables
 from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE
 from raylearn.sweep.trial import Bench, TrialRound
-from raylearn.work.jobs import Job
+from raylearn.work.jobs import Job, NotMadeError, made_before
 from raylearn.work.store import Artifact, DiskStore
 
 Step = Literal["query", "import", "train"]
 _READ_AT_ONCE = 8
-
-
-class _NotMadeError(Exception):
-    """The store lacks what the next step is to make."""
 
 
 class Annotators:
@@ -132,9 +128,9 @@ class Cycle:
         step: Step | None = "import" if self.folder.handout(index).exists() else "query"
         try:
             if self.labels:
-                for done in self._rounds(Pool(images, self.labels[0]), make or self._find):
+                for done in self._rounds(Pool(images, self.labels[0]), make or partial(made_before, self.store)):
                     finished.append(done)
-        except _NotMadeError:
+        except NotMadeError:
             step = "train"
         if step == "query" and not pool.unlabelled_images:
             step = None
@@ -155,7 +151,7 @@ class Cycle:
 
     def _ledger(self, model: Artifact, pool: Pool, index: int) -> Artifact | None:
         """The scoring pass that a query was drawn from, if it needed one and is still there."""
-        if not self.trial.arm.needs_scores:
+        if not self.trial.arm.strategy.needs_pass:
             return None
         job = self.bench.scoring(model, pool, self.trial.seed, index)
         return self.store.find(job.kind, job.key)
@@ -163,12 +159,6 @@ class Cycle:
     def fresh(self) -> Standing:
         """The standing after a step, with what it changed on the disk."""
         return Cycle(self.folder).standing()
-
-    def _find(self, job: Job) -> Artifact:
-        found = self.store.find(job.kind, job.key)
-        if found is None:
-            raise _NotMadeError
-        return found
 
     @contextmanager
     def making(self, kinds: Sequence[str], address: str | None) -> Iterator[Any]:
@@ -186,7 +176,7 @@ class Cycle:
             if found:
                 return found
             if job.kind not in kinds:
-                raise _NotMadeError
+                raise NotMadeError
             if workshop is None:
                 open_until_the_end.enter_context(ray_session(address))
                 workshop = open_workshop(self.store, work_resources(self.bench.experiment, address))
@@ -241,24 +231,20 @@ class Cycle:
         by_id = {image.image_id: image for image in self.bench.dataset.pool}
         size = min(self.folder.settings.query.size, len(standing.pool.unlabelled_images))  # the last one may be short
         ledger: Artifact | None = None
-        if standing.rounds and self.trial.arm.needs_scores:
+        if standing.rounds and self.trial.arm.strategy.needs_pass:
             model = standing.rounds[-1].model
             with self.making(("ledger",), address) as make:
                 ledger = make(self.bench.scoring(model, standing.pool, seed, standing.index))
-        if standing.rounds:
-            query = self.bench.query(replace(self.trial.arm, query_size=size), ledger, standing.pool, seed)
-        else:
-            query = query_at_random([image.image_id for image in standing.pool.unlabelled_images], size, seed)
+        arm = self.trial.arm if standing.rounds else Arm(Random(), None)  # nothing can be known before round 0
+        query = self.bench.query(replace(arm, query_size=size), ledger, standing.pool, seed)
         nothing = Detections(np.empty((0, 4), np.float32), np.empty((0, len(names)), np.float32))
         found = {i: ((by_id[i].width, by_id[i].height), nothing) for i in query.image_ids}
         if ledger:
             found = detections_of(ledger.folder, query.image_ids)
-        images = []
-        for rank, (image_id, score) in enumerate(zip(query.image_ids, query.scores, strict=True), start=1):
-            class_ids = found[image_id][1].class_ids
-            counts = np.bincount(class_ids, minlength=len(names))
-            classes = {names[k]: int(counts[k]) for k in np.argsort(-counts, kind="stable") if counts[k]}
-            images.append(QueriedImage(rank, image_id, by_id[image_id].uri, score, len(class_ids), classes))
+        images = [
+            QueriedImage.of(rank, image_id, by_id[image_id].uri, score, found[image_id][1].class_ids, names)
+            for rank, (image_id, score) in enumerate(zip(query.image_ids, query.scores, strict=True), start=1)
+        ]
         return images, found
 
     def take_in(self, path: Path, tool: Tool | None, missing: Missing) -> tuple[ImportedLabels, int]:

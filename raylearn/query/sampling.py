@@ -8,8 +8,6 @@ import numpy as np
 from raylearn.errors import QueryError
 from raylearn.query.aggregation import check_offsets
 
-STRATEGIES = ("uncertainty", "random", "box_count", "full_data")
-
 ImageIds = Sequence[str] | np.ndarray
 
 

@@ -5,6 +5,7 @@ Two choices decide it: the formula (`UNCERTAINTIES`), and how class scores are r
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,9 +40,12 @@ def uncertainty(class_scores: np.ndarray, name: str, probabilities: str) -> np.n
     if name not in UNCERTAINTIES:
         raise QueryError(f"unknown uncertainty {name!r}: {nearest(name, UNCERTAINTIES)}")
     if probabilities != "independent":
-        return UNCERTAINTIES[name](probability_vectors(class_scores, probabilities))
+        return UNCERTAINTIES[name].of_vectors(probability_vectors(class_scores, probabilities))
+    of_bernoullis = UNCERTAINTIES[name].of_bernoullis
+    if of_bernoullis is None:
+        raise QueryError(f"uncertainty {name!r} is not defined for probabilities 'independent': use 'background'")
     check_class_scores(class_scores)
-    return _INDEPENDENT[name](class_scores.astype(np.float64))
+    return of_bernoullis(class_scores.astype(np.float64))
 
 
 def probability_vectors(class_scores: np.ndarray, convention: str) -> np.ndarray:
@@ -195,16 +199,22 @@ def _mean_binary_entropy(scores: np.ndarray) -> np.ndarray:
     return _within_unit(nats.mean(axis=1) / np.log(2))
 
 
-UNCERTAINTIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "least_confidence": least_confidence,
-    "margin": margin,
-    "margin_squared": margin_squared,
-    "entropy": entropy,
-}
+@dataclass(frozen=True)
+class Formula:
+    """One uncertainty.
 
-_INDEPENDENT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "least_confidence": lambda scores: 1.0 - scores.max(axis=1),
-    "margin": _independent_margin,
-    "margin_squared": lambda scores: _independent_margin(scores) ** 2,
-    "entropy": _mean_binary_entropy,
+    Args:
+        of_vectors: (D, k) probability vectors, rows summing to 1, k >= 2 -> (D,) in [0, 1].
+        of_bernoullis: (D, K) independent class scores in [0, 1] -> (D,) in [0, 1]; None where it has no such reading.
+    """
+
+    of_vectors: Callable[[np.ndarray], np.ndarray]
+    of_bernoullis: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+UNCERTAINTIES: dict[str, Formula] = {
+    "least_confidence": Formula(least_confidence, lambda scores: 1.0 - scores.max(axis=1)),
+    "margin": Formula(margin, _independent_margin),
+    "margin_squared": Formula(margin_squared, lambda scores: _independent_margin(scores) ** 2),
+    "entropy": Formula(entropy, _mean_binary_entropy),
 }

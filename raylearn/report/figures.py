@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
-from raylearn.report.summary import CONTROL_LABELS, Arm, ArmKey, Point, Spread, Summary
+from raylearn.report.summary import Arm, ArmKey, Point, Spread, Summary
+from raylearn.strategies import BASELINE, UPPER_BOUND, is_control
 
 FEW_ARMS = 8
 """Up to here every arm has a colour of its own and a band; above, colours and markers name the axes of the grid."""
@@ -104,22 +105,22 @@ PANELS = tuple(Panel(metric, budget) for metric in ("map50_95", "map50") for bud
 def arm_styles(arms: Iterable[Arm]) -> dict[ArmKey, Style]:
     """A style for every arm, decided by the grid and never by the results.
 
-    Up to `FEW_ARMS` each arm has its own colour and marker. Above, colour is the uncertainty, marker the aggregation
-    (and probabilities), dashes the weighting (and query size).
+    Up to `FEW_ARMS` each arm has its own colour and marker. Above, colour is the uncertainty, or the
+    strategy where it is another, marker the aggregation (and probabilities), dashes the weighting (and query size).
     """
     arms = list(arms)
     keys = sorted({arm.key for arm in arms}, key=repr)
     sizes = _numbered(key.query_size for key in keys)
-    queries = [key for key in keys if key.strategy not in CONTROL_LABELS]
+    queries = [key for key in keys if not is_control(key.strategy)]
     styles = {key: _control_style(key, sizes[key.query_size]) for key in keys if key not in queries}
     if are_few(arms):
         return styles | {key: Style(PALETTE[i], MARKERS[i + 1], ()) for i, key in enumerate(queries)}
-    colours = _numbered((key.strategy, key.uncertainty) for key in queries)
+    colours = _numbered((key.strategy, key.options, key.uncertainty) for key in queries)
     markers = _numbered((key.aggregation, key.probabilities) for key in queries)
     dashes = _numbered((key.query_size, _weighting(key)) for key in queries)
     return styles | {
         key: Style(
-            PALETTE[colours[key.strategy, key.uncertainty] % len(PALETTE)],
+            PALETTE[colours[key.strategy, key.options, key.uncertainty] % len(PALETTE)],
             MARKERS[markers[key.aggregation, key.probabilities] % len(MARKERS)],
             DASHES[dashes[key.query_size, _weighting(key)] % len(DASHES)],
             1.1,
@@ -131,7 +132,7 @@ def arm_styles(arms: Iterable[Arm]) -> dict[ArmKey, Style]:
 def are_few(arms: Iterable[Arm]) -> bool:
     """Whether each can have a colour of its own."""
     keys = {arm.key for arm in arms}
-    return len(keys) <= FEW_ARMS and sum(key.strategy not in CONTROL_LABELS for key in keys) <= len(PALETTE)
+    return len(keys) <= FEW_ARMS and sum(not is_control(key.strategy) for key in keys) <= len(PALETTE)
 
 
 def panel_svg(
@@ -244,10 +245,10 @@ def _weighting(key: ArmKey) -> str:
 
 
 def _control_style(key: ArmKey, number: int) -> Style:
-    if key.strategy == "full_data":
+    if key.strategy == UPPER_BOUND:
         return Style(INK, "", (), 1.0)
     marker = MARKERS[number % len(MARKERS)]
-    return Style(INK if key.strategy == "random" else MUTED, marker, CONTROL_DASHES, 2.0)
+    return Style(INK if key.strategy == BASELINE else MUTED, marker, CONTROL_DASHES, 2.0)
 
 
 def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Style]) -> None:
@@ -258,7 +259,7 @@ def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Sty
         style = styles[arm.key]
         if not few and arm in highest:
             style = replace(style, width=2.2)
-        faint = not few and arm not in highest and arm.key.strategy not in CONTROL_LABELS
+        faint = not few and arm not in highest and not arm.is_control
         x = [panel.x(point) for point in arm.curve]
         spreads = [panel.y(point) for point in arm.curve]
         above = 3 + order / 1000 + arm.is_random

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from raylearn.report.summary import ArmKey, Round, arm_labels
+from raylearn.strategies import BASELINE, UPPER_BOUND, controls
 
 ALPHA = 0.05
 TARGET = 0.9
@@ -16,7 +17,6 @@ TARGET = 0.9
 
 Outcome = Literal["area over images", "area over boxes", "last mAP50-95"]
 OUTCOMES: tuple[Outcome, ...] = ("area over images", "area over boxes", "last mAP50-95")
-CONTROLS = ("random", "box_count")
 Verdict = Literal["better", "worse", "no evidence"]
 
 
@@ -93,10 +93,10 @@ def compare(rounds: Iterable[Round]) -> tuple[ArmStatistics, ...]:
     bounds = {
         seed: rows[-1].map50_95
         for key, seeds in trials.items()
-        if key.strategy == "full_data"
+        if key.strategy == UPPER_BOUND
         for seed, rows in seeds.items()
     }
-    learning = {key: seeds for key, seeds in trials.items() if key.strategy != "full_data"}
+    learning = {key: seeds for key, seeds in trials.items() if key.strategy != UPPER_BOUND}
     outcomes: dict[ArmKey, dict[Outcome, dict[int, float]]] = {}
     for size in dict.fromkeys(key.query_size for key in learning):
         outcomes |= _outcomes({key: seeds for key, seeds in learning.items() if key.query_size == size})
@@ -117,7 +117,7 @@ def conclusions(arms: Sequence[ArmStatistics]) -> list[str]:
                 for arm in arms
                 if arm.key.query_size == size
                 for difference in arm.differences
-                if (difference.outcome, difference.control) == (outcome, "random")
+                if (difference.outcome, difference.control) == (outcome, BASELINE)
             ]
             if not found:
                 continue
@@ -134,7 +134,7 @@ def conclusions(arms: Sequence[ArmStatistics]) -> list[str]:
                     "no evidence: " + (", ".join(open_arms) if len(open_arms) < 5 else f"{len(open_arms)} arms")
                 )
             sentences.append(
-                f"{outcome.capitalize()} against random, query of {size}, {counted}: " + "; ".join(parts) + "."
+                f"{outcome.capitalize()} against {BASELINE}, query of {size}, {counted}: " + "; ".join(parts) + "."
             )
     return sentences
 
@@ -218,7 +218,7 @@ def _differences(
     outcomes: Mapping[ArmKey, Mapping[Outcome, Mapping[int, float]]],
 ) -> dict[ArmKey, tuple[Difference, ...]]:
     found: dict[ArmKey, list[Difference]] = {key: [] for key in outcomes}
-    for control in CONTROLS:
+    for control in (name for name in controls() if name != UPPER_BOUND):
         against = {key.query_size: key for key in outcomes if key.strategy == control}
         others = [key for key in outcomes if key.strategy != control and key.query_size in against]
         for outcome in OUTCOMES:

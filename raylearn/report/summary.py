@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylearn.errors import RunFolderError
+from raylearn.strategies import BASELINE, UPPER_BOUND, is_control, label_of
 
-CONTROL_LABELS = {"random": "random", "box_count": "box_count", "full_data": "all data (upper bound)"}
 REQUIRED_COLUMNS = ("trial", "strategy", "seed", "round", "num_images", "num_boxes", "map50_95", "map50")
 
 
@@ -28,6 +28,8 @@ class ArmKey:
     weighting: str | None = None
     probabilities: str | None = None
     query_size: int | None = None
+    options: str | None = None
+    """What else its strategy was given, as JSON text."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,15 @@ class Arm:
 
     @property
     def is_random(self) -> bool:
-        return self.key.strategy == "random"
+        return self.key.strategy == BASELINE
 
     @property
     def is_full_data(self) -> bool:
-        return self.key.strategy == "full_data"
+        return self.key.strategy == UPPER_BOUND
+
+    @property
+    def is_control(self) -> bool:
+        return is_control(self.key.strategy)
 
 
 @dataclass(frozen=True)
@@ -203,13 +209,15 @@ def arm_labels(keys: Iterable[ArmKey]) -> dict[ArmKey, str]:
     """A short name for every arm; query size and probabilities are named only where the arms differ in them."""
     keys = list(keys)
     several_sizes = len({key.query_size for key in keys} - {None}) > 1
+    several_options = len({key.options for key in keys if key.uncertainty}) > 1
     several_probabilities = len({key.probabilities for key in keys} - {None}) > 1
     labels = {}
     for key in keys:
-        parts = [CONTROL_LABELS.get(key.strategy)]
-        if parts == [None]:
-            parts = [key.uncertainty or key.strategy, key.aggregation]
+        parts: list[str | None] = [label_of(key.strategy, key.options)]
+        if key.uncertainty:
+            parts = [key.uncertainty, key.aggregation]
             parts += [key.weighting] if key.weighting != "none" else []
+            parts += [f"{key.strategy} {key.options}"] if several_options and key.options else []
         parts += [key.probabilities] if several_probabilities else []
         parts += [f"query of {key.query_size}"] if several_sizes and key.query_size is not None else []
         labels[key] = " · ".join(part for part in parts if part)
@@ -285,6 +293,7 @@ def _round(row: Mapping[str, Any]) -> Round:
             weighting=_text(row.get("weighting")),
             probabilities=_text(row.get("probabilities")),
             query_size=None if size is None else int(size),
+            options=_text(row.get("options")),
         ),
         seed=int(row["seed"]),
         round=int(row["round"]),
@@ -326,7 +335,7 @@ def _arm(key: ArmKey, label: str, by_arm: Mapping[ArmKey, list[Round]]) -> Arm:
 
 
 def _same_budget(one: ArmKey, other: ArmKey) -> bool:
-    return one.query_size == other.query_size and (one.strategy == "full_data") == (other.strategy == "full_data")
+    return one.query_size == other.query_size and (one.strategy == UPPER_BOUND) == (other.strategy == UPPER_BOUND)
 
 
 def _lead(key: ArmKey, last: list[Round], by_arm: Mapping[ArmKey, list[Round]]) -> Spread | None:
@@ -334,11 +343,11 @@ def _lead(key: ArmKey, last: list[Round], by_arm: Mapping[ArmKey, list[Round]]) 
     random = {
         (row.seed, row.round): row.map50_95
         for other in by_arm
-        if other.strategy == "random" and _same_budget(key, other)
+        if other.strategy == BASELINE and _same_budget(key, other)
         for row in by_arm[other]
     }
     pairs = [(row.map50_95, random.get((row.seed, row.round))) for row in last]
-    return None if key.strategy == "random" else _spread(a - b for a, b in pairs if a is not None and b is not None)
+    return None if key.strategy == BASELINE else _spread(a - b for a, b in pairs if a is not None and b is not None)
 
 
 def _point(rows: list[Round]) -> Point:

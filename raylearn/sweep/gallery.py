@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from raylearn.config import Arm
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.images import decode, read_bytes
 from raylearn.data.storage import Folder
 from raylearn.errors import ImageError
-from raylearn.learning.cycle import Query
-from raylearn.learning.selection import detection_scores
 from raylearn.scoring.ledger import Ledger
-from raylearn.sweep.grid import Trial
+from raylearn.strategies import Context, Query
+from raylearn.sweep.grid import Arm, Trial
 from raylearn.sweep.trial import Bench, TrialRound
 
 LONGER_SIDE = 208  # pixels of a picture on the page, which scales them to half of it on most screens
@@ -74,10 +72,10 @@ def _queries(trial: Trial, rounds: Sequence[TrialRound], bench: Bench, top: int)
     for before, done in itertools.pairwise(rounds):
         assert done.query is not None  # only round 0 has none
         found = Ledger.read(done.scores.folder) if done.scores else None
-        counts = before.pool.class_counts(bench.dataset.num_classes)
+        context = Context(trial.seed, before.pool.class_counts(bench.dataset.num_classes))
         images = []
         for image_id, score in list(zip(done.query.image_ids, done.query.scores, strict=True))[:top]:
-            boxes = [] if found is None else _detections(trial.arm, found, image_id, counts, bench)
+            boxes = [] if found is None else _detections(trial.arm, found, image_id, context)
             images.append(
                 {
                     "image_id": image_id,
@@ -89,15 +87,13 @@ def _queries(trial: Trial, rounds: Sequence[TrialRound], bench: Bench, top: int)
         yield {"trial": trial.name, "round": done.index, "images": images, "scored": found is not None}
 
 
-def _detections(arm: Arm, ledger: Ledger, image_id: str, counts: np.ndarray, bench: Bench) -> list[list[float]]:
+def _detections(arm: Arm, ledger: Ledger, image_id: str, context: Context) -> list[list[float]]:
     """All of one image, those that count most first."""
     position = int(np.flatnonzero(ledger.image_ids == image_id)[0])
     start, end = ledger.offsets[position], ledger.offsets[position + 1]
     scores = ledger.class_scores[start:end]
     confidences = scores.max(axis=1, initial=0)
-    counted = np.ones_like(confidences)  # as box_count takes each
-    if arm.strategy == "uncertainty":
-        counted = detection_scores(arm, scores, counts, bench.experiment.arms.weight_cap)
+    counted = arm.strategy.detection_scores(scores, context)
     order = np.lexsort([-confidences, -counted])
     return [
         [

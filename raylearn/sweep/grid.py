@@ -1,9 +1,17 @@
 """The grid: every arm of an experiment, and every trial."""
 
-import itertools
 from dataclasses import dataclass
 
-from raylearn.config import Arm, Experiment
+from raylearn.config import Experiment
+from raylearn.strategies import Strategy
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One cell of the grid: a strategy and how many images it asks for each round; None where it never asks."""
+
+    strategy: Strategy
+    query_size: int | None
 
 
 @dataclass(frozen=True)
@@ -16,27 +24,20 @@ class Trial:
     @property
     def name(self) -> str:
         """Unique in an experiment, fit for a file name, the same in every run of it."""
-        arm = self.arm
-        axes = (arm.uncertainty, arm.aggregation, arm.weighting, arm.probabilities)
-        words: list[str] = [axis for axis in axes if axis] or [arm.strategy]
-        if arm.query_size is not None:
-            words.append(f"q{arm.query_size}")
+        words = list(self.arm.strategy.words)
+        if self.arm.query_size is not None:
+            words.append(f"q{self.arm.query_size}")
         return "-".join([*words, f"s{self.seed}"])
 
 
 def arms(experiment: Experiment) -> list[Arm]:
-    """Controls first, then every combination of the four axes and the probability conventions."""
+    """Each strategy with each query size, controls first; one that never asks has none."""
     section = experiment.arms
-    controls: list[Arm] = []
-    for control in section.controls:
-        if control == "full_data":
-            controls.append(Arm("full_data"))
-        else:
-            controls += [Arm(control, query_size=size) for size in section.query_size]
-    cells = itertools.product(
-        section.uncertainty, section.aggregation, section.weighting, section.probabilities, section.query_size
-    )
-    return controls + [Arm("uncertainty", *cell) for cell in cells]
+    return [
+        Arm(strategy, size)
+        for strategy in section.chosen
+        for size in (section.query_size if strategy.asks else (None,))
+    ]
 
 
 def trials(experiment: Experiment) -> list[Trial]:

@@ -65,7 +65,7 @@ def plan_sweep(wanted: Sequence[Trial], bench: Bench, store: Store) -> SweepPlan
     for trial in wanted:
         seen.look(trial, bench)
     num_images = [images for trial in wanted for images in _num_images(trial, bench)]
-    num_scored = sum(num_rounds(bench.experiment, trial.arm) - 1 for trial in wanted if trial.arm.needs_scores)
+    num_scored = sum(num_rounds(bench.experiment, trial.arm) - 1 for trial in wanted if trial.arm.strategy.needs_pass)
     training = seen.work("training", len(num_images))
     if training.made:
         # The time of a training goes with its images; which are left is not known, so the mean of all stands for them.

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylearn.data.dataset import Dataset
+from raylearn.strategies import AXES, options_text
 from raylearn.sweep.grid import Trial
 from raylearn.sweep.trial import TrialRound
 
@@ -36,6 +37,7 @@ RESULTS_SCHEMA = pa.schema(
         ("train_seconds", pa.float64()),
         ("score_seconds", pa.float64()),
         ("share_without_detections", pa.float64()),
+        ("options", pa.string()),
     ]
 )
 QUERIES_SCHEMA = pa.schema(
@@ -55,11 +57,8 @@ def result_row(trial: Trial, finished: TrialRound, num_classes: int, reused: boo
     passed = finished.scores.facts if finished.scores else None
     return {
         "trial": trial.name,
-        "strategy": arm.strategy,
-        "uncertainty": arm.uncertainty,
-        "aggregation": arm.aggregation,
-        "weighting": arm.weighting,
-        "probabilities": arm.probabilities,
+        "strategy": arm.strategy.name,
+        **{axis: arm.strategy.axes.get(axis) for axis in AXES},
         "query_size": arm.query_size,
         "seed": trial.seed,
         "round": finished.index,
@@ -75,6 +74,7 @@ def result_row(trial: Trial, finished: TrialRound, num_classes: int, reused: boo
         "train_seconds": model.facts["seconds"],
         "score_seconds": passed["seconds"] if passed else None,
         "share_without_detections": _share_without_detections(passed) if passed else None,
+        "options": options_text(arm.strategy),
     }
 
 

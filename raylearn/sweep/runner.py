@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,8 +43,8 @@ from raylearn.sweep.run_folder import (
 from raylearn.sweep.tracking import refuse_missing_trackers
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 from raylearn.sweep.tune_trials import run_trials
-from raylearn.work.jobs import Job
-from raylearn.work.store import Artifact, Store
+from raylearn.work.jobs import NotMadeError, made_before
+from raylearn.work.store import Store
 
 
 @dataclass(frozen=True)
@@ -196,22 +197,11 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"
 
 
-class _NotMadeYetError(Exception):
-    """The store lacks something that a trial needs."""
-
-
 def _replay(trial: Trial, bench: Bench, store: Store) -> list[TrialRound] | None:
     """The trial's rounds from the store alone, or None where something is still to be made."""
-
-    def find(job: Job) -> Artifact:
-        found = store.find(job.kind, job.key)
-        if found is None:
-            raise _NotMadeYetError
-        return found
-
     try:
-        return list(run_trial(trial, bench, find))
-    except _NotMadeYetError:
+        return list(run_trial(trial, bench, partial(made_before, store)))
+    except NotMadeError:
         return None
 
 

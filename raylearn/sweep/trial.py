@@ -4,20 +4,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from raylearn.config import Arm, Experiment
+from raylearn.config import Experiment
 from raylearn.data.dataset import Dataset
 from raylearn.data.pool import Pool, SimulatedOracle, initial_set
 from raylearn.detectors.base import DetectorSettings, TrainingSet
 from raylearn.errors import DivergedError, QueryError
-from raylearn.learning.cycle import Query, Round, run_cycle
+from raylearn.learning.cycle import Round, run_cycle
 from raylearn.learning.evaluation import EvaluationJob
 from raylearn.learning.scoring import ScoringJob
-from raylearn.learning.selection import image_scores, query_at_random, query_by_scores, scored_subset
+from raylearn.learning.selection import scored_subset
 from raylearn.learning.training import InitialWeights, TrainingJob
 from raylearn.query.sampling import random_generator
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
-from raylearn.sweep.grid import Trial, arms, num_rounds
+from raylearn.strategies import Candidates, Context, Query, checked
+from raylearn.sweep.grid import Arm, Trial, arms, num_rounds
 from raylearn.work.jobs import Job
 from raylearn.work.store import Artifact
 
@@ -37,7 +38,7 @@ class Bench:
         """Checks that the budget can be paid from this pool; see `of_pool`.
 
         Raises:
-            QueryError: the pool is smaller than initial set and budget, or one class is asked for a `conditional` one.
+            QueryError: the pool is smaller than initial set and budget, or a strategy has no meaning for it.
         """
         wanted = experiment.initial_size + experiment.budget
         if wanted > len(dataset.pool):
@@ -52,12 +53,11 @@ class Bench:
         """For a pool that is labelled as far as people come.
 
         Raises:
-            QueryError: one class is asked for a `conditional` probability.
+            QueryError: a strategy has no meaning for these classes, or needs what no scoring pass gives.
         """
-        if dataset.num_classes == 1 and any(arm.probabilities == "conditional" for arm in arms(experiment)):
-            raise QueryError(
-                "probabilities `conditional` of one class are always 1, so nothing is uncertain: use `background`"
-            )
+        for arm in arms(experiment):
+            arm.strategy.refuse_classes(dataset.num_classes)
+            arm.strategy.refuse_unmet_needs()
         weights = experiment.detector.initial_weights
         return cls(experiment, dataset, InitialWeights.of(weights) if weights else None)
 
@@ -66,9 +66,9 @@ class Bench:
         return {image.image_id: position for position, image in enumerate(self.dataset.pool)}
 
     def start_pool(self, trial: Trial) -> Pool:
-        """The pool of round 0: the seed's initial set is labelled; for full_data, everything."""
+        """The pool of round 0: the seed's initial set is labelled; for a strategy that never asks, everything."""
         oracle = SimulatedOracle(self.dataset.truth)
-        if trial.arm.strategy == "full_data":
+        if not trial.arm.strategy.asks:
             drawn = [image.image_id for image in self.dataset.pool]
         else:
             size = self.experiment.initial_size
@@ -114,14 +114,16 @@ class Bench:
         )
 
     def query(self, arm: Arm, ledger: Artifact | None, pool: Pool, seed: int) -> Query:
-        assert arm.query_size is not None  # full_data has one round and never asks
+        """What an arm asks for next, of the images of a ledger or, for a strategy that needs none, of the pool."""
+        assert arm.query_size is not None  # a strategy that never asks has one round
+        context = Context(seed, pool.class_counts(self.dataset.num_classes))
         if ledger is None:
             unlabelled = [image.image_id for image in pool.unlabelled_images]
-            return query_at_random(unlabelled, arm.query_size, seed)
-        found = Ledger.read(ledger.folder)
-        counts = pool.class_counts(self.dataset.num_classes)
-        scores = image_scores(arm, found, counts, self.experiment.arms.weight_cap)
-        return query_by_scores(found.image_ids, scores, arm.query_size, seed)
+            candidates = Candidates.unseen(unlabelled, self.dataset.num_classes)
+        else:
+            found = Ledger.read(ledger.folder)
+            candidates = Candidates(found.image_ids, found.offsets, found.class_scores)
+        return checked(arm.strategy.select(candidates, arm.query_size, context), candidates, arm.query_size)
 
 
 def run_trial(trial: Trial, bench: Bench, make: Callable[[Job], Artifact]) -> Iterator[TrialRound]:
@@ -145,7 +147,7 @@ def run_trial(trial: Trial, bench: Bench, make: Callable[[Job], Artifact]) -> It
             train=lambda pool: make(bench.training(pool, seed)),
             evaluate=lambda model: make(bench.evaluation(model)),
             score=lambda model, pool, index: (
-                make(bench.scoring(model, pool, seed, index)) if arm.needs_scores else None
+                make(bench.scoring(model, pool, seed, index)) if arm.strategy.needs_pass else None
             ),
             query=lambda ledger, pool: bench.query(arm, ledger, pool, seed),
         ):

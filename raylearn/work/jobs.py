@@ -29,6 +29,22 @@ class Job(Protocol):
         ...
 
 
+class NotMadeError(Exception):
+    """The store lacks something that is only to be looked up."""
+
+
+def made_before(store: Store, job: Job) -> Artifact:
+    """The result of a job that was done before.
+
+    Raises:
+        NotMadeError: it was not.
+    """
+    found = store.find(job.kind, job.key)
+    if found is None:
+        raise NotMadeError
+    return found
+
+
 def run_and_store(job: Job, store: Store, resources: WorkResources, made_by: str) -> Artifact:
     """Runs a job and adds its result to the store, with how long it took and which trial asked first.
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raylearn.config import Arm
 from raylearn.data.dataset import Dataset, Image
 from raylearn.data.images import decode, read_bytes
 from raylearn.data.storage import Folder
@@ -14,14 +13,15 @@ from raylearn.detectors import build_detector
 from raylearn.detectors.base import DetectorSettings
 from raylearn.detectors.letterbox import letterbox
 from raylearn.errors import ClusterError
-from raylearn.learning.selection import image_scores, query_by_scores
 from raylearn.scoring.ledger import Ledger, map_parts
 from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, score_manifest
+from raylearn.strategies import Candidates, Context, Uncertainty
 from tests.conftest import IMAGE_SIZE
 
 pytestmark = pytest.mark.usefixtures("local_ray")
-ARM = Arm("uncertainty", "entropy", "sum", "none", "background", 10)
+CHOICE = Uncertainty("entropy", "sum", "none", "background")
+CONTEXT = Context(0, np.ones(6, dtype=np.int64))
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def _score(images: tuple[Image, ...], plan: ScoringPlan, folder: Path) -> Ledger
 
 
 def _query(ledger: Ledger) -> tuple[str, ...]:
-    scores = image_scores(ARM, ledger, np.ones(6, dtype=np.int64))
-    return query_by_scores(ledger.image_ids, scores, 10, seed=0).image_ids
+    candidates = Candidates(ledger.image_ids, ledger.offsets, ledger.class_scores)
+    return CHOICE.select(candidates, 10, CONTEXT).image_ids
 
 
 def test_actors_and_batches_change_neither_ledger_nor_query(reef: Dataset, plan: ScoringPlan, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_an_image_without_detections_keeps_its_row(reef: Dataset, plan: ScoringP
     ledger = _score(reef.pool[:7], sure, tmp_path / "ledger")
     assert len(ledger.image_ids) == 7
     assert len(ledger.class_scores) == 0
-    assert (image_scores(ARM, ledger, np.ones(6, dtype=np.int64)) == 0).all()
+    assert (CHOICE.image_scores(ledger, CONTEXT) == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from raylearn.data.reef import ReefSettings
 from raylearn.detectors import built_in_families
 from raylearn.errors import ConfigError
 from raylearn.query.aggregation import AGGREGATIONS
-from raylearn.query.sampling import STRATEGIES
 from raylearn.query.uncertainty import PROBABILITIES, UNCERTAINTIES
 from raylearn.query.weighting import WEIGHTINGS
 
@@ -215,7 +214,10 @@ def test_a_value_that_does_not_fit_is_refused_with_what_where_and_the_nearest_sp
 
 def test_a_grid_of_nothing_is_refused(file):
     message = refusal(file, "arms.controls=[]", "arms.uncertainty=[]")
-    assert message == f"{file}: arms: uncertainty and controls are both empty, so there is nothing to run: name an arm"
+    assert (
+        message
+        == f"{file}: arms: uncertainty, strategies and controls are all empty, so there is nothing to run: name an arm"
+    )
 
 
 @pytest.mark.parametrize("key", FEWEST)
@@ -347,4 +349,3 @@ def test_the_axes_of_the_file_are_those_of_the_query() -> None:
     assert get_args(config.Aggregation) == AGGREGATIONS
     assert get_args(config.Weighting) == WEIGHTINGS
     assert get_args(config.Probabilities) == PROBABILITIES
-    assert set(get_args(config.Control)) == set(STRATEGIES) - {"uncertainty"}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylearn.config import Arm
-from raylearn.sweep.grid import Trial, arms, num_rounds, trials
+from raylearn.strategies import BoxCount, FullData, Random, Uncertainty
+from raylearn.sweep.grid import Arm, Trial, arms, num_rounds, trials
 from tests.unit.hand_made import make_experiment
 
 AXES = {
@@ -24,19 +24,19 @@ def test_an_arm_is_a_combination_of_the_axes_and_controls_stand_beside_them():
         arms={"uncertainty": ["entropy"], "aggregation": ["sum", "max"], "query_size": [2, 3], "controls": ["random"]},
     )
     assert arms(experiment) == [
-        Arm("random", query_size=2),
-        Arm("random", query_size=3),
-        Arm("uncertainty", "entropy", "sum", "none", "background", 2),
-        Arm("uncertainty", "entropy", "sum", "none", "background", 3),
-        Arm("uncertainty", "entropy", "max", "none", "background", 2),
-        Arm("uncertainty", "entropy", "max", "none", "background", 3),
+        Arm(Random(), 2),
+        Arm(Random(), 3),
+        Arm(Uncertainty("entropy", "sum", "none", "background"), 2),
+        Arm(Uncertainty("entropy", "sum", "none", "background"), 3),
+        Arm(Uncertainty("entropy", "max", "none", "background"), 2),
+        Arm(Uncertainty("entropy", "max", "none", "background"), 3),
     ]
 
 
 def test_a_control_is_there_once_for_each_query_size_and_full_data_once():
     controls = ["random", "box_count", "full_data"]
     experiment = make_experiment(budget=12, arms={"uncertainty": [], "query_size": [2, 3, 4], "controls": controls})
-    found = [(arm.strategy, arm.query_size) for arm in arms(experiment)]
+    found = [(arm.strategy.name, arm.query_size) for arm in arms(experiment)]
     assert found == [
         *[("random", size) for size in (2, 3, 4)],
         *[("box_count", size) for size in (2, 3, 4)],
@@ -46,7 +46,7 @@ def test_a_control_is_there_once_for_each_query_size_and_full_data_once():
 
 def test_an_experiment_may_have_no_controls():
     experiment = make_experiment(arms={"query_size": [2], "controls": []})
-    assert [arm.strategy for arm in arms(experiment)] == ["uncertainty"]
+    assert [arm.strategy.name for arm in arms(experiment)] == ["uncertainty"]
 
 
 def test_the_full_grid_has_every_combination():
@@ -71,7 +71,7 @@ def test_the_name_of_a_trial_says_what_it_is():
         trial.name for trial in trials(make_experiment(seeds=[7], arms={"query_size": [2], "controls": ["random"]}))
     ]
     assert names == ["random-q2-s7", "entropy-sum-none-background-q2-s7"]
-    assert Trial(Arm("full_data"), 0).name == "full_data-s0"
+    assert Trial(Arm(FullData(), None), 0).name == "full_data-s0"
 
 
 @st.composite
@@ -99,11 +99,9 @@ def test_names_are_unique_fit_for_a_file_and_the_same_every_time(experiment):
 def test_every_query_size_spends_the_same_budget(query_size, rounds):
     experiment = make_experiment(budget=12, arms={"query_size": [query_size]})
     for arm in arms(experiment):
-        assert num_rounds(experiment, arm) == (1 if arm.strategy == "full_data" else rounds)
+        assert num_rounds(experiment, arm) == (1 if arm.strategy == FullData() else rounds)
 
 
-def test_scores_are_needed_by_those_that_look_at_detections():
-    needing = {
-        strategy for strategy in ("uncertainty", "random", "box_count", "full_data") if Arm(strategy).needs_scores
-    }
-    assert needing == {"uncertainty", "box_count"}
+def test_a_scoring_pass_is_needed_by_those_that_look_at_detections():
+    needing = [strategy for strategy in (Uncertainty(), Random(), BoxCount(), FullData()) if strategy.needs_pass]
+    assert needing == [Uncertainty(), BoxCount()]

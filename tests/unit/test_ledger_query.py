@@ -1,6 +1,7 @@
 """Queries of a ledger that is read part by part: the same answer as from memory, whatever its parts and their order."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,21 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raylearn.config import Arm
 from raylearn.data.storage import Folder
 from raylearn.errors import LedgerError, QueryError
-from raylearn.learning.ledger_query import LedgerQuery, all_arms, compare_arms, counts_by_class, query_ledger
-from raylearn.learning.selection import image_scores
-from raylearn.query.sampling import random_generator, top_n
+from raylearn.learning.ledger_query import LedgerQuery, all_choices, compare_strategies, counts_by_class, query_ledger
+from raylearn.query.sampling import top_n
 from raylearn.scoring.ledger import FACTS_FILE, Ledger
+from raylearn.strategies import BoxCount, Context, Random, Strategy, Uncertainty
 from tests.unit.hand_made import write_ledger
 
 NAMES = ["crab", "fish"]
 COUNTS = {"crab": 8, "fish": 0}
-ARMS = [arm for convention in ("background", "conditional", "independent") for arm in all_arms(1, convention, True)]
-LEAST_CONFIDENCE = Arm("uncertainty", "least_confidence", "sum", "none", "background", 1)
-RANDOM = Arm("random", query_size=1)
-BOX_COUNT = Arm("box_count", query_size=1)
+ARMS = [arm for convention in ("background", "conditional", "independent") for arm in all_choices(convention, True)]
+LEAST_CONFIDENCE = Uncertainty("least_confidence", "sum", "none", "background")
+RANDOM = Random()
+BOX_COUNT = BoxCount()
 IDS = [f"clip/{i:02}.jpg" for i in range(12)]
 EMPTY = {image_id: [] for image_id in IDS}
 
@@ -52,11 +52,10 @@ def ids(query: LedgerQuery) -> list[str]:
     return [image.image_id for image in query.images]
 
 
-def from_memory(ledger: Ledger, arm: Arm, size: int, seed: int, exclude=()) -> list[tuple[str, float]]:
+def from_memory(ledger: Ledger, arm: Strategy, size: int, seed: int, exclude=()) -> list[tuple[str, float]]:
     """The same query from the whole ledger at once."""
     counts = np.array(list(COUNTS.values()))
-    scores = np.zeros(len(ledger.image_ids)) if arm.strategy == "random" else image_scores(arm, ledger, counts)
-    seed = int(random_generator(seed, "random query").integers(2**62)) if arm.strategy == "random" else seed
+    scores, seed = arm.image_scores(ledger, Context(seed, counts)), arm.tie_seed(seed)
     kept = [i for i, image_id in enumerate(ledger.image_ids) if image_id not in set(exclude)]
     image_ids, scores = ledger.image_ids[kept], scores[kept]
     return [(image_ids[i], scores[i]) for i in top_n(image_ids, scores, size, seed)]
@@ -109,9 +108,10 @@ def test_an_image_without_detections_scores_zero(tmp_path):
 
 
 def test_a_weight_cap_holds_a_weight_down(tmp_path):
-    arm = Arm("uncertainty", "least_confidence", "sum", "inverse_frequency", "background", 1)
+    arm = Uncertainty("least_confidence", "sum", "inverse_frequency", "background")
     (free,) = query_ledger(make(tmp_path), arm, 1, seed=0, class_counts=COUNTS).images
-    (capped,) = query_ledger(make(tmp_path), arm, 1, seed=0, class_counts=COUNTS, weight_cap=2).images
+    capped_arm = replace(arm, weight_cap=2)
+    (capped,) = query_ledger(make(tmp_path), capped_arm, 1, seed=0, class_counts=COUNTS).images
     assert (free.score, capped.score) == pytest.approx((10 * 0.9, 2 * 0.9), abs=1e-5)
 
 
@@ -119,7 +119,7 @@ def test_a_weight_cap_holds_a_weight_down(tmp_path):
 
 
 @pytest.mark.parametrize("part_size", [1, 5, 100])
-@pytest.mark.parametrize("arm", [LEAST_CONFIDENCE, BOX_COUNT], ids=lambda arm: arm.strategy)
+@pytest.mark.parametrize("arm", [LEAST_CONFIDENCE, BOX_COUNT], ids=lambda arm: arm.name)
 def test_equal_scores_are_ordered_by_a_hash_of_seed_and_id(tmp_path, part_size, arm):
     def by_hash(image_id: str) -> int:
         return int.from_bytes(hashlib.blake2b(f"7/{image_id}".encode(), digest_size=8).digest(), "big")
@@ -175,7 +175,7 @@ def test_a_query_larger_than_its_candidates_is_refused_with_the_numbers(tmp_path
     folder = make(tmp_path)
     for ask in (
         lambda: query_ledger(folder, RANDOM, 1000, seed=0, exclude=["a.jpg"]),
-        lambda: compare_arms(folder, [RANDOM, BOX_COUNT], 1000, seed=0, exclude=["a.jpg"]),
+        lambda: compare_strategies(folder, [RANDOM, BOX_COUNT], 1000, seed=0, exclude=["a.jpg"]),
     ):
         with pytest.raises(QueryError) as caught:
             ask()
@@ -201,7 +201,7 @@ def test_a_ledger_of_nothing_has_no_images_to_ask_for(tmp_path, content):
 
 def test_class_counts_go_by_name_and_not_by_order(tmp_path):
     folder = make(tmp_path, {"crab.jpg": [[0.6, 0.0]], "fish.jpg": [[0.0, 0.6]]})
-    arm = Arm("uncertainty", "entropy", "sum", "inverse_frequency", "background", 1)
+    arm = Uncertainty("entropy", "sum", "inverse_frequency", "background")
 
     def first(**counts: int) -> str:
         return ids(query_ledger(folder, arm, 1, seed=0, class_counts=counts))[0]
@@ -225,18 +225,18 @@ def test_counts_of_other_classes_are_refused_even_where_they_do_not_count(tmp_pa
         with pytest.raises(QueryError, match=said):
             query_ledger(folder, arm, 1, seed=0, class_counts=counts)
     with pytest.raises(QueryError, match=said):
-        compare_arms(folder, [RANDOM], 1, seed=0, class_counts=counts)
+        compare_strategies(folder, [RANDOM], 1, seed=0, class_counts=counts)
 
 
 @pytest.mark.parametrize("weighting", ["inverse_frequency", "inverse_sqrt"])
 def test_a_weighting_without_class_counts_is_refused(tmp_path, weighting):
     folder = make(tmp_path)
-    arm = Arm("uncertainty", "entropy", "sum", weighting, "background", 1)
-    said = f"weighting {weighting} needs the boxes labelled so far: give --class-counts"
+    arm = Uncertainty("entropy", "sum", weighting, "background")
+    said = f"entropy sum {weighting} needs the boxes labelled so far: give --class-counts"
     with pytest.raises(QueryError, match=said):
         query_ledger(folder, arm, 1, seed=0)
     with pytest.raises(QueryError, match=said):
-        compare_arms(folder, [RANDOM, arm], 1, seed=0)
+        compare_strategies(folder, [RANDOM, arm], 1, seed=0)
 
 
 def test_counts_are_in_the_order_of_class_ids():
@@ -246,8 +246,8 @@ def test_counts_are_in_the_order_of_class_ids():
 
 def test_conditional_probabilities_of_one_class_are_refused(tmp_path):
     folder = make(tmp_path, {"a.jpg": [[0.4]]}, ["crab"])
-    with pytest.raises(QueryError, match="'conditional' make every detection of a one-class detector certain"):
-        query_ledger(folder, Arm("uncertainty", "entropy", "sum", "none", "conditional", 1), 1, seed=0)
+    with pytest.raises(QueryError, match="probabilities `conditional` of one class are always 1"):
+        query_ledger(folder, Uncertainty("entropy", "sum", "none", "conditional"), 1, seed=0)
     assert ids(query_ledger(folder, LEAST_CONFIDENCE, 1, seed=0)) == ["a.jpg"]
 
 
@@ -267,7 +267,7 @@ def test_progress_is_told_once_for_every_part(tmp_path):
     of_query: list[tuple[int, int]] = []
     of_comparison: list[tuple[int, int]] = []
     query_ledger(folder, RANDOM, 1, seed=0, progress=lambda *told: of_query.append(told))
-    compare_arms(folder, [RANDOM, BOX_COUNT], 1, seed=0, progress=lambda *told: of_comparison.append(told))
+    compare_strategies(folder, [RANDOM, BOX_COUNT], 1, seed=0, progress=lambda *told: of_comparison.append(told))
     assert of_query == of_comparison == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -279,7 +279,7 @@ def ask(folder: Folder) -> None:
 
 
 def compare(folder: Folder) -> None:
-    compare_arms(folder, [RANDOM], 1, seed=0)
+    compare_strategies(folder, [RANDOM], 1, seed=0)
 
 
 @pytest.mark.parametrize("command", [ask, compare])
@@ -309,9 +309,9 @@ def test_overlaps_are_those_of_the_single_queries(tmp_path):
     rng = np.random.default_rng(1)
     content = {f"{i:02}.jpg": rng.uniform(0, 1, (i % 3, 2)).round(2).tolist() for i in range(18)}
     folder = make(tmp_path, {**content, "torn.jpg": "torn"}, part_size=5)
-    asked = {"seed": 2, "class_counts": COUNTS, "weight_cap": 5.0, "exclude": ["04.jpg"]}
-    arms = all_arms(6, "background", weighted=True)
-    overlaps = compare_arms(folder, arms, 6, **asked)
+    asked = {"seed": 2, "class_counts": COUNTS, "exclude": ["04.jpg"]}
+    arms = all_choices("background", weighted=True, weight_cap=5.0)
+    overlaps = compare_strategies(folder, arms, 6, **asked)
     single = [set(ids(query_ledger(folder, arm, 6, **asked))) for arm in arms]
     np.testing.assert_allclose(overlaps, [[len(one & other) / 6 for other in single] for one in single])
     assert len(np.unique(overlaps)) > 2  # arms that differ, and not in one way
@@ -323,7 +323,7 @@ def test_overlaps_are_shares_one_on_the_diagonal_and_the_same_both_ways(tmp_path
     if not size:
         return
     folder = make(tmp_path_factory.mktemp("ledger"), content, part_size=part_size)
-    overlaps = compare_arms(folder, all_arms(size, "independent", weighted=False), size, seed=seed)
+    overlaps = compare_strategies(folder, all_choices("independent", weighted=False), size, seed=seed)
     assert overlaps.shape == (14, 14)
     assert (overlaps.diagonal() == 1).all()
     assert (overlaps == overlaps.T).all()
@@ -332,13 +332,13 @@ def test_overlaps_are_shares_one_on_the_diagonal_and_the_same_both_ways(tmp_path
 
 
 @pytest.mark.parametrize(("weighted", "count"), [(False, 4 * 3), (True, 4 * 3 * 3)])
-def test_all_arms_are_the_grid_and_the_controls(weighted, count):
-    arms = all_arms(5, "conditional", weighted)
-    assert len(set(arms)) == len(arms) == count + 2
-    assert [arm.strategy for arm in arms] == ["uncertainty"] * count + ["random", "box_count"]
-    assert {arm.query_size for arm in arms} == {5}
-    grid = arms[:count]
-    assert {arm.probabilities for arm in grid} == {"conditional"}
-    assert {arm.uncertainty for arm in grid} == {"least_confidence", "margin", "margin_squared", "entropy"}
-    assert {arm.aggregation for arm in grid} == {"sum", "max", "mean"}
-    assert {arm.weighting for arm in grid} == ({"none", "inverse_frequency", "inverse_sqrt"} if weighted else {"none"})
+def test_all_choices_are_the_grid_and_the_controls(weighted, count):
+    chosen = all_choices("conditional", weighted)
+    assert len(set(chosen)) == len(chosen) == count + 2
+    assert chosen[count:] == [Random(), BoxCount()]
+    grid = chosen[:count]
+    assert {strategy.probabilities for strategy in grid} == {"conditional"}
+    assert {strategy.uncertainty for strategy in grid} == {"least_confidence", "margin", "margin_squared", "entropy"}
+    assert {strategy.aggregation for strategy in grid} == {"sum", "max", "mean"}
+    weightings = {"none", "inverse_frequency", "inverse_sqrt"} if weighted else {"none"}
+    assert {strategy.weighting for strategy in grid} == weightings

@@ -127,8 +127,11 @@ def test_what_is_wrong_is_told_before_anything_is_written(settings, tmp_path, wr
     ("section", "message"),
     [
         ({"query": {"size": 2, "format": "cvat", "images": "uri"}}, "leave query.images out"),
-        ({"query": {"size": 2, "strategy": "random", "uncertainty": "margin"}}, "query.uncertainty has no meaning"),
-        ({"query": {"size": 2, "weight_cap": 3}}, "query.weight_cap has no meaning"),
+        (
+            {"query": {"size": 2, "strategy": "random", "uncertainty": "margin"}},
+            "uncertainty has no meaning with strategy ran",
+        ),
+        ({"query": {"size": 2, "weight_cap": 3}}, "weight_cap has no meaning without a weighting"),
         ({"scoring": {"pool_size": 1}}, "scoring.pool_size 1 is less than query.size 2"),
     ],
 )

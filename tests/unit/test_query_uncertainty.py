@@ -82,14 +82,14 @@ def test_formula_by_hand(formula, expected):
 
 
 @pytest.mark.parametrize("k", [2, 3, 80])
-@pytest.mark.parametrize("formula", UNCERTAINTIES.values())
+@pytest.mark.parametrize("formula", [formula.of_vectors for formula in UNCERTAINTIES.values()])
 def test_formula_is_zero_when_certain_and_maximal_when_uniform(formula, k):
     certain, uniform = formula(np.array([np.eye(k)[0], np.full(k, 1 / k)]))
     assert certain == 0
     assert uniform == pytest.approx(1 - 1 / k if formula is least_confidence else 1)
 
 
-@pytest.mark.parametrize("formula", UNCERTAINTIES.values())
+@pytest.mark.parametrize("formula", [formula.of_vectors for formula in UNCERTAINTIES.values()])
 def test_a_float32_distribution_stays_within_the_unit_interval(formula):
     rounded_up = np.array([[1.0 + 1e-6, 0.0], [0.500002, 0.500002]], dtype=np.float32)
     values = formula(rounded_up)
@@ -97,7 +97,7 @@ def test_a_float32_distribution_stays_within_the_unit_interval(formula):
     assert values.max() <= 1
 
 
-@pytest.mark.parametrize("formula", UNCERTAINTIES.values())
+@pytest.mark.parametrize("formula", [formula.of_vectors for formula in UNCERTAINTIES.values()])
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -3,19 +3,19 @@
 import pyarrow.parquet as pq
 import pytest
 
-from raylearn.config import Arm
 from raylearn.data.pool import Pool, SimulatedOracle
 from raylearn.data.storage import Folder
-from raylearn.learning.cycle import Query, Round
-from raylearn.sweep.grid import Trial
+from raylearn.learning.cycle import Round
+from raylearn.strategies import FullData, Query, Random, Uncertainty
+from raylearn.sweep.grid import Arm, Trial
 from raylearn.sweep.results import query_rows, result_row, write_tables
 from raylearn.sweep.trial import TrialRound
 from raylearn.work.store import Artifact
 from tests.unit.hand_made import make_dataset
 
 DATASET = make_dataset({"a.jpg": [0, 0], "b.jpg": [1], "c.jpg": [], "d.jpg": [2]})
-ENTROPY = Trial(Arm("uncertainty", "entropy", "sum", "none", "background", 1), seed=3)
-RANDOM = Trial(Arm("random", query_size=1), seed=3)
+ENTROPY = Trial(Arm(Uncertainty("entropy", "sum", "none", "background"), 1), seed=3)
+RANDOM = Trial(Arm(Random(), 1), seed=3)
 MEASURED = {"map50_95": 0.25, "map50": 0.5, "class_ap": [0.1, 0.4, None], "seconds": 9.0}
 
 
@@ -53,6 +53,7 @@ def test_a_result_row_says_what_a_round_was_and_what_it_cost():
         "train_seconds": 2.5,
         "score_seconds": 1.5,
         "share_without_detections": 0.25,
+        "options": None,
     }
 
 
@@ -100,6 +101,6 @@ def test_of_the_rows_that_share_a_training_the_first_made_it_and_the_others_reus
 
 
 def test_tables_of_a_run_without_queries_can_be_read(tmp_path):
-    write_tables({Trial(Arm("full_data"), 0): [make_round(0, "abcd")]}, 3, tmp_path)
+    write_tables({Trial(Arm(FullData(), None), 0): [make_round(0, "abcd")]}, 3, tmp_path)
     assert pq.read_table(tmp_path / "queries.parquet").num_rows == 0
     assert pq.read_table(tmp_path / "results.parquet")["query_size"].to_pylist() == [None]

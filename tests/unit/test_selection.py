@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylearn.config import Arm
 from raylearn.errors import QueryError
-from raylearn.learning.cycle import Query
-from raylearn.learning.selection import image_scores, query_at_random, query_by_scores, scored_subset
+from raylearn.learning.selection import scored_subset
+from raylearn.strategies import BoxCount, Candidates, Context, FullData, Query, Random, Uncertainty
 from tests.unit.hand_made import make_ledger
 
 quick = settings(deadline=None, max_examples=30)
@@ -31,8 +30,23 @@ def ledger(tmp_path):
     return make_ledger(SCORES, tmp_path)
 
 
-def arm(uncertainty="least_confidence", aggregation="sum", weighting="none", probabilities="background") -> Arm:
-    return Arm("uncertainty", uncertainty, aggregation, weighting, probabilities, 2)
+def by(uncertainty="least_confidence", aggregation="sum", **options) -> Uncertainty:
+    return Uncertainty(uncertainty, aggregation, **options)
+
+
+def image_scores(strategy, images, class_counts) -> np.ndarray:
+    return strategy.image_scores(images, Context(0, class_counts))
+
+
+def query_by_scores(image_ids, scores, size, seed) -> Query:
+    """Of images with as many detections as their scores say, asked for by their number."""
+    offsets = np.concatenate([[0], np.cumsum(scores)]).astype(np.int64)
+    candidates = Candidates(image_ids, offsets, np.full((offsets[-1], 2), 0.5, np.float32))
+    return BoxCount().select(candidates, size, Context(seed, NO_LABELS))
+
+
+def query_at_random(image_ids, size, seed) -> Query:
+    return Random().select(Candidates.unseen(image_ids, 2), size, Context(seed, NO_LABELS))
 
 
 # Image scores. Under `background` the three detections are (.6, .2, .2), (.5, .5, 0) and (.9, .1, 0).
@@ -67,29 +81,28 @@ PER_DETECTION = {
 def test_an_image_is_scored_by_the_aggregate_of_its_detections(ledger, uncertainty, probabilities, aggregation):
     first, second, third = PER_DETECTION[uncertainty, probabilities]
     a = {"sum": first + second, "max": max(first, second), "mean": (first + second) / 2}[aggregation]
-    found = image_scores(arm(uncertainty, aggregation, probabilities=probabilities), ledger, NO_LABELS)
+    found = image_scores(by(uncertainty, aggregation, probabilities=probabilities), ledger, NO_LABELS)
     np.testing.assert_allclose(found, [a, third, 0], atol=1e-6)
 
 
 def test_box_count_scores_an_image_by_its_detections_whatever_they_are(ledger):
-    assert image_scores(Arm("box_count", query_size=2), ledger, NO_LABELS).tolist() == [2, 1, 0]
+    assert image_scores(BoxCount(), ledger, NO_LABELS).tolist() == [2, 1, 0]
 
 
 def test_an_image_without_detections_scores_zero_and_one_that_could_not_be_read_is_not_ranked(ledger):
     assert ledger.image_ids.tolist() == ["a.jpg", "b.jpg", "c.jpg"]
-    assert image_scores(arm(), ledger, NO_LABELS)[2] == 0
-    assert image_scores(arm(weighting="inverse_frequency"), ledger, np.array([5, 0]))[2] == 0
+    assert image_scores(by(), ledger, NO_LABELS)[2] == 0
+    assert image_scores(by(weighting="inverse_frequency"), ledger, np.array([5, 0]))[2] == 0
 
 
 def test_a_ledger_without_any_detection_scores_every_image_zero(tmp_path):
     empty = make_ledger({"a.jpg": [], "b.jpg": []}, tmp_path)
-    assert image_scores(arm(), empty, NO_LABELS).tolist() == [0, 0]
+    assert image_scores(by(), empty, NO_LABELS).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("strategy", ["random", "full_data"])
-def test_a_strategy_that_looks_at_no_scores_is_not_ranked_by_them(ledger, strategy):
-    with pytest.raises(ValueError, match=f"'{strategy}' does not rank by scores"):
-        image_scores(Arm(strategy), ledger, NO_LABELS)
+def test_a_strategy_that_never_asks_has_no_query():
+    with pytest.raises(TypeError, match="full_data has every image labelled from the start"):
+        FullData().select(Candidates.unseen(IDS, 2), 1, Context(0, NO_LABELS))
 
 
 # Weighting
@@ -100,22 +113,22 @@ def test_a_detection_counts_by_the_labelled_boxes_of_its_own_predicted_class(tmp
         {"crab.jpg": [[0.6, 0.0]], "fish.jpg": [[0.0, 0.6]], "both.jpg": [[0.6, 0.0], [0.0, 0.6]]}, tmp_path
     )
     # eight crabs and no fish: (8 + 2) / 9 and (8 + 2) / 1; ordered by image id
-    found = image_scores(arm(weighting="inverse_frequency"), ledger, np.array([8, 0]))
+    found = image_scores(by(weighting="inverse_frequency"), ledger, np.array([8, 0]))
     np.testing.assert_allclose(found, np.array([10 / 9 + 10, 10 / 9, 10]) * 0.4, rtol=1e-6)
-    found = image_scores(arm(weighting="inverse_sqrt"), ledger, np.array([8, 0]))
+    found = image_scores(by(weighting="inverse_sqrt"), ledger, np.array([8, 0]))
     np.testing.assert_allclose(found[1:], np.sqrt([10 / 9, 10]) * 0.4, rtol=1e-6)
 
 
 def test_other_labels_give_another_ranking(tmp_path):
     ledger = make_ledger({"crab.jpg": [[0.6, 0.0]], "fish.jpg": [[0.0, 0.61]]}, tmp_path)
-    weighted = arm(weighting="inverse_frequency")
+    weighted = by(weighting="inverse_frequency")
     assert image_scores(weighted, ledger, np.array([9, 0])).argmax() == 1
     assert image_scores(weighted, ledger, np.array([0, 9])).argmax() == 0
 
 
 def test_the_cap_holds_a_weight_down(tmp_path):
     ledger = make_ledger({"fish.jpg": [[0.0, 0.6]]}, tmp_path)
-    capped = image_scores(arm(weighting="inverse_frequency"), ledger, np.array([8, 0]), weight_cap=3)
+    capped = image_scores(by(weighting="inverse_frequency", weight_cap=3), ledger, np.array([8, 0]))
     np.testing.assert_allclose(capped, [3 * 0.4], rtol=1e-6)
 
 
@@ -128,22 +141,18 @@ def test_the_cap_holds_a_weight_down(tmp_path):
 def test_equal_counts_do_not_change_the_ranking(tmp_path_factory, detections, count, weighting):
     folder = tmp_path_factory.mktemp("ledger")
     ledger = make_ledger({f"{i}.jpg": rows for i, rows in enumerate(detections)}, folder)
-    plain = image_scores(arm(), ledger, np.array([count, count]))
-    weighted = image_scores(arm(weighting=weighting), ledger, np.array([count, count]))
+    plain = image_scores(by(), ledger, np.array([count, count]))
+    weighted = image_scores(by(weighting=weighting), ledger, np.array([count, count]))
     factor = 2.0 if weighting == "inverse_frequency" else math.sqrt(2)
     np.testing.assert_allclose(weighted, plain * factor)
-    size = len(detections)
-    assert query_by_scores(ledger.image_ids, weighted / factor, size, 0).image_ids == (
-        query_by_scores(ledger.image_ids, plain, size, 0).image_ids
-    )
 
 
 # From scores to a query
 
 
 def test_a_query_is_the_highest_scores_in_order_with_what_they_were(ledger):
-    scores = image_scores(arm(), ledger, NO_LABELS)
-    query = query_by_scores(ledger.image_ids, scores, 2, seed=0)
+    candidates = Candidates(ledger.image_ids, ledger.offsets, ledger.class_scores)
+    query = by().select(candidates, 2, Context(0, NO_LABELS))
     assert query.image_ids == ("a.jpg", "b.jpg")
     assert query.scores == pytest.approx((0.9, 0.1), abs=1e-6)
     assert all(type(image_id) is str for image_id in query.image_ids)

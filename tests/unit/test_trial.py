@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raylearn.config import Arm, Experiment
+from raylearn.config import Experiment
 from raylearn.data.dataset import Dataset
 from raylearn.data.pool import Pool
 from raylearn.data.storage import Folder
 from raylearn.errors import DivergedError, QueryError
 from raylearn.learning.scoring import ScoringJob
 from raylearn.learning.training import TrainingJob
-from raylearn.sweep.grid import Trial, arms, num_rounds, trials
+from raylearn.strategies import BoxCount, FullData, Random, Uncertainty
+from raylearn.sweep.grid import Arm, Trial, arms, num_rounds, trials
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 from raylearn.work.jobs import Job
 from raylearn.work.store import Artifact, DiskStore
@@ -68,13 +69,13 @@ def test_the_labelled_set_grows_by_the_query_until_the_budget_is_spent(trial: Tr
     rounds, jobs = _run(trial, tmp_path)
     assert len(rounds) == num_rounds(EXPERIMENT, trial.arm)
     sizes = [len(finished.pool.labelled) for finished in rounds]
-    assert sizes == ([12] if trial.arm.strategy == "full_data" else [3, 5, 7])
+    assert sizes == ([12] if trial.arm.strategy == FullData() else [3, 5, 7])
     scored = [job for job in jobs if job.kind == "ledger"]
-    assert len(scored) == (2 if trial.arm.needs_scores else 0)
+    assert len(scored) == (2 if trial.arm.strategy.needs_pass else 0)
 
 
 def test_a_query_takes_the_images_of_the_highest_scores(tmp_path: Path) -> None:
-    rounds, _ = _run(Trial(Arm("box_count", query_size=2), 0), tmp_path)
+    rounds, _ = _run(Trial(Arm(BoxCount(), 2), 0), tmp_path)
     start = set(rounds[0].pool.labelled)
     waiting = sorted((image.image_id for image in DATASET.pool if image.image_id not in start), reverse=True)
     assert rounds[1].query is not None
@@ -83,7 +84,7 @@ def test_a_query_takes_the_images_of_the_highest_scores(tmp_path: Path) -> None:
 
 
 def test_scoring_sees_the_unlabelled_pool_and_never_the_test_split(tmp_path: Path) -> None:
-    rounds, jobs = _run(Trial(Arm("box_count", query_size=2), 0), tmp_path)
+    rounds, jobs = _run(Trial(Arm(BoxCount(), 2), 0), tmp_path)
     scored = [set(job.manifest.table["image_id"].to_pylist()) for job in jobs if isinstance(job, ScoringJob)]
     everything = {image.image_id for image in DATASET.pool}
     assert scored == [everything - rounds[0].pool.labelled.keys(), everything - rounds[1].pool.labelled.keys()]
@@ -95,7 +96,7 @@ def test_class_weights_come_from_the_labelled_boxes_and_not_from_the_pool(tmp_pa
     content = {**CONTENT, "initial_size": 1, "budget": 2}
     bench = Bench.of(Experiment.model_validate(content), dataset)
     make_ledger({"crab.jpg": [[0.6, 0, 0]], "fish.jpg": [[0, 0.6, 0]]}, tmp_path, num_classes=3)
-    arm = Arm("uncertainty", "entropy", "sum", "inverse_frequency", "background", 1)
+    arm = Arm(Uncertainty("entropy", "sum", "inverse_frequency", "background"), 1)
     for shown, asked in (("crabs.jpg", "fish.jpg"), ("fishes.jpg", "crab.jpg")):
         pool = Pool(dataset.pool, {shown: dataset.truth[shown]})
         query = bench.query(arm, Artifact("ledger", Folder.at(tmp_path), {}), pool, 0)
@@ -104,7 +105,7 @@ def test_class_weights_come_from_the_labelled_boxes_and_not_from_the_pool(tmp_pa
 
 def test_every_arm_of_a_seed_shares_the_first_training_and_another_seed_has_its_own() -> None:
     def first_keys(seed: int) -> set[str]:
-        cells = [Trial(arm, seed) for arm in arms(EXPERIMENT) if arm.strategy != "full_data"]
+        cells = [Trial(arm, seed) for arm in arms(EXPERIMENT) if arm.strategy != FullData()]
         return {BENCH.training(BENCH.start_pool(trial), seed).key for trial in cells}
 
     assert len(first_keys(0)) == len(first_keys(1)) == 1
@@ -114,7 +115,7 @@ def test_every_arm_of_a_seed_shares_the_first_training_and_another_seed_has_its_
 def _training(dataset: Dataset, **changes: Any) -> TrainingJob:
     experiment = Experiment.model_validate({**CONTENT, **changes})
     bench = Bench.of(experiment, dataset)
-    return bench.training(bench.start_pool(Trial(Arm("random", query_size=2), 0)), seed=0)
+    return bench.training(bench.start_pool(Trial(Arm(Random(), 2), 0)), seed=0)
 
 
 def test_where_files_lie_and_what_resources_there_are_do_not_decide_a_training() -> None:
@@ -138,7 +139,7 @@ def test_what_can_change_a_training_changes_its_key(changes: dict[str, Any]) -> 
 
 
 def test_seeds_do_not_share_the_training_on_all_data() -> None:
-    trial = Trial(Arm("full_data"), 0)
+    trial = Trial(Arm(FullData(), None), 0)
     pool = BENCH.start_pool(trial)
     assert BENCH.training(pool, 0).key != BENCH.training(pool, 1).key
 
@@ -146,7 +147,7 @@ def test_seeds_do_not_share_the_training_on_all_data() -> None:
 @pytest.mark.parametrize("section", ["scoring", "evaluation"])
 def test_settings_of_a_prediction_decide_its_key_and_places_do_not(section: str) -> None:
     other = Bench.of(Experiment.model_validate({**CONTENT, section: {"iou": 0.5}}), DATASET)
-    pool = BENCH.start_pool(Trial(Arm("random", query_size=2), 0))
+    pool = BENCH.start_pool(Trial(Arm(Random(), 2), 0))
 
     def key(bench: Bench, folder: str, pool: Pool = pool) -> str:
         model = Artifact("trained", Folder(folder), {})
@@ -174,7 +175,7 @@ def test_a_diverged_training_names_its_trial_and_round(tmp_path: Path) -> None:
             raise DivergedError("loss is NaN")
         return maker(job)
 
-    trial = Trial(Arm("random", query_size=2), 1)
+    trial = Trial(Arm(Random(), 2), 1)
     with pytest.raises(DivergedError, match=r"trial random-q2-s1, round 1: loss is NaN"):
         list(run_trial(trial, BENCH, make))
 
@@ -199,7 +200,7 @@ def test_names_of_trials_are_unique_and_fit_for_files() -> None:
 
 def test_controls_are_there_for_every_query_size_and_full_data_once() -> None:
     content = {**CONTENT, "arms": {**CONTENT["arms"], "query_size": [1, 2, 4]}}
-    strategies = [arm.strategy for arm in arms(Experiment.model_validate(content))]
+    strategies = [arm.strategy.name for arm in arms(Experiment.model_validate(content))]
     assert strategies.count("random") == strategies.count("box_count") == 3
     assert strategies.count("full_data") == 1
     assert strategies.count("uncertainty") == 2 * 3

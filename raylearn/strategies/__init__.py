@@ -1,0 +1,124 @@
+"""Ways of choosing what to label, and the one list of their names.
+
+A strategy is a class in a file of this folder, named in `_BUILT_IN`, or an entry point of the group
+`raylearn.strategies` of any other package.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
+from typing import Any
+
+from raylearn.errors import QueryError, nearest
+from raylearn.plugins import entry_points_of
+from raylearn.strategies.base import (
+    Candidates,
+    Context,
+    ImageScoring,
+    Query,
+    ScoredImages,
+    Strategy,
+    checked,
+)
+from raylearn.strategies.box_count import BoxCount
+from raylearn.strategies.full_data import FullData
+from raylearn.strategies.random import Random
+from raylearn.strategies.uncertainty import AXES, Uncertainty
+
+__all__ = [
+    "AXES",
+    "BoxCount",
+    "Candidates",
+    "Context",
+    "FullData",
+    "ImageScoring",
+    "Query",
+    "Random",
+    "ScoredImages",
+    "Strategy",
+    "Uncertainty",
+    "checked",
+]
+
+ENTRY_POINTS = "raylearn.strategies"
+BASELINE, UPPER_BOUND, DEFAULT = Random.name, FullData.name, Uncertainty.name
+"""What every method has to beat; what none can be expected to beat; what is meant where none is named."""
+
+_BUILT_IN: dict[str, type[Strategy]] = {found.name: found for found in (Uncertainty, Random, BoxCount, FullData)}
+
+
+@cache
+def all_strategies() -> dict[str, type[Strategy]]:
+    """Name -> class, those of other packages last.
+
+    Raises:
+        QueryError: an entry point that cannot be loaded, is not a Strategy, or has the name of another.
+    """
+    found = dict(_BUILT_IN)
+    for point in entry_points_of(ENTRY_POINTS):
+        try:
+            strategy = point.load()
+        except Exception as error:
+            raise QueryError(f"strategy {point.name!r} ({point.value}) cannot be loaded: {error}") from error
+        if not (isinstance(strategy, type) and issubclass(strategy, Strategy) and getattr(strategy, "name", None)):
+            raise QueryError(f"strategy {point.name!r} ({point.value}) is not a raylearn Strategy with a name")
+        if found.setdefault(strategy.name, strategy) is not strategy:
+            raise QueryError(f"strategy {point.name!r} ({point.value}) has the name of another: {strategy.name}")
+    return found
+
+
+def strategy_named(name: str) -> type[Strategy]:
+    """Raises QueryError for a strategy that nobody registered."""
+    found = _BUILT_IN.get(name) or all_strategies().get(name)
+    if found is None:
+        raise QueryError(f"unknown strategy {name!r}: {nearest(name, all_strategies())}")
+    return found
+
+
+def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
+    """A strategy by its name and options.
+
+    Raises:
+        QueryError: an unknown strategy, an option that it does not have, or a value that it refuses.
+    """
+    found = strategy_named(name)
+    known = [field.name for field in fields(found)]
+    for option in options or {}:
+        if option not in known:
+            others = f"; it has {', '.join(known)}" if known else ""
+            raise QueryError(f"{option} has no meaning with strategy {name}: leave it out{others}")
+    try:
+        return found(**options or {})
+    except TypeError as error:  # an option without a default, or of a type that it cannot be
+        raise QueryError(f"strategy {name}: {error}") from error
+
+
+def controls() -> list[str]:
+    """The names of the strategies that are there to be compared with."""
+    return [name for name, found in all_strategies().items() if found.is_control]
+
+
+def asking() -> list[str]:
+    """The names of the strategies that choose images."""
+    return [name for name, found in all_strategies().items() if found.asks]
+
+
+def is_control(name: str) -> bool:
+    """Whether a name in a table is that of a control; one that nobody registered here is none."""
+    found = all_strategies().get(name)
+    return found is not None and found.is_control
+
+
+def options_text(strategy: Strategy) -> str | None:
+    """The options that no column of results.parquet has, as JSON text; None where all of them are the defaults."""
+    others = {name: value for name, value in strategy.own_options.items() if name not in strategy.axes}
+    return json.dumps(others, sort_keys=True) if others else None
+
+
+def label_of(name: str, options: str | None) -> str:
+    """The label of a strategy in a table, with its options as JSON text; its name where it is not registered here."""
+    try:
+        return make_strategy(name, json.loads(options) if options else None).label
+    except QueryError:
+        return f"{name} {options}" if options else name
