@@ -20,7 +20,7 @@ from raylearn.data.dataset import Image
 from raylearn.detectors import build_detector
 from raylearn.detectors.base import Detections, DetectorSettings, Engine
 from raylearn.learning.evaluation import mean_average_precision
-from raylearn.query.sampling import top_n
+from raylearn.measures.sampling import top_n
 from raylearn.scoring.reading import batches, read_image
 from raylearn.strategies import Context, Uncertainty
 

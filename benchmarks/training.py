@@ -22,7 +22,7 @@ from benchmarks.tables import show
 from raylearn.data.dataset import Dataset
 from raylearn.data.pool import initial_set
 from raylearn.detectors.base import DetectorSettings, TrainingSet
-from raylearn.query.sampling import random_generator
+from raylearn.measures.sampling import random_generator
 
 OPTIONS: dict[str, Any] = {
     "optimizer": "AdamW",

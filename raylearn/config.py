@@ -22,9 +22,9 @@ from pydantic import (
 from raylearn.data.reef import MIN_SIDE, ReefSettings
 from raylearn.detectors import built_in_families, default_family, family_named
 from raylearn.errors import ConfigError, DetectorError, QueryError, nearest
-from raylearn.query.aggregation import AGGREGATIONS
-from raylearn.query.uncertainty import PROBABILITIES, UNCERTAINTIES
-from raylearn.query.weighting import WEIGHTINGS
+from raylearn.measures.aggregation import AGGREGATIONS
+from raylearn.measures.uncertainty import PROBABILITIES, UNCERTAINTIES
+from raylearn.measures.weighting import WEIGHTINGS
 from raylearn.strategies import BASELINE, UPPER_BOUND, Strategy, controls, make_strategy
 from raylearn.strategies import Uncertainty as ByUncertainty
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Aggregation: TypeAlias = str
     Weighting: TypeAlias = str
     Probabilities: TypeAlias = str
-else:  # as the tables of raylearn.query have them, for messages, --help and the schema
+else:  # as the tables of raylearn.measures have them, for messages, --help and the schema
     Uncertainty = Literal[tuple(UNCERTAINTIES)]
     Aggregation = Literal[AGGREGATIONS]
     Weighting = Literal[WEIGHTINGS]

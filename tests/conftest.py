@@ -13,7 +13,7 @@ from raylearn.data.dataset import Dataset
 from raylearn.data.pool import initial_set
 from raylearn.data.reef import ReefSettings, read_reef
 from raylearn.data.storage import Folder
-from raylearn.query.sampling import random_generator
+from raylearn.measures.sampling import random_generator
 
 # The unit tests have twenty seconds; HYPOTHESIS_PROFILE=default searches longer.
 settings.register_profile("quick", max_examples=40, deadline=None)

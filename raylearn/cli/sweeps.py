@@ -46,7 +46,7 @@ def run(
 
     Example: raylearn run experiments/quickstart.yaml training.epochs=10 --out runs/short
     """
-    from raylearn.report.page import write_report
+    from raylearn.reporting.page import write_report
     from raylearn.sweep.run_folder import on_disk
     from raylearn.sweep.runner import plan_experiment, run_experiment
 
@@ -81,7 +81,7 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a run again, from its results.parquet and queries.parquet; or put two runs side by side."""
-    from raylearn.report.page import write_comparison, write_report
+    from raylearn.reporting.page import write_comparison, write_report
     from raylearn.sweep.run_folder import on_disk
 
     folder = Folder(run_folder)

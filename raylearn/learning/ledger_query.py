@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
 from raylearn.errors import LedgerError, QueryError
-from raylearn.query.aggregation import AGGREGATIONS
-from raylearn.query.sampling import tie_order
-from raylearn.query.uncertainty import UNCERTAINTIES
-from raylearn.query.weighting import WEIGHTINGS
+from raylearn.measures.aggregation import AGGREGATIONS
+from raylearn.measures.sampling import tie_order
+from raylearn.measures.uncertainty import UNCERTAINTIES
+from raylearn.measures.weighting import WEIGHTINGS
 from raylearn.scoring.ledger import flat, map_parts, offsets_of, read_facts
 from raylearn.strategies import (
     Candidates,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from raylearn.errors import QueryError
-from raylearn.query.sampling import seeded_order
+from raylearn.measures.sampling import seeded_order
 
 
 def scored_subset(image_ids: Sequence[str], pool_size: int | None, seed: int, round_index: int) -> list[str]:

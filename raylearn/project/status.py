@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from raylearn.project.steps import Cycle, Standing
-from raylearn.report.summary import class_balance
+from raylearn.reporting.summary import class_balance
 
 _BAR = 30
 

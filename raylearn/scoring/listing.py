@@ -22,7 +22,7 @@ from raylearn.data.storage import (
     refuse_credentials,
 )
 from raylearn.errors import PoolError, StorageError
-from raylearn.query.sampling import seeded_order
+from raylearn.measures.sampling import seeded_order
 from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pool_lists import LIST_ENDINGS, read_list
 

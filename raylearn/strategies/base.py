@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from raylearn.errors import QueryError
-from raylearn.query.sampling import top_n
+from raylearn.measures.sampling import top_n
 
 Needs = Literal["nothing", "detections", "embeddings", "labelled embeddings"]
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from raylearn.query.sampling import box_counts
+from raylearn.measures.sampling import box_counts
 from raylearn.strategies.base import Context, ImageScoring, Needs, ScoredImages
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from raylearn.query.sampling import check_size, random_generator, seeded_order
+from raylearn.measures.sampling import check_size, random_generator, seeded_order
 from raylearn.strategies.base import Candidates, Context, ImageScoring, Query, ScoredImages
 
 _PURPOSE = "random query"

@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 
 from raylearn.errors import QueryError, nearest
-from raylearn.query.aggregation import AGGREGATIONS, aggregate
-from raylearn.query.uncertainty import PROBABILITIES, UNCERTAINTIES, uncertainty
-from raylearn.query.weighting import WEIGHTINGS, class_weights, detection_weights
+from raylearn.measures.aggregation import AGGREGATIONS, aggregate
+from raylearn.measures.uncertainty import PROBABILITIES, UNCERTAINTIES, uncertainty
+from raylearn.measures.weighting import WEIGHTINGS, class_weights, detection_weights
 from raylearn.strategies.base import Context, ImageScoring, Needs, ScoredImages
 
 AXES = ("uncertainty", "aggregation", "weighting", "probabilities")
@@ -29,7 +29,7 @@ class Uncertainty(ImageScoring):
     Brust, Kaeding and Denzler, Active Learning for Deep Object Detection, 2019, arXiv 1809.09875.
 
     Args:
-        uncertainty: how uncertain one detection is; of `raylearn.query.uncertainty.UNCERTAINTIES`.
+        uncertainty: how uncertain one detection is; of `raylearn.measures.uncertainty.UNCERTAINTIES`.
         aggregation: how the detections of an image become its score; of `AGGREGATIONS`.
         weighting: factor of a detection by its predicted class, from the boxes labelled so far; of `WEIGHTINGS`.
         probabilities: how class scores are read as probabilities; of `PROBABILITIES`.

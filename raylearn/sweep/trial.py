@@ -14,7 +14,7 @@ from raylearn.learning.evaluation import EvaluationJob
 from raylearn.learning.scoring import ScoringJob
 from raylearn.learning.selection import scored_subset
 from raylearn.learning.training import InitialWeights, TrainingJob
-from raylearn.query.sampling import random_generator
+from raylearn.measures.sampling import random_generator
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
 from raylearn.strategies import Candidates, Context, Query, checked

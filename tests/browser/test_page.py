@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from raylearn.report.gallery import GALLERY_FILE
-from raylearn.report.page import write_report
+from raylearn.reporting.gallery import GALLERY_FILE
+from raylearn.reporting.page import write_report
 from tests.browser.chromium import Page, look_at, program
 from tests.unit.test_report_gallery import gallery
 from tests.unit.test_report_page import HOSTILE, run_folder

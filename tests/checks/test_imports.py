@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[2]
 LIGHT = [
     "raylearn",
     "raylearn.errors",
-    *[f"raylearn.query.{path.stem}" for path in sorted((ROOT / "raylearn/query").glob("[a-z]*.py"))],
+    *[f"raylearn.measures.{path.stem}" for path in sorted((ROOT / "raylearn/measures").glob("[a-z]*.py"))],
     "raylearn.config",
     "raylearn.learning.cycle",
-    "raylearn.report.page",
+    "raylearn.reporting.page",
     "raylearn.cli",
 ]
 HEAVY = ("ray", "torch", "torchvision", "ultralytics")
@@ -75,10 +75,10 @@ def test_the_package_keeps_the_rules(copy):
     ("file", "line", "contract", "chain"),
     [
         (
-            "query/uncertainty.py",
+            "measures/uncertainty.py",
             "import ray",
             "Query, cycle and report need neither ray nor torch",
-            "raylearn.query.uncertainty -> ray",
+            "raylearn.measures.uncertainty -> ray",
         ),
         (
             "data/pool.py",

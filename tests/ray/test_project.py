@@ -28,7 +28,7 @@ from raylearn.data.lock import locked
 from raylearn.data.pool import initial_set
 from raylearn.handoff import coco
 from raylearn.handoff.exchange import PreAnnotation, SentImage
-from raylearn.query.sampling import random_generator
+from raylearn.measures.sampling import random_generator
 from tests.conftest import SHARED
 from tests.scripted_annotator import annotate
 from tests.small_sweep import rows_of, run_sweep

@@ -22,7 +22,7 @@ from raylearn.config import Experiment
 from raylearn.data.lock import locked
 from raylearn.data.storage import Folder
 from raylearn.errors import RunFailedError
-from raylearn.report.gallery import GALLERY_FILE
+from raylearn.reporting.gallery import GALLERY_FILE
 from raylearn.scoring.ledger import Ledger
 from raylearn.sweep.grid import num_rounds, trials
 from raylearn.sweep.results import result_row

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from raylearn.config import Experiment, load_experiment
-from raylearn.report.page import write_report
-from raylearn.report.summary import read_rounds
+from raylearn.reporting.page import write_report
+from raylearn.reporting.summary import read_rounds
 from raylearn.sweep.grid import num_rounds, trials
 
 RESULTS = Path(__file__).resolve().parents[2] / "experiments" / "results"

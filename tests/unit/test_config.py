@@ -14,9 +14,9 @@ from raylearn.config import Experiment, dump_file, load_experiment
 from raylearn.data.reef import ReefSettings
 from raylearn.detectors import built_in_families
 from raylearn.errors import ConfigError
-from raylearn.query.aggregation import AGGREGATIONS
-from raylearn.query.uncertainty import PROBABILITIES, UNCERTAINTIES
-from raylearn.query.weighting import WEIGHTINGS
+from raylearn.measures.aggregation import AGGREGATIONS
+from raylearn.measures.uncertainty import PROBABILITIES, UNCERTAINTIES
+from raylearn.measures.weighting import WEIGHTINGS
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FEWEST: dict[str, Any] = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from raylearn.data.storage import Folder
 from raylearn.errors import LedgerError, QueryError
 from raylearn.learning.ledger_query import LedgerQuery, all_choices, compare_strategies, counts_by_class, query_ledger
-from raylearn.query.sampling import top_n
+from raylearn.measures.sampling import top_n
 from raylearn.scoring.ledger import FACTS_FILE, Ledger
 from raylearn.strategies import BoxCount, Context, Random, Strategy, Uncertainty
 from tests.unit.hand_made import write_ledger

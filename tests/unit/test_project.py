@@ -18,7 +18,7 @@ from raylearn.project.folder import ProjectFolder
 from raylearn.project.settings import Project
 from raylearn.project.status import status_lines
 from raylearn.project.steps import Annotators, Cycle, readable
-from raylearn.report.page import write_report
+from raylearn.reporting.page import write_report
 from raylearn.work.store import Artifact
 from tests.unit.hand_made import make_truth
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raylearn.errors import QueryError
-from raylearn.query.aggregation import AGGREGATIONS, aggregate
+from raylearn.measures.aggregation import AGGREGATIONS, aggregate
 
 quick = settings(deadline=None, max_examples=50)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from raylearn.errors import QueryError
-from raylearn.query.uncertainty import (
+from raylearn.measures.uncertainty import (
     PROBABILITIES,
     UNCERTAINTIES,
     entropy,

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raylearn.errors import QueryError
-from raylearn.query.aggregation import AGGREGATIONS, aggregate
-from raylearn.query.sampling import top_n
-from raylearn.query.weighting import WEIGHTINGS, class_weights, detection_weights
+from raylearn.measures.aggregation import AGGREGATIONS, aggregate
+from raylearn.measures.sampling import top_n
+from raylearn.measures.weighting import WEIGHTINGS, class_weights, detection_weights
 
 quick = settings(deadline=None, max_examples=50)
 

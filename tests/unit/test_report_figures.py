@@ -4,7 +4,7 @@ from dataclasses import replace
 import matplotlib
 import pytest
 
-from raylearn.report.figures import (
+from raylearn.reporting.figures import (
     CSS_COLOURS,
     FEW_ARMS,
     PANELS,
@@ -13,7 +13,7 @@ from raylearn.report.figures import (
     strip_svg,
     swatch_svg,
 )
-from raylearn.report.summary import ArmKey, Round, Spread, Summary, summarise
+from raylearn.reporting.summary import ArmKey, Round, Spread, Summary, summarise
 
 GRID = [
     ArmKey("uncertainty", uncertainty, aggregation, weighting, "background", 10)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylearn.errors import RunFolderError
-from raylearn.report.gallery import GALLERY_FILE, read_gallery
-from raylearn.report.page import write_report
+from raylearn.reporting.gallery import GALLERY_FILE, read_gallery
+from raylearn.reporting.page import write_report
 from tests.unit.test_report_page import HOSTILE, Elements, run_folder
 
 SEEN = [[8.0, 8.0, 40.0, 40.0, 1, 0.51, 0.93], [1.0, 2.0, 3.0, 4.0, 7, 0.4, 0.2]]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from raylearn.report.overlap import overlaps
-from raylearn.report.summary import Arm, ArmKey, Point
+from raylearn.reporting.overlap import overlaps
+from raylearn.reporting.summary import Arm, ArmKey, Point
 
 
 def arm(strategy: str, size: int | None = 2, seeds: tuple[int, ...] = (0, 1)) -> Arm:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raylearn.errors import RunFolderError
-from raylearn.report.page import INPUTS, seconds_text, without_secrets, write_comparison, write_report
+from raylearn.reporting.page import INPUTS, seconds_text, without_secrets, write_comparison, write_report
 
 HOSTILE = [
     "<script>alert('1')</script>",

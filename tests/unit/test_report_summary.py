@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raylearn.errors import RunFolderError
-from raylearn.report.summary import (
+from raylearn.reporting.summary import (
     ArmKey,
     Round,
     Spread,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from raylearn.report.statistics import (
+from raylearn.reporting.statistics import (
     ALPHA,
     OUTCOMES,
     ArmStatistics,
@@ -20,7 +20,7 @@ from raylearn.report.statistics import (
     step_area,
     step_end,
 )
-from raylearn.report.summary import ArmKey, Round, class_balance
+from raylearn.reporting.summary import ArmKey, Round, class_balance
 
 RANDOM = ArmKey("random", query_size=10)
 BOX_COUNT = ArmKey("box_count", query_size=10)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from raylearn.report.summary import ArmKey, Round, arm_labels
+from raylearn.reporting.summary import ArmKey, Round, arm_labels
 from raylearn.strategies import BASELINE, UPPER_BOUND, controls
 
 ALPHA = 0.05

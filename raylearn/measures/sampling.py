@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from raylearn.errors import QueryError
-from raylearn.query.aggregation import check_offsets
+from raylearn.measures.aggregation import check_offsets
 
 ImageIds = Sequence[str] | np.ndarray
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from raylearn.report.statistics import ArmStatistics
+from raylearn.reporting.statistics import ArmStatistics
 
 SUMMARY_FILE = "summary.csv"
 COLUMNS = (

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylearn.errors import RunFolderError
-from raylearn.report.summary import Arm, one_line
+from raylearn.reporting.summary import Arm, one_line
 
 
 @dataclass(frozen=True, eq=False)

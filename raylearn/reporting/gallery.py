@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raylearn.errors import RunFolderError
-from raylearn.report.summary import Arm, one_line
+from raylearn.reporting.summary import Arm, one_line
 
 GALLERY_FILE = "gallery.json"
 

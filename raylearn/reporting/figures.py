@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
-from raylearn.report.summary import Arm, ArmKey, Point, Spread, Summary
+from raylearn.reporting.summary import Arm, ArmKey, Point, Spread, Summary
 from raylearn.strategies import BASELINE, UPPER_BOUND, is_control
 
 FEW_ARMS = 8

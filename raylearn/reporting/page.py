@@ -15,11 +15,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from raylearn.errors import RunFolderError
-from raylearn.report import figures
-from raylearn.report.gallery import GALLERY_FILE, Gallery, read_gallery
-from raylearn.report.overlap import overlaps, read_asked
-from raylearn.report.statistics import OUTCOMES, ArmStatistics, Difference, Reach, compare, conclusions
-from raylearn.report.summary import (
+from raylearn.reporting import figures
+from raylearn.reporting.gallery import GALLERY_FILE, Gallery, read_gallery
+from raylearn.reporting.overlap import overlaps, read_asked
+from raylearn.reporting.statistics import OUTCOMES, ArmStatistics, Difference, Reach, compare, conclusions
+from raylearn.reporting.summary import (
     Summary,
     answers,
     caution,
@@ -29,7 +29,7 @@ from raylearn.report.summary import (
     spread_text,
     summarise,
 )
-from raylearn.report.summary_file import SUMMARY_FILE, summary_text
+from raylearn.reporting.summary_file import SUMMARY_FILE, summary_text
 
 INPUTS = ("results.parquet", "queries.parquet", "experiment.yaml", "run.json")
 TOP_OF_QUERY = 5

@@ -3,7 +3,7 @@
 import numpy as np
 
 from raylearn.errors import QueryError, nearest
-from raylearn.query.uncertainty import check_class_scores
+from raylearn.measures.uncertainty import check_class_scores
 
 WEIGHTINGS = ("none", "inverse_frequency", "inverse_sqrt")
 
