@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
@@ -343,13 +343,21 @@ class _UniqueKeys(yaml.SafeLoader):
 File = TypeVar("File", bound=Section)
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(path: Path, overrides: Sequence[str] = (), settings: Mapping[str, Any] | None = None) -> Experiment:
     """Reads an experiment file; see `load_file`."""
-    return load_file(path, Experiment, overrides)
+    return load_file(path, Experiment, overrides, settings)
 
 
-def load_file(path: Path, kind: type[File], overrides: Sequence[str] = ()) -> File:
-    """Reads a settings file and applies `key.path=value` overrides, whose values are YAML.
+def load_file(
+    path: Path, kind: type[File], overrides: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+) -> File:
+    """Reads a settings file and replaces values in it.
+
+    Args:
+        path: of the file.
+        kind: what it holds.
+        overrides: texts `key.path=value`, whose values are YAML.
+        settings: key or key.path -> value; of a mapping each key by itself.
 
     Raises:
         ConfigError: no such file, no YAML, an unknown key or a value that does not fit.
@@ -363,16 +371,38 @@ def load_file(path: Path, kind: type[File], overrides: Sequence[str] = ()) -> Fi
     if not isinstance(content, dict):
         keys = ", ".join(name for name, field in kind.model_fields.items() if field.is_required())
         raise ConfigError(f"{path} must be a mapping of keys such as {keys}; see `raylearn schema`")
+    return from_content(content, kind, str(path), overrides, settings)
+
+
+def from_content(
+    content: Mapping[str, Any],
+    kind: type[File],
+    source: str,
+    overrides: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> File:
+    """Settings from what a file would hold; see `load_file`. `source` is what errors name."""
+    changed = dict(content)
     for override in overrides:
-        _apply_override(content, override)
+        _apply_override(changed, override)
+    for key, value in _flat_settings(settings or {}):
+        _put(changed, key, value, f"{key}={value!r}")
     try:
-        settings = kind.model_validate(content)
-        dump_file(settings)
+        made = kind.model_validate(changed)
+        dump_file(made)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_describe(error, kind)}") from error
+        raise ConfigError(f"{source}: {_describe(error, kind)}") from error
     except ValueError as error:  # such as half of a surrogate pair
-        raise ConfigError(f"{path} holds a text that cannot be written out again: {error}") from error
-    return settings
+        raise ConfigError(f"{source} holds a text that cannot be written out again: {error}") from error
+    return made
+
+
+def _flat_settings(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat_settings(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def dump_file(settings: Section) -> str:
@@ -396,6 +426,14 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r} is not of the form key=value, such as training.epochs=20")
+    try:
+        _put(content, key, yaml.load(value, _UniqueKeys), override)
+    except _NO_YAML as error:
+        cause = " ".join(str(error).split())
+        raise ConfigError(f"override {override!r}: the value is no YAML: {cause}") from error
+
+
+def _put(content: dict[str, Any], key: str, value: Any, override: str) -> None:
     *parents, last = key.split(".")
     section = content
     for name in parents:
@@ -404,11 +442,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override {override!r}: {name} is no section")
         section[name] = dict(inner)  # its own, where two sections share a YAML anchor
         section = section[name]
-    try:
-        section[last] = yaml.load(value, _UniqueKeys)
-    except _NO_YAML as error:
-        cause = " ".join(str(error).split())
-        raise ConfigError(f"override {override!r}: the value is no YAML: {cause}") from error
+    section[last] = value
 
 
 def _describe(error: ValidationError, kind: type[Section]) -> str:

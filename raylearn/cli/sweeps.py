@@ -48,13 +48,14 @@ def run(
     """
     from raylearn.reporting.page import write_report
     from raylearn.sweep.run_folder import on_disk
-    from raylearn.sweep.runner import plan_experiment, run_experiment
+    from raylearn.sweep.runner import plan_experiment, plan_lines, run_experiment
 
     experiment = load_experiment(file, overrides or ())
     folder = Folder(out or f"runs/{experiment.name}")
     stored = Folder(store) if store else None
     if plan:
-        plan_experiment(experiment, folder, Console(), stored)
+        for line in plan_lines(experiment, plan_experiment(experiment, folder, stored)):
+            typer.echo(line)
         return
     command = shlex.join(["raylearn", *sys.argv[1:]])
     console = Console()

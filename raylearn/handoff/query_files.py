@@ -27,7 +27,33 @@ def write_query(images: Sequence[QueriedImage], folder: Path) -> list[Path]:
     Raises:
         InputError, StorageError: the folder cannot be written.
     """
-    rows = [
+    rows = _rows(images)
+    paths = [folder / f"query.{ending}" for ending in ("parquet", "csv", "txt")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_writable(folder, error) from error
+    table, sheet = pa.BufferOutputStream(), io.StringIO()
+    pq.write_table(query_table(images), table)
+    writer = csv.writer(sheet)
+    writer.writerow(_COLUMNS)
+    writer.writerows([guarded(value) for value in row] for row in rows)
+    lines = ["\t".join(_COLUMNS), *("\t".join(_in_one_field(value) for value in row) for row in rows), ""]
+    contents = (table.getvalue().to_pybytes(), sheet.getvalue().encode(), "\n".join(lines).encode())
+    for path, content in zip(paths, contents, strict=True):
+        write_whole(path, content)
+    return paths
+
+
+def query_table(images: Sequence[QueriedImage]) -> pa.Table:
+    """A query as a table in order of rank, as query.parquet has it; see `write_query`."""
+    types = (pa.int64(), pa.string(), pa.string(), pa.float64(), pa.int64(), pa.string())
+    columns = [pa.array(column, kind) for column, kind in zip(zip(*_rows(images), strict=True), types, strict=True)]
+    return pa.table(columns, names=list(_COLUMNS))
+
+
+def _rows(images: Sequence[QueriedImage]) -> list[tuple[object, ...]]:
+    return [
         (
             image.rank,
             image.image_id,
@@ -38,23 +64,6 @@ def write_query(images: Sequence[QueriedImage], folder: Path) -> list[Path]:
         )
         for image in images
     ]
-    paths = [folder / f"query.{ending}" for ending in ("parquet", "csv", "txt")]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        types = (pa.int64(), pa.string(), pa.string(), pa.float64(), pa.int64(), pa.string())
-        columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)]
-    except OSError as error:
-        raise not_writable(folder, error) from error
-    table, sheet = pa.BufferOutputStream(), io.StringIO()
-    pq.write_table(pa.table(columns, names=list(_COLUMNS)), table)
-    writer = csv.writer(sheet)
-    writer.writerow(_COLUMNS)
-    writer.writerows([guarded(value) for value in row] for row in rows)
-    lines = ["\t".join(_COLUMNS), *("\t".join(_in_one_field(value) for value in row) for row in rows), ""]
-    contents = (table.getvalue().to_pybytes(), sheet.getvalue().encode(), "\n".join(lines).encode())
-    for path, content in zip(paths, contents, strict=True):
-        write_whole(path, content)
-    return paths
 
 
 def read_image_ids(path: Path) -> list[str]:

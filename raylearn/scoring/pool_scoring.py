@@ -1,6 +1,7 @@
 """The score command: a pool becomes a ledger, however often it is interrupted."""
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -18,7 +19,16 @@ from raylearn.data.lock import held
 from raylearn.data.storage import Folder, reason_of, redacted
 from raylearn.detectors import family_of, read_checkpoint
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, Engine
-from raylearn.errors import CheckpointError, ClusterError, LedgerError, RaylearnError, RunFolderError
+from raylearn.detectors.letterbox import CANVASES
+from raylearn.errors import (
+    CheckpointError,
+    ClusterError,
+    LedgerError,
+    QueryError,
+    RaylearnError,
+    RunFolderError,
+    nearest,
+)
 from raylearn.scoring import ledger
 from raylearn.scoring.ledger import PartCounts
 from raylearn.scoring.listing import list_pool
@@ -39,6 +49,20 @@ LARGE_POOL = 2000  # images from which on OpenVINO's conversion, some seconds pe
 _IMAGE_SIZE = 640
 
 
+_CHOICES = {
+    "canvas": CANVASES,
+    "decode": ("full", "reduced"),
+    "backend": ("auto", "torch", "openvino"),
+    "precision": ("auto", "fp32", "fp16", "bf16"),
+}
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("confidence", "iou"), (0, 1)),
+    **dict.fromkeys(("shuffle_seed", "gpus_per_actor"), (0, math.inf)),
+    **dict.fromkeys(("max_detections", "limit", "batch_size", "num_actors", "part_size"), (1, math.inf)),
+    "image_size": (32, 8192),
+}
+
+
 @dataclass(frozen=True)
 class ScoreRequest:
     """What the score command was asked for; None and "auto" leave the choice to it.
@@ -54,6 +78,9 @@ class ScoreRequest:
         num_actors: detector actors.
         gpus_per_actor: GPUs of one; 0 scores on CPUs.
         part_size: images that are kept, or repeated after a crash, together.
+
+    Raises:
+        QueryError: a value that is out of its range.
     """
 
     pool: str
@@ -73,6 +100,19 @@ class ScoreRequest:
     num_actors: int | None = None
     gpus_per_actor: float | None = None
     part_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise QueryError(f"unknown {name} {getattr(self, name)!r}: {nearest(str(getattr(self, name)), known)}")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise QueryError(f"{name} {value} is not in the range {low:g} to {high:g}")
+        if self.image_size is not None and self.image_size % 32:
+            raise QueryError(
+                f"image_size {self.image_size} is not a multiple of 32: try {self.image_size // 32 * 32 + 32}"
+            )
 
 
 def score_pool(request: ScoreRequest, out: str, *, address: str | None, console: Console) -> PartCounts:

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +27,7 @@ from raylearn.data.storage import Folder
 from raylearn.detectors import family_named
 from raylearn.errors import RunFailedError, RunFolderError
 from raylearn.learning.training import check_detector_of
+from raylearn.scoring.progress import say
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Trial, num_rounds, trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
@@ -106,21 +107,12 @@ def run_experiment(
         raise RunFolderError(f"--store and --out are both {run_folder}: give the store a folder of its own")
     store = Store.at(store_folder)
     with held(run_folder), held(store_folder), on_disk(run_folder) as files:
-        refuse_another(run_folder, files, experiment)
-        dataset = open_dataset(experiment, files / "data")
-        refuse_another_dataset(run_folder, files, dataset)
-        if store_folder.path is None:
-            dataset = with_images_in(dataset, store_folder.below("images"))
-        for note in dataset.notes:
-            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-        bench = Bench.of(experiment, dataset)
-        if store_folder.path is None and bench.initial_weights:
-            bench = replace(bench, initial_weights=bench.initial_weights.put_into(store_folder.below("weights")))
+        bench = _set_up(experiment, run_folder, store_folder, files, console)
         store.clear_unfinished()
         wanted = trials(experiment)
-        rounds = {trial: done for trial in wanted if (done := _replay(trial, bench, store)) is not None}
+        rounds = _replayed(wanted, bench, store)
         missing = [trial for trial in wanted if trial not in rounds]
-        console.print(_plan_line(experiment, dataset, wanted, missing), highlight=False, markup=False, soft_wrap=True)
+        say(console, _plan_line(bench, wanted, missing))
         if missing:
             check_detector_of(experiment)
         # not before: an experiment that is refused must not hold the folder against its corrected form
@@ -131,25 +123,20 @@ def run_experiment(
         if missing:
             with ray_session(address):
                 trained, failed = run_trials(missing, bench, store, run_folder, console, address)
-        rounds |= {trial: done for trial in missing if (done := _replay(trial, bench, store)) is not None}
+            rounds |= _replayed(missing, bench, store)
         finished = {trial: rounds[trial] for trial in wanted if trial in rounds}
-        for trial in wanted:
-            if trial not in finished and trial.name not in failed:
-                failed[trial.name] = "ended without a result"
+        failed = {trial.name: "ended without a result" for trial in wanted if trial not in finished} | failed
         if not finished:
             raise RunFailedError(f"all {len(wanted)} trials failed; {wanted[0].name}: {failed[wanted[0].name]}")
-        facts = next(iter(finished.values()))[0].model.facts
-        if "tensors_matched" in facts:
-            matched, total = facts["tensors_matched"], facts["tensors_total"]
-            console.print(f"initial weights: {matched} of the model's {total} tensors were taken from them")
-        rows = write_tables(finished, dataset.num_classes, files)
+        _tell_matched_weights(finished, console)
+        rows = write_tables(finished, bench.dataset.num_classes, files)
         if missing or not (files / GALLERY_FILE).exists():
             write_gallery(finished, bench, files / GALLERY_FILE)
         record = earlier_record(files)
         if record is None and (files / RUN_FILE).exists():
-            console.print(f"note: {RUN_FILE} of an earlier run cannot be read, and is written anew", highlight=False)
+            say(console, f"note: {RUN_FILE} of an earlier run cannot be read, and is written anew")
         if missing or record is None:
-            record = _run_facts(experiment, dataset, rows, failed, started, command, address)
+            record = _run_facts(bench, rows, failed, started, command, address)
         else:  # a run that only looked did not make these results
             record["question"] = experiment.question
         Folder.at(files).replace(RUN_FILE, json.dumps(record, indent=1).encode())
@@ -158,10 +145,34 @@ def run_experiment(
     )
 
 
-def plan_experiment(
-    experiment: Experiment, run_folder: Folder, console: Console, store_folder: Folder | None = None
-) -> SweepPlan:
-    """What `run_experiment` would do, told and not done.
+def _set_up(experiment: Experiment, run_folder: Folder, store_folder: Folder, files: Path, console: Console) -> Bench:
+    """The data set and the initial weights, where every node can read them.
+
+    Raises:
+        InputError: the folder holds another run, or the experiment cannot be run on this data set.
+    """
+    refuse_another(run_folder, files, experiment)
+    dataset = open_dataset(experiment, files / "data")
+    refuse_another_dataset(run_folder, files, dataset)
+    if store_folder.path is None:
+        dataset = with_images_in(dataset, store_folder.below("images"))
+    for note in dataset.notes:
+        say(console, f"note: {note}")
+    bench = Bench.of(experiment, dataset)
+    if store_folder.path is None and bench.initial_weights:
+        return replace(bench, initial_weights=bench.initial_weights.put_into(store_folder.below("weights")))
+    return bench
+
+
+def _tell_matched_weights(finished: Mapping[Trial, Sequence[TrialRound]], console: Console) -> None:
+    facts = next(iter(finished.values()))[0].model.facts
+    if "tensors_matched" in facts:
+        matched, total = facts["tensors_matched"], facts["tensors_total"]
+        say(console, f"initial weights: {matched} of the model's {total} tensors were taken from them")
+
+
+def plan_experiment(experiment: Experiment, run_folder: Folder, store_folder: Folder | None = None) -> SweepPlan:
+    """What `run_experiment` would do, without doing it.
 
     Raises:
         InputError: the experiment cannot be run as it is written, or the folder holds another.
@@ -173,28 +184,34 @@ def plan_experiment(
         dataset = open_dataset(experiment, Path(folder))
         refuse_another_dataset(run_folder, files, dataset)
     store = Store.at(store_folder or run_folder.below("store"))
-    plan = plan_sweep(trials(experiment), Bench.of(experiment, dataset), store)
-    lines = [f"{experiment.name}: {plan.num_trials} trials of {plan.num_rounds} rounds in all"]
-    lines += [
-        f"{kind}: {work.wanted} wanted, {work.shared} certainly shared, {work.made} in the store, "
-        f"at most {work.left} left"
-        for kind, work in plan.work.items()
-    ]
+    return plan_sweep(trials(experiment), Bench.of(experiment, dataset), store)
+
+
+def plan_lines(experiment: Experiment, plan: SweepPlan) -> Iterator[str]:
+    """A plan in words: how much of each kind of work, and how long it takes on this machine."""
+    yield f"{experiment.name}: {plan.num_trials} trials of {plan.num_rounds} rounds in all"
+    for kind, work in plan.work.items():
+        yield (
+            f"{kind}: {work.wanted} wanted, {work.shared} certainly shared, {work.made} in the store, "
+            f"at most {work.left} left"
+        )
     at_once = max(1, num_local_cpus() // experiment.resources.training_cpus)
     if plan.seconds is None:
-        lines.append("time: not known before one of each was made; start the run, stop it with Ctrl+C, and ask again")
+        yield "time: not known before one of each was made; start the run, stop it with Ctrl+C, and ask again"
     else:
-        lines.append(
+        yield (
             f"time: at most {_hours(plan.seconds)} one after the other, by what the finished ones took; without a GPU "
             f"{at_once} run at once here, or {_hours(plan.seconds / at_once)}; with GPUs, one on each"
         )
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return plan
 
 
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"
+
+
+def _replayed(wanted: Sequence[Trial], bench: Bench, store: Store) -> dict[Trial, list[TrialRound]]:
+    """The rounds of the trials that the store has whole."""
+    return {trial: done for trial in wanted if (done := _replay(trial, bench, store)) is not None}
 
 
 def _replay(trial: Trial, bench: Bench, store: Store) -> list[TrialRound] | None:
@@ -205,7 +222,8 @@ def _replay(trial: Trial, bench: Bench, store: Store) -> list[TrialRound] | None
         return None
 
 
-def _plan_line(experiment: Experiment, dataset: Dataset, wanted: Sequence[Trial], missing: Sequence[Trial]) -> str:
+def _plan_line(bench: Bench, wanted: Sequence[Trial], missing: Sequence[Trial]) -> str:
+    experiment, dataset = bench.experiment, bench.dataset
     rounds = sum(num_rounds(experiment, trial.arm) for trial in wanted)
     found = f", {len(wanted) - len(missing)} of them finished already" if len(missing) < len(wanted) else ""
     return (
@@ -215,15 +233,14 @@ def _plan_line(experiment: Experiment, dataset: Dataset, wanted: Sequence[Trial]
 
 
 def _run_facts(
-    experiment: Experiment,
-    dataset: Dataset,
+    bench: Bench,
     rows: Sequence[Mapping[str, Any]],
     failed: Mapping[str, str],
     started: datetime,
     command: str,
     address: str | None,
 ) -> dict[str, Any]:
-    now = datetime.now(UTC)
+    experiment, now = bench.experiment, datetime.now(UTC)
     packages = family_named(experiment.detector.family).packages
     different = len({row["checkpoint"] for row in rows})  # made by this command, an earlier one or another run
     return {
@@ -240,7 +257,7 @@ def _run_facts(
         },
         "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
         "address": address or "private Ray on this machine",
-        "dataset": dataset_facts(dataset),
+        "dataset": dataset_facts(bench.dataset),
         "trainings": {"wanted": len(rows), "different": different, "shared": len(rows) - different},
         "failed": [{"trial": trial, "cause": cause} for trial, cause in failed.items()],
     }

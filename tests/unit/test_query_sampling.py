@@ -168,7 +168,8 @@ def test_seed_purpose_and_round_each_give_a_stream_of_their_own():
 
 
 def test_the_stream_is_the_same_in_another_process():
-    code = "from raylearn.measures.sampling import random_generator as r; print(r(3, 'query', 2).integers(10**9, size=3).tolist())"
+    code = "from raylearn.measures.sampling import random_generator as draw; "
+    code += "print(draw(3, 'query', 2).integers(10**9, size=3).tolist())"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert there.stdout.strip() == str(random_generator(3, "query", 2).integers(10**9, size=3).tolist())
 

@@ -1,0 +1,356 @@
+"""What a notebook or another program calls; the commands of `raylearn` are calls into it.
+
+Paths are `str` or `Path`, or addresses such as s3://bucket/prefix. What is wrong is raised as a `RaylearnError`.
+Nothing is printed unless `progress=True`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
+
+from raylearn.api_results import Comparison, QueryResult, Run, ScoredPool
+from raylearn.config import Experiment, from_content, load_experiment
+from raylearn.data.class_counts import read_class_counts
+from raylearn.data.dataset import Dataset
+from raylearn.data.formats import read_dataset
+from raylearn.data.storage import Folder
+from raylearn.errors import QueryError, RunFolderError, nearest
+from raylearn.handoff.query_files import read_image_ids
+from raylearn.learning.ledger_query import all_choices, compare_strategies, query_ledger
+from raylearn.strategies import DEFAULT, Strategy, asking, make_strategy
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raylearn.sweep.plan import SweepPlan
+
+ExperimentLike: TypeAlias = str | Path | Experiment | Mapping[str, Any]
+"""An experiment file, an Experiment, or what such a file would hold."""
+LedgerLike: TypeAlias = str | Path | ScoredPool
+ClassCounts: TypeAlias = Mapping[str, int] | str | Path
+"""Boxes labelled so far, by class name; or a data set or JSON file that says so."""
+Excluded: TypeAlias = str | Path | Iterable[str | Path]
+"""A file of image ids; or many: each `str` an id, each `Path` a file of ids."""
+
+
+class ScoreSettings(TypedDict, total=False):
+    """Settings of `score`; what is not given is as `raylearn score --help` says."""
+
+    limit: int | None
+    shuffle_seed: int | None
+    root: Path | None
+    image_size: int | None
+    confidence: float
+    iou: float
+    max_detections: int
+    canvas: Literal["square", "rectangle"]
+    decode: Literal["full", "reduced"]
+    backend: Literal["auto", "torch", "openvino"]
+    precision: Literal["auto", "fp32", "fp16", "bf16"]
+    batch_size: int | None
+    num_actors: int | None
+    gpus_per_actor: float | None
+    part_size: int | None
+
+
+def open_experiment(experiment: ExperimentLike, overrides: Sequence[str] = (), **settings: Any) -> Experiment:
+    """An experiment, with settings replaced.
+
+    Args:
+        experiment: a file, an Experiment, or what a file would hold.
+        overrides: texts such as "training.epochs=20", as on the command line.
+        settings: as in `seeds=[0, 1], training={"epochs": 20}`; of a mapping each key by itself.
+
+    Raises:
+        ConfigError: it cannot be read, or a setting does not fit.
+    """
+    if isinstance(experiment, str | Path):
+        return load_experiment(Path(experiment), overrides, settings)
+    content = experiment.model_dump(mode="json") if isinstance(experiment, Experiment) else experiment
+    return from_content(content, Experiment, "the experiment", overrides, settings)
+
+
+def run(
+    experiment: ExperimentLike,
+    *,
+    out: str | Path | None = None,
+    store: str | Path | None = None,
+    address: str | None = None,
+    progress: bool = False,
+    command: str = "raylearn.run",
+    **settings: Any,
+) -> Run:
+    """Runs every arm of an experiment with every seed; what is finished is kept, and the same call again resumes.
+
+    Args:
+        experiment: see `open_experiment`, with `settings`.
+        out: folder or address of the run; runs/<name> by default.
+        store: folder or address of finished work, for several experiments to share; by default in the run's folder.
+        address: of a Ray cluster; RAY_ADDRESS or a private Ray by default.
+        progress: print a line for every round.
+        command: how the run was started, for its record.
+
+    Raises:
+        InputError: the experiment cannot be run as it is written, or a folder is not free for it.
+        RunFailedError: no trial was finished. Those that failed beside others are in `Run.outcome`.
+    """
+    from raylearn.reporting.page import write_report
+    from raylearn.sweep.run_folder import on_disk
+    from raylearn.sweep.runner import run_experiment
+
+    found = open_experiment(experiment, **settings)
+    folder = _run_folder(found, out)
+    outcome = run_experiment(
+        found,
+        folder,
+        store_folder=Folder(str(store)) if store else None,
+        address=address,
+        command=command,
+        console=_console(progress),
+    )
+    with on_disk(folder) as files:
+        write_report(files)
+    return Run(folder, outcome)
+
+
+def plan(
+    experiment: ExperimentLike,
+    *,
+    out: str | Path | None = None,
+    store: str | Path | None = None,
+    **settings: Any,
+) -> "SweepPlan":
+    """How much work `run` would be, what of it is shared and how long it takes; nothing is run."""
+    from raylearn.sweep.runner import plan_experiment
+
+    found = open_experiment(experiment, **settings)
+    return plan_experiment(found, _run_folder(found, out), Folder(str(store)) if store else None)
+
+
+def open_run(folder: str | Path) -> Run:
+    """The folder or address of a finished run.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    found = Run(Folder(str(folder)))
+    if found.folder.read("results.parquet") is None:
+        raise RunFolderError(f"{folder} has no results.parquet: it is not the folder of a finished run")
+    return found
+
+
+def report(run: str | Path | Run, *, compare: str | Path | Run | None = None) -> str:
+    """Writes the page of a run again, or one with another run beside it.
+
+    Returns:
+        The path or address of the page.
+
+    Raises:
+        RunFolderError: the folder of a run lacks a file, or has one that cannot be read.
+    """
+    from raylearn.reporting.page import write_comparison, write_report
+    from raylearn.sweep.run_folder import on_disk
+
+    folder = _folder_of(run)
+    with on_disk(folder) as files:
+        if compare is None:
+            return folder.address_of(write_report(files).name)
+        with on_disk(_folder_of(compare)) as others:
+            return folder.address_of(write_comparison(files, others).name)
+
+
+def score(
+    pool: str | Path,
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    address: str | None = None,
+    progress: bool = False,
+    **settings: Unpack[ScoreSettings],
+) -> ScoredPool:
+    """Scores a pool of images with a detector, into a ledger; the same call again resumes.
+
+    Args:
+        pool: a folder, a glob, a list of images (.txt, .csv, .parquet), or a prefix such as s3://bucket/images.
+        checkpoint: of raylearn, or of a library whose detectors it knows.
+        out: folder or address of the ledger.
+        address: of a Ray cluster; RAY_ADDRESS or a private Ray by default.
+        progress: print what is done.
+        settings: see ScoreSettings.
+
+    Raises:
+        InputError: the pool, the checkpoint or a setting is wrong, or `out` holds another pass.
+    """
+    from raylearn.scoring.pool_scoring import ScoreRequest, score_pool
+
+    request = ScoreRequest(pool=str(pool), checkpoint=Path(checkpoint), **settings)
+    score_pool(request, str(out), address=address, console=_console(progress))
+    return open_ledger(out)
+
+
+def open_ledger(ledger: str | Path) -> ScoredPool:
+    """A ledger that `score` finished, at a path or an address.
+
+    Raises:
+        LedgerError: there is none.
+    """
+    return ScoredPool.open(Folder(str(ledger)))
+
+
+def query(
+    ledger: LedgerLike,
+    size: int,
+    *,
+    strategy: str | Strategy = DEFAULT,
+    class_counts: ClassCounts | None = None,
+    exclude: Excluded = (),
+    seed: int = 0,
+    on_part: Callable[[int, int], None] = lambda _done, _total: None,
+    **options: Any,
+) -> QueryResult:
+    """The images of a ledger that are most worth annotating.
+
+    Args:
+        ledger: see `open_ledger`.
+        size: how many.
+        strategy: its name, with `options` such as `aggregation="max"`; or a Strategy.
+        class_counts: boxes labelled so far, which class weights need.
+        exclude: images to leave out, such as those that are labelled.
+        seed: orders images of equal score.
+        on_part: told how many parts of the ledger are read, of how many.
+
+    Raises:
+        LedgerError: no finished ledger, or a damaged one.
+        QueryError: an unknown strategy or option, or more images than there are.
+    """
+    opened = _opened(ledger)
+    found = query_ledger(
+        opened.folder,
+        choice(strategy, options),
+        size,
+        seed=_checked_seed(seed),
+        class_counts=_class_counts(class_counts),
+        exclude=image_ids(exclude),
+        progress=on_part,
+    )
+    return QueryResult(opened, found)
+
+
+def compare(
+    ledger: LedgerLike,
+    size: int | None = None,
+    *,
+    strategies: Sequence[str | Strategy] | None = None,
+    probabilities: str = "background",
+    class_counts: ClassCounts | None = None,
+    weight_cap: float | None = None,
+    exclude: Excluded = (),
+    seed: int = 0,
+    on_part: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Comparison:
+    """How much the queries of several strategies have in common: does the choice matter on this ledger?
+
+    Args:
+        ledger, class_counts, exclude, seed, on_part: see `query`.
+        size: images of each query; a tenth of the ledger by default, at most 10,000.
+        strategies: to compare; by default every uncertainty and aggregation, with class counts every weighting, and
+            the controls.
+        probabilities, weight_cap: of the default strategies.
+    """
+    if weight_cap is not None and class_counts is None:
+        raise QueryError("weight_cap has no meaning without weightings: give class counts too, or leave it out")
+    opened, left_out = _opened(ledger), image_ids(exclude)
+    if size is None:
+        candidates = len(opened) - opened.facts.get("num_errors", 0) - len(left_out)
+        size = max(1, min(10_000, candidates // 10))
+    chosen = (
+        all_choices(probabilities, weighted=class_counts is not None, weight_cap=weight_cap)
+        if strategies is None
+        else [choice(strategy, {}) for strategy in strategies]
+    )
+    overlaps = compare_strategies(
+        opened.folder,
+        chosen,
+        size,
+        seed=_checked_seed(seed),
+        class_counts=_class_counts(class_counts),
+        exclude=left_out,
+        progress=on_part,
+    )
+    return Comparison(tuple(strategy.label for strategy in chosen), overlaps, size)
+
+
+def load_dataset(
+    path: str | Path,
+    format: Literal["yolo", "coco", "voc"],
+    *,
+    pool: Sequence[str] | None = None,
+    test: Sequence[str] | None = None,
+    missing_labels: Literal["refuse", "background", "skip"] = "refuse",
+    bad_boxes: Literal["refuse", "drop"] = "refuse",
+    root: str | Path | None = None,
+) -> Dataset:
+    """Reads an annotated data set strictly; see docs/datasets.md.
+
+    Args:
+        path: its folder, or its data.yaml.
+        format: how images and labels lie on disk.
+        pool, test: split names that may be labelled, and that are held out; the format's usual ones by default.
+        missing_labels: an image without a label file is an error, an empty frame, or left out.
+        bad_boxes: an impossible box is an error, or left out and noted.
+        root: files outside of this folder are not read; the data set's own by default.
+
+    Raises:
+        DatasetError: the first problem, and how many more there are.
+    """
+    policies = {"missing_labels": missing_labels, "bad_boxes": bad_boxes}
+    return read_dataset(Path(path), format, pool=pool, test=test, root=Path(root) if root else None, **policies)
+
+
+def choice(strategy: str | Strategy, options: Mapping[str, Any]) -> Strategy:
+    """A strategy by its name and options, of those that choose images.
+
+    Raises:
+        QueryError: an unknown strategy or option, or one that chooses no images.
+    """
+    if isinstance(strategy, Strategy) and options:
+        raise QueryError(f"{min(options)} has no meaning beside a Strategy object: set it there")
+    found = strategy if isinstance(strategy, Strategy) else make_strategy(strategy, options)
+    if not found.asks:
+        raise QueryError(f"strategy {found.name} chooses no images: {nearest(found.name, asking())}")
+    return found
+
+
+def image_ids(excluded: Excluded) -> list[str]:
+    """The ids in files and texts, each once, in order."""
+    entries = [Path(excluded)] if isinstance(excluded, str | Path) else list(excluded)
+    lists = (read_image_ids(entry) if isinstance(entry, Path) else [entry] for entry in entries)
+    return sorted({image_id for ids in lists for image_id in ids})
+
+
+def _class_counts(given: ClassCounts | None) -> Mapping[str, int] | None:
+    return read_class_counts(Path(given)) if isinstance(given, str | Path) else given
+
+
+def _checked_seed(seed: int) -> int:
+    if seed < 0:
+        raise QueryError(f"seed {seed} is negative: give 0 or more")
+    return seed
+
+
+def _opened(ledger: LedgerLike) -> ScoredPool:
+    return ledger if isinstance(ledger, ScoredPool) else open_ledger(ledger)
+
+
+def _folder_of(run: str | Path | Run) -> Folder:
+    return run.folder if isinstance(run, Run) else Folder(str(run))
+
+
+def _run_folder(experiment: Experiment, out: str | Path | None) -> Folder:
+    return Folder(str(out or f"runs/{experiment.name}"))
+
+
+def _console(progress: bool) -> "Console":
+    from rich.console import Console
+
+    return Console(quiet=not progress)

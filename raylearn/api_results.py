@@ -1,0 +1,185 @@
+"""What the functions of `raylearn.api` give back: objects to print, to go on with, or to turn into a table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raylearn.data.storage import Folder
+from raylearn.detectors.base import Detections
+from raylearn.errors import RunFolderError
+from raylearn.handoff.comparison import show_comparison
+from raylearn.handoff.exchange import Tool
+from raylearn.handoff.export import check_handout, export_query
+from raylearn.handoff.query_files import query_table, write_query
+from raylearn.learning.ledger_query import LedgerQuery, class_names, detections_of
+from raylearn.scoring.ledger import Ledger, read_facts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from raylearn.sweep.runner import Outcome
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run, on a disk or at an address.
+
+    Args:
+        folder: holds results.parquet, queries.parquet, report.html and the settings.
+        outcome: what the call that gave this did; None of a run that was only opened.
+    """
+
+    folder: Folder
+    outcome: "Outcome | None" = None
+
+    @cached_property
+    def results(self) -> "pd.DataFrame":
+        """results.parquet: one row per trial and round."""
+        return self._table("results.parquet").to_pandas()
+
+    @cached_property
+    def queries(self) -> "pd.DataFrame":
+        """queries.parquet: every image that was asked for, with its trial, round, rank and score."""
+        return self._table("queries.parquet").to_pandas()
+
+    @property
+    def report(self) -> str:
+        """The path or address of the page."""
+        return self.folder.address_of("report.html")
+
+    def __str__(self) -> str:
+        results = self._table("results.parquet")
+        trials = len(set(results["trial"].to_pylist()))
+        return f"run in {self.folder}: {trials} trials, {results.num_rows} rounds"
+
+    def _table(self, name: str) -> pa.Table:
+        content = self.folder.read(name)
+        if content is None:
+            raise RunFolderError(f"{self.folder} has no {name}: it is not the folder of a run, or of one not finished")
+        return pq.read_table(pa.BufferReader(content))
+
+
+@dataclass(frozen=True)
+class ScoredPool:
+    """A finished ledger: every detection of a pool of images, from which queries are arithmetic.
+
+    Args:
+        folder: of the ledger, on a disk or at an address.
+        facts: what made it, and how many images, detections and errors it holds.
+    """
+
+    folder: Folder
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Folder) -> "ScoredPool":
+        """Raises LedgerError where there is no finished ledger."""
+        return cls(folder, read_facts(folder))
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Position is the class id."""
+        return tuple(class_names(self.facts, self.folder))
+
+    def read(self) -> Ledger:
+        """All of it in memory: image ids, offsets, boxes and class scores as numpy arrays, ordered by image id."""
+        return Ledger.read(self.folder)
+
+    def detections(self, image_ids: Sequence[str]) -> dict[str, Detections]:
+        """The boxes and class scores of some images, by image id."""
+        return {image_id: found for image_id, (_, found) in detections_of(self.folder, image_ids).items()}
+
+    def __len__(self) -> int:
+        return int(self.facts["num_images"])
+
+    def __str__(self) -> str:
+        return f"ledger in {self.folder}: {len(self):,} images, {self.facts.get('num_detections', 0):,} detections"
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """Images of a ledger that are worth annotating, the most wanted first.
+
+    Args:
+        ledger: that they were chosen from.
+        found: the images, and of how many they were chosen.
+    """
+
+    ledger: ScoredPool
+    found: LedgerQuery
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        return tuple(image.image_id for image in self.found.images)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(N,) float64: the number that each image was ranked by."""
+        return np.array([image.score for image in self.found.images], dtype=np.float64)
+
+    @property
+    def table(self) -> pa.Table:
+        """rank, image_id, uri, score, num_detections, predicted_classes."""
+        return query_table(self.found.images)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The table as a DataFrame."""
+        return self.table.to_pandas()
+
+    def write(self, out: str | Path) -> list[Path]:
+        """Writes query.parquet, query.csv and query.txt into a folder."""
+        return write_query(self.found.images, Path(out))
+
+    def hand_out(self, tool: Tool, out: str | Path, *, copies: bool | None = None, boxes_above: float = 0.25) -> Path:
+        """Writes the images for an annotation tool, with the detections as pre-annotations.
+
+        Args:
+            tool: "label-studio", "cvat", "coco", "yolo" or "csv".
+            out: a new folder.
+            copies: copy the images into it, or leave them where they are; None does as the tool needs.
+            boxes_above: detections from this confidence on are pre-annotations.
+        """
+        check_handout(tool, Path(out), copies)
+        seen = detections_of(self.ledger.folder, self.image_ids)
+        names = self.ledger.class_names
+        return export_query(self.found.images, seen, names, tool, Path(out), copies=copies, confidence=boxes_above)
+
+    def __len__(self) -> int:
+        return len(self.found.images)
+
+    def __str__(self) -> str:
+        return f"{len(self):,} of {self.found.num_candidates:,} images of {self.ledger.folder}"
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """How much the queries of several strategies have in common.
+
+    Args:
+        names: of the strategies.
+        overlaps: (A, A) float64 in [0, 1]: the share of images that two queries have in common.
+        size: images of each query.
+    """
+
+    names: tuple[str, ...]
+    overlaps: np.ndarray
+    size: int
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The shares, with the names as rows and columns."""
+        import pandas as pd
+
+        return pd.DataFrame(self.overlaps, index=list(self.names), columns=list(self.names))
+
+    def write(self, out: str | Path) -> None:
+        """Writes the shares as a CSV file."""
+        show_comparison(self.names, self.overlaps, self.size, Path(out))
+
+    def __str__(self) -> str:
+        return show_comparison(self.names, self.overlaps, self.size, None)
