@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from raylearn.cli.arguments import Address
+from raylearn.cli.status import begin
 from raylearn.config import Aggregation, Probabilities, Uncertainty, Weighting
-from raylearn.data.storage import Folder
+from raylearn.data.storage import Folder, redacted
 from raylearn.errors import QueryError
 from raylearn.handoff.exchange import Tool
 
@@ -96,6 +95,9 @@ def score(
 
     Example: raylearn score photos/ --checkpoint best.pt --out ledgers/photos
     """
+    begin(f"reading {redacted(pool)}")
+    from rich.console import Console
+
     from raylearn.scoring.pool_scoring import ScoreRequest, score_pool
 
     if image_size is not None and image_size % 32:
@@ -159,6 +161,7 @@ def query(
 
     Example: raylearn query ledgers/photos --size 200 --aggregation max --out queries/first
     """
+    begin(f"reading {redacted(ledger)}")
     from raylearn.config import Arm
     from raylearn.handoff.export import check_handout, export_query
     from raylearn.handoff.query_files import write_query
@@ -226,6 +229,7 @@ def compare(
 
     Example: raylearn compare ledgers/photos --size 200
     """
+    begin(f"reading {redacted(ledger)}")
     from raylearn.handoff.comparison import show_comparison
     from raylearn.learning.ledger_query import all_arms, compare_arms
     from raylearn.scoring.ledger import read_facts
@@ -257,6 +261,9 @@ def _given(class_counts: Path | None, exclude: list[Path] | None) -> dict[str, A
 @contextmanager
 def _ledger_progress() -> Iterator[Callable[[int, int], None]]:
     """A bar over the parts of a ledger, on a terminal only: a query of a million images takes seconds."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("reading the ledger", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

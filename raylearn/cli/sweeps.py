@@ -5,15 +5,13 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from raylearn.cli.arguments import Address, Overrides
-from raylearn.config import Experiment, load_experiment
-from raylearn.data.storage import Folder
+from raylearn.cli.status import begin
+from raylearn.data.storage import Folder, redacted
 from raylearn.errors import DatasetError, RaylearnError, RunFailedError
 
 _File = Annotated[Path, typer.Argument(help="The experiment file (YAML); `raylearn schema` lists every key.")]
@@ -46,6 +44,10 @@ def run(
 
     Example: raylearn run experiments/quickstart.yaml training.epochs=10 --out runs/short
     """
+    begin(f"reading {file}")
+    from rich.console import Console
+
+    from raylearn.config import load_experiment
     from raylearn.report.page import write_report
     from raylearn.sweep.run_folder import on_disk
     from raylearn.sweep.runner import plan_experiment, run_experiment
@@ -81,6 +83,7 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a run again, from its results.parquet and queries.parquet; or put two runs side by side."""
+    begin(f"reading {redacted(run_folder)}")
     from raylearn.report.page import write_comparison, write_report
     from raylearn.sweep.run_folder import on_disk
 
@@ -96,21 +99,25 @@ def report(
 
 def check(file: _File, overrides: Overrides = None) -> None:
     """Check an experiment and its data set, list every problem with file and line, and run nothing."""
-    from raylearn.data.formats import find_problems
+    begin(f"checking {file}")
+    from raylearn.config import load_experiment
+    from raylearn.data.formats import examine_dataset
+    from raylearn.data.reef import ReefSettings, plan_reef
     from raylearn.learning.training import check_detector_of
-    from raylearn.sweep.runner import open_dataset
     from raylearn.sweep.trial import Bench
 
     experiment = load_experiment(file, overrides or ())
     check_detector_of(experiment)
     section = experiment.dataset
-    problems = find_problems(section.path, section.format, **section.reading) if section.path else []
-    for problem in problems:
-        typer.echo(str(problem))
-    if problems:
-        raise DatasetError(f"{section.path}: {len(problems)} problems, listed above")
-    with TemporaryDirectory() as folder:
-        dataset = open_dataset(experiment, Path(folder))
+    if section.path is None:
+        dataset = plan_reef(ReefSettings(**section.reef.model_dump()))
+    else:
+        found, problems = examine_dataset(section.path, section.format, **section.reading)
+        for problem in problems:
+            typer.echo(str(problem))
+        if found is None:
+            raise DatasetError(f"{section.path}: {len(problems)} problems, listed above")
+        dataset = found
     Bench.of(experiment, dataset)
     for note in dataset.notes:
         typer.echo(f"note: {note}")
@@ -132,10 +139,12 @@ def doctor(
 
     Example: raylearn doctor s3://farm-runs/2026 --address auto
     """
+    address = address or os.environ.get("RAY_ADDRESS")
+    begin(f"looking at the cluster {address}" if address else "looking at this machine")
     from raylearn.cluster.doctor import examine
 
     problems = 0
-    for finding in examine(address or os.environ.get("RAY_ADDRESS"), storage):
+    for finding in examine(address, storage):
         typer.echo(f"{finding.level + ':':9}{finding.text}")
         problems += finding.level == "problem"
     if problems:
@@ -147,6 +156,7 @@ def schema(
     project: Annotated[bool, typer.Option("--project", help="Of project files, instead of experiment files.")] = False,
 ) -> None:
     """Print the JSON schema of experiment files: every key, its type, default and meaning."""
+    from raylearn.config import Experiment
     from raylearn.project.settings import Project
 
     typer.echo(json.dumps((Project if project else Experiment).model_json_schema(), indent=2))
