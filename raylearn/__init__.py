@@ -3,12 +3,12 @@
 The functions and classes named here are imported when they are first used, so that `import raylearn` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # as type checkers read it; typing itself is not imported for it
+
 if TYPE_CHECKING:
+    from raylearn.api import check as check
     from raylearn.api import compare as compare
     from raylearn.api import load_dataset as load_dataset
     from raylearn.api import open_experiment as open_experiment
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "raylearn.api": (
-        *("compare", "load_dataset", "open_experiment", "open_ledger", "open_run"),
+        *("check", "compare", "load_dataset", "open_experiment", "open_ledger", "open_run"),
         *("plan", "query", "report", "run", "score"),
     ),
     "raylearn.config": ("Experiment",),
@@ -60,10 +60,13 @@ _PUBLIC = {
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     if name not in _HOME:
         raise AttributeError(f"module 'raylearn' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    found: object = getattr(import_module(_HOME[name]), name)
+    return found
 
 
 def __dir__() -> list[str]:

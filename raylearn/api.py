@@ -14,7 +14,7 @@ from raylearn.data.class_counts import read_class_counts
 from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset
 from raylearn.data.storage import Folder
-from raylearn.errors import QueryError, RunFolderError, nearest
+from raylearn.errors import DatasetError, QueryError, RunFolderError, nearest
 from raylearn.handoff.query_files import read_image_ids
 from raylearn.learning.ledger_query import all_choices, compare_strategies, query_ledger
 from raylearn.strategies import DEFAULT, Strategy, asking, make_strategy
@@ -125,6 +125,38 @@ def plan(
 
     found = open_experiment(experiment, **settings)
     return plan_experiment(found, _run_folder(found, out), Folder(str(store)) if store else None)
+
+
+def check(experiment: ExperimentLike, **settings: Any) -> Dataset:
+    """Looks for everything that would stop a run: the experiment, its detector and all of its data set.
+
+    Args:
+        experiment: see `open_experiment`, with `settings`.
+
+    Returns:
+        The data set; of one that is generated a description, without its pictures.
+
+    Raises:
+        DatasetError: the data set has problems; its `problems` are all of them, with file and line.
+        InputError: the experiment cannot be run.
+    """
+    from raylearn.data.formats import examine_dataset
+    from raylearn.data.reef import ReefSettings, plan_reef
+    from raylearn.learning.training import check_detector_of
+    from raylearn.sweep.trial import Bench
+
+    found = open_experiment(experiment, **settings)
+    check_detector_of(found)
+    section = found.dataset
+    if section.path is None:
+        dataset = plan_reef(ReefSettings(**section.reef.model_dump()))
+    else:
+        read, problems = examine_dataset(section.path, section.format, **section.reading)
+        if read is None:
+            raise DatasetError(f"{section.path}: {len(problems)} problems", [str(problem) for problem in problems])
+        dataset = read
+    Bench.of(found, dataset)
+    return dataset
 
 
 def open_run(folder: str | Path) -> Run:

@@ -21,7 +21,16 @@ class ConfigError(InputError):
 
 
 class DatasetError(InputError):
-    """A data set that cannot be read as it was asked to be."""
+    """A data set that cannot be read as it was asked to be.
+
+    Args:
+        message: what is wrong.
+        problems: every one, where all of them were looked for, with file and line.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 class ImageError(InputError):

@@ -2,14 +2,13 @@
 
 import signal
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from raylearn import __version__
-from raylearn.cli.ledgers import compare, query, score
-from raylearn.cli.people import labels_app, project_app
-from raylearn.cli.sweeps import check, doctor, report, run, schema
 from raylearn.errors import RaylearnError
 
 # Typer has no public name for the base of its usage errors, and brings a click of its own or not, by version.
@@ -22,10 +21,59 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _command in (run, score, query, compare, report, check, doctor, schema):
-    app.command()(_command)
-app.add_typer(labels_app, name="labels")
-app.add_typer(project_app, name="project")
+_COMMANDS = {
+    "run": ("sweeps.run", "Run an experiment: every arm of its grid with every seed, then write tables and a report."),
+    "score": (
+        "ledgers.score",
+        "Score a pool of images of any size with a detector, into a ledger that answers every query.",
+    ),
+    "query": ("ledgers.query", "Choose the images of a finished ledger that are most worth annotating, best first."),
+    "compare": (
+        "ledgers.compare",
+        "Show from one ledger how much the queries of all arms overlap: does the choice of method matter here?",
+    ),
+    "report": (
+        "sweeps.report",
+        "Write the report of a run again, from its results.parquet and queries.parquet; or put two runs side by side.",
+    ),
+    "check": (
+        "sweeps.check",
+        "Check an experiment and its data set, list every problem with file and line, and run nothing.",
+    ),
+    "doctor": (
+        "sweeps.doctor",
+        "Say what is wrong with this machine or a cluster before a sweep does: Ray, GPUs, versions, storage, memory.",
+    ),
+    "schema": ("sweeps.schema", "Print the JSON schema of experiment files: every key, its type, default and meaning."),
+    "labels": ("people.labels_app", "Labels from an annotation tool."),
+    "project": (
+        "people.project_app",
+        "Label a pool of images with people, round by round: query, import, train, and again.",
+    ),
+}
+"""Name -> where in this room it is, and the first paragraph of its help, for which it is not to be imported."""
+
+
+def command_named(name: str) -> Any:
+    """The command, or group of commands, of this name; its module is imported here."""
+    module, _, attribute = _COMMANDS[name][0].partition(".")
+    found = getattr(import_module(f"{__name__}.{module}"), attribute)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_group(found)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command(name)(found)
+    return typer.main.get_command(alone)
+
+
+class _Late(TyperCommand):
+    """Stands for a command until it is asked for: the program's own help is there before numpy is imported."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        return command_named(str(self.name)).make_context(info_name, args, parent, **extra)
+
+
+for _name, (_, _help) in _COMMANDS.items():
+    app.command(_name, cls=_Late, help=_help)(lambda: None)
 
 
 def _version(wanted: bool) -> None:

@@ -4,18 +4,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from raylearn.cli.arguments import Address
+from raylearn.cli.status import begin
 from raylearn.config import Aggregation, Probabilities, Uncertainty, Weighting
-from raylearn.data.storage import Folder
-from raylearn.errors import QueryError, nearest
+from raylearn.data.storage import redacted
+from raylearn.errors import QueryError
 from raylearn.handoff.exchange import Tool
-from raylearn.strategies import DEFAULT, asking, make_strategy
+from raylearn.strategies import DEFAULT
 
 _LedgerArgument = Annotated[
     str, typer.Argument(metavar="LEDGER", help="The folder or address that `raylearn score` wrote to.")
@@ -97,22 +96,24 @@ def score(
 
     Example: raylearn score photos/ --checkpoint best.pt --out ledgers/photos
     """
-    from raylearn.scoring.pool_scoring import ScoreRequest, score_pool
+    begin(f"reading {redacted(pool)}")
+    from raylearn import api
 
-    if image_size is not None and image_size % 32:
-        raise QueryError(f"--image-size {image_size} is no multiple of 32: try {image_size // 32 * 32 + 32}")
-    request = ScoreRequest(
-        pool=pool,
-        checkpoint=checkpoint,
+    api.score(
+        pool,
+        checkpoint,
+        out,
+        address=address,
+        progress=True,
+        root=root,
+        limit=limit,
+        shuffle_seed=shuffle_seed,
         image_size=image_size,
         confidence=confidence,
         iou=iou,
         max_detections=max_detections,
         canvas=canvas,
         decode=decode,
-        root=root,
-        limit=limit,
-        shuffle_seed=shuffle_seed,
         backend=backend,
         precision=precision,
         batch_size=batch_size,
@@ -120,7 +121,6 @@ def score(
         gpus_per_actor=gpus_per_actor,
         part_size=part_size,
     )
-    score_pool(request, out, address=address, console=Console())
 
 
 def query(
@@ -167,42 +167,38 @@ def query(
 
     Example: raylearn query ledgers/photos --size 200 --aggregation max --out queries/first
     """
+    begin(f"reading {redacted(ledger)}")
+    from raylearn import api
     from raylearn.config import key_values
-    from raylearn.handoff.export import check_handout, export_query
-    from raylearn.handoff.query_files import write_query
-    from raylearn.learning.ledger_query import class_names, detections_of, query_ledger
-    from raylearn.scoring.ledger import read_facts
+    from raylearn.handoff.export import check_handout
 
-    axes = {
+    options = {
         "uncertainty": uncertainty,
         "aggregation": aggregation,
         "weighting": weighting,
         "probabilities": probabilities,
         "weight_cap": weight_cap,
+        **key_values(option or ()),
     }
-    given_axes = {name: value for name, value in axes.items() if value is not None}
-    chosen = make_strategy(strategy, {**given_axes, **key_values(option or ())})
-    if not chosen.asks:
-        raise QueryError(f"--strategy {strategy} chooses no images: {nearest(strategy, asking())}")
-    given = _given(class_counts, exclude)
+    chosen = api.choice(strategy, {name: value for name, value in options.items() if value is not None})
     if tool is None and (images, boxes_above) != (None, None):
         raise QueryError("--images and --boxes-above have no meaning without --format: give it too, or leave them out")
     copies = None if images is None else images == "copy"
     if tool:
         check_handout(tool, out / tool, copies)
+    left_out = api.image_ids(exclude or ())
     with _ledger_progress() as progress:
-        found = query_ledger(Folder(ledger), chosen, size, seed=seed, progress=progress, **given)
-    paths = write_query(found.images, out)
-    left_out = f", {found.num_errors:,} could not be read" if found.num_errors else ""
-    left_out += f", {found.num_excluded:,} of {len(given['exclude']):,} excluded ids found" if exclude else ""
-    typer.echo(f"{size:,} of {found.num_candidates:,} images{left_out}")
+        found = api.query(
+            ledger, size, strategy=chosen, class_counts=class_counts, exclude=left_out, seed=seed, on_part=progress
+        )
+    told = f", {found.found.num_errors:,} could not be read" if found.found.num_errors else ""
+    told += f", {found.found.num_excluded:,} of {len(left_out):,} excluded ids found" if exclude else ""
+    paths = found.write(out)
+    typer.echo(f"{size:,} of {found.found.num_candidates:,} images{told}")
     typer.echo("query:   " + "  ".join(str(path) for path in paths))
     if tool:
         confidence = 0.25 if boxes_above is None else boxes_above
-        seen = detections_of(Folder(ledger), [image.image_id for image in found.images])
-        names = class_names(read_facts(Folder(ledger)), Folder(ledger))
-        folder = export_query(found.images, seen, names, tool, out / tool, copies=copies, confidence=confidence)
-        typer.echo(f"handout: {folder}")
+        typer.echo(f"handout: {found.hand_out(tool, out / tool, copies=copies, boxes_above=confidence)}")
 
 
 def compare(
@@ -223,37 +219,31 @@ def compare(
 
     Example: raylearn compare ledgers/photos --size 200
     """
-    from raylearn.handoff.comparison import show_comparison
-    from raylearn.learning.ledger_query import all_choices, compare_strategies
-    from raylearn.scoring.ledger import read_facts
+    begin(f"reading {redacted(ledger)}")
+    from raylearn import api
 
-    folder = Folder(ledger)
-    if weight_cap is not None and class_counts is None:
-        raise QueryError("--weight-cap has no meaning without weightings: give --class-counts too, or leave it out")
-    given = _given(class_counts, exclude)
-    if size is None:
-        facts = read_facts(folder)
-        candidates = facts["num_images"] - facts.get("num_errors", 0) - len(given["exclude"])
-        size = max(1, min(10_000, candidates // 10))
-    chosen = all_choices(probabilities, weighted=class_counts is not None, weight_cap=weight_cap)
     with _ledger_progress() as progress:
-        overlaps = compare_strategies(folder, chosen, size, seed=seed, progress=progress, **given)
-    typer.echo(show_comparison([strategy.label for strategy in chosen], overlaps, size, out))
-
-
-def _given(class_counts: Path | None, exclude: list[Path] | None) -> dict[str, Any]:
-    from raylearn.data.class_counts import read_class_counts
-    from raylearn.handoff.query_files import read_image_ids
-
-    return {
-        "class_counts": read_class_counts(class_counts) if class_counts else None,
-        "exclude": sorted({image_id for path in exclude or () for image_id in read_image_ids(path)}),
-    }
+        found = api.compare(
+            ledger,
+            size,
+            probabilities=probabilities,
+            class_counts=class_counts,
+            weight_cap=weight_cap,
+            exclude=exclude or (),
+            seed=seed,
+            on_part=progress,
+        )
+    if out is not None:
+        found.write(out)
+    typer.echo(str(found))
 
 
 @contextmanager
 def _ledger_progress() -> Iterator[Callable[[int, int], None]]:
     """A bar over the parts of a ledger, on a terminal only: a query of a million images takes seconds."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("reading the ledger", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

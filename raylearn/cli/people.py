@@ -8,12 +8,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 from raylearn.cli.arguments import Address, Overrides
+from raylearn.cli.status import begin
 from raylearn.errors import LabelsError
 from raylearn.handoff.exchange import Tool
 
-labels_app = typer.Typer(help="Labels from an annotation tool.", rich_markup_mode=None)
+labels_app = typer.Typer(help="Labels from an annotation tool.", add_completion=False, rich_markup_mode=None)
 project_app = typer.Typer(
-    help="Label a pool of images with people, round by round: query, import, train, and again.", rich_markup_mode=None
+    help="Label a pool of images with people, round by round: query, import, train, and again.",
+    add_completion=False,
+    rich_markup_mode=None,
 )
 _Project = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the project.")]
 _Missing = Annotated[
@@ -36,6 +39,7 @@ def import_(
 
     Example: raylearn labels import export.xml --format cvat --handout queries/first/cvat --out labels/first.json
     """
+    begin(f"reading {path}")
     from raylearn.handoff.exchange import Record
     from raylearn.handoff.labels import import_labels, write_labels
 
@@ -52,6 +56,7 @@ def import_(
 @contextmanager
 def _project(path: Path) -> Iterator[Any]:
     """The cycle of a project, held while it is worked on."""
+    begin(f"opening {path}")
     from raylearn.data.lock import locked
     from raylearn.project.folder import ProjectFolder
     from raylearn.project.steps import Cycle
@@ -71,6 +76,7 @@ def init(
 
     Example: raylearn project init blood blood.yaml query.size=50
     """
+    begin(f"reading {file}")
     from raylearn.config import load_file
     from raylearn.project.folder import ProjectFolder
     from raylearn.project.settings import Project
@@ -84,6 +90,7 @@ def init(
 @project_app.command()
 def status(project: _Project) -> None:
     """Show rounds, budget, classes and the curve on the held-out images, and what is next; also while others work."""
+    begin(f"opening {project}")
     from raylearn.project.folder import ProjectFolder
     from raylearn.project.steps import Cycle
 

@@ -5,15 +5,13 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from raylearn.cli.arguments import Address, Overrides
-from raylearn.config import Experiment, load_experiment
-from raylearn.data.storage import Folder
+from raylearn.cli.status import begin
+from raylearn.data.storage import redacted
 from raylearn.errors import DatasetError, RaylearnError, RunFailedError
 
 _File = Annotated[Path, typer.Argument(help="The experiment file (YAML); `raylearn schema` lists every key.")]
@@ -46,27 +44,25 @@ def run(
 
     Example: raylearn run experiments/quickstart.yaml training.epochs=10 --out runs/short
     """
-    from raylearn.reporting.page import write_report
-    from raylearn.sweep.run_folder import on_disk
-    from raylearn.sweep.runner import plan_experiment, plan_lines, run_experiment
+    begin(f"reading {file}")
+    from raylearn import api
 
-    experiment = load_experiment(file, overrides or ())
-    folder = Folder(out or f"runs/{experiment.name}")
-    stored = Folder(store) if store else None
+    experiment = api.open_experiment(file, overrides or ())
     if plan:
-        for line in plan_lines(experiment, plan_experiment(experiment, folder, stored)):
+        from raylearn.sweep.plan import plan_lines
+
+        for line in plan_lines(experiment, api.plan(experiment, out=out, store=store)):
             typer.echo(line)
         return
     command = shlex.join(["raylearn", *sys.argv[1:]])
-    console = Console()
-    outcome = run_experiment(experiment, folder, store_folder=stored, address=address, command=command, console=console)
-    with on_disk(folder) as files:
-        write_report(files)
+    done = api.run(experiment, out=out, store=store, address=address, progress=True, command=command)
+    outcome = done.outcome
+    assert outcome is not None  # it was run
     typer.echo(
         f"trainings: {outcome.trainings_wanted} wanted, {outcome.trainings_made} made now, "
         f"{outcome.trainings_reused} reused"
     )
-    typer.echo(f"results: {folder.address_of('results.parquet')}\nreport:  {folder.address_of('report.html')}")
+    typer.echo(f"results: {done.folder.address_of('results.parquet')}\nreport:  {done.report}")
     if outcome.failed:
         for name, cause in outcome.failed.items():
             typer.echo(f"failed: {name}: {cause}", err=True)
@@ -82,37 +78,23 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a run again, from its results.parquet and queries.parquet; or put two runs side by side."""
-    from raylearn.reporting.page import write_comparison, write_report
-    from raylearn.sweep.run_folder import on_disk
+    begin(f"reading {redacted(run_folder)}")
+    from raylearn import api
 
-    folder = Folder(run_folder)
-    with on_disk(folder) as files:
-        if compare:
-            with on_disk(Folder(compare)) as others:
-                write_comparison(files, others)
-        else:
-            write_report(files)
-    typer.echo(f"report:  {folder.address_of('comparison.html' if compare else 'report.html')}")
+    typer.echo(f"report:  {api.report(run_folder, compare=compare)}")
 
 
 def check(file: _File, overrides: Overrides = None) -> None:
     """Check an experiment and its data set, list every problem with file and line, and run nothing."""
-    from raylearn.data.formats import find_problems
-    from raylearn.learning.training import check_detector_of
-    from raylearn.sweep.runner import open_dataset
-    from raylearn.sweep.trial import Bench
+    begin(f"checking {file}")
+    from raylearn import api
 
-    experiment = load_experiment(file, overrides or ())
-    check_detector_of(experiment)
-    section = experiment.dataset
-    problems = find_problems(section.path, section.format, **section.reading) if section.path else []
-    for problem in problems:
-        typer.echo(str(problem))
-    if problems:
-        raise DatasetError(f"{section.path}: {len(problems)} problems, listed above")
-    with TemporaryDirectory() as folder:
-        dataset = open_dataset(experiment, Path(folder))
-    Bench.of(experiment, dataset)
+    try:
+        dataset = api.check(api.open_experiment(file, overrides or ()))
+    except DatasetError as error:
+        for problem in error.problems:
+            typer.echo(problem)
+        raise
     for note in dataset.notes:
         typer.echo(f"note: {note}")
     typer.echo(
@@ -133,10 +115,12 @@ def doctor(
 
     Example: raylearn doctor s3://farm-runs/2026 --address auto
     """
+    address = address or os.environ.get("RAY_ADDRESS")
+    begin(f"looking at the cluster {address}" if address else "looking at this machine")
     from raylearn.cluster.doctor import examine
 
     problems = 0
-    for finding in examine(address or os.environ.get("RAY_ADDRESS"), storage):
+    for finding in examine(address, storage):
         typer.echo(f"{finding.level + ':':9}{finding.text}")
         problems += finding.level == "problem"
     if problems:
@@ -148,6 +132,7 @@ def schema(
     project: Annotated[bool, typer.Option("--project", help="Of project files, instead of experiment files.")] = False,
 ) -> None:
     """Print the JSON schema of experiment files: every key, its type, default and meaning."""
+    from raylearn.config import Experiment
     from raylearn.project.settings import Project
 
     typer.echo(json.dumps((Project if project else Experiment).model_json_schema(), indent=2))

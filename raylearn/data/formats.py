@@ -16,7 +16,7 @@ from raylearn.data.voc_format import read_voc
 from raylearn.data.yolo_format import read_yolo
 from raylearn.errors import DatasetError, ImageError, nearest
 
-__all__ = ["Problem", "find_problems", "read_dataset"]
+__all__ = ["Problem", "examine_dataset", "read_dataset"]
 
 MAX_OVERSHOOT = 1.001  # pixels: rounding, and the off-by-one between pixel conventions
 
@@ -84,7 +84,7 @@ def read_dataset(
     return reading.dataset()
 
 
-def find_problems(
+def examine_dataset(
     path: Path,
     format: str,
     *,
@@ -93,8 +93,12 @@ def find_problems(
     missing_labels: str = "refuse",
     bad_boxes: str = "refuse",
     root: Path | None = None,
-) -> list[Problem]:
-    """All that `read_dataset` with the same arguments would refuse, in the order of its files.
+) -> tuple[Dataset | None, list[Problem]]:
+    """Reads a data set as `read_dataset` does, to the end whatever is wrong with it.
+
+    Returns:
+        The data set, or None; and all that `read_dataset` with the same arguments would refuse, in the order of its
+        files.
 
     Raises:
         DatasetError: an argument that has no meaning, such as an unknown format.
@@ -102,13 +106,13 @@ def find_problems(
     try:
         reading = _read(path, format, pool, test, _Policies(missing_labels, bad_boxes), root)
     except ProblemError as error:
-        return [error.problem]
-    if not reading.problems:
-        try:
-            reading.dataset()
-        except DatasetError as error:
-            return [Problem(str(path), 0, str(error))]
-    return reading.problems
+        return None, [error.problem]
+    if reading.problems:
+        return None, reading.problems
+    try:
+        return reading.dataset(), []
+    except DatasetError as error:
+        return None, [Problem(str(path), 0, str(error))]
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ class Clip:
     class_ids: tuple[int, ...]
     num_frames: int
 
+    @property
+    def frame_ids(self) -> list[str]:
+        """The image ids of its frames."""
+        return [f"{self.clip_id}_frame{index:02d}.jpg" for index in range(self.num_frames)]
+
 
 def deal(shares: Sequence[float], size: int, rng: np.random.Generator) -> np.ndarray:
     """Draws `size` positions of `shares` as from a shuffled deck, so that even a small draw keeps to the shares.
@@ -109,8 +114,26 @@ def draw_split(settings: ReefSettings, split: str) -> Iterator[tuple[str, str, r
     for number, clip in enumerate(plan_split(settings, split), start=1):
         rng = _generator(settings, split, number)
         frames = reef_scenes.draw_clip(clip.class_ids, clip.num_frames, size, rng)
-        for frame_index, frame in enumerate(frames):
-            yield f"{clip.clip_id}_frame{frame_index:02d}.jpg", clip.clip_id, frame
+        for frame_id, frame in zip(clip.frame_ids, frames, strict=True):
+            yield frame_id, clip.clip_id, frame
+
+
+def plan_reef(settings: ReefSettings) -> Dataset:
+    """What is known of a reef before it is drawn: its frames and clips, but no bytes and no boxes.
+
+    It is for a look at sizes and classes: the content hash of an image is that of its name, and no truth has a box.
+    """
+    frame = (settings.width, settings.height)
+    pool, test = (
+        tuple(
+            Image(frame_id, frame_id, *frame, content_hash(frame_id.encode()), clip.clip_id)
+            for clip in plan_split(settings, split)
+            for frame_id in clip.frame_ids
+        )
+        for split in SPLITS
+    )
+    nothing = GroundTruth(np.empty((0, 4)), np.empty(0))
+    return Dataset("reef", SPECIES, pool, test, {image.image_id: nothing for image in test})
 
 
 def _generator(settings: ReefSettings, split: str, clip_number: int) -> np.random.Generator:

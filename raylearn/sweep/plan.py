@@ -1,10 +1,12 @@
 """What a run would do, told without doing any of it: from the experiment, the data set and the store alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from raylearn.cluster.resources import num_local_cpus
+from raylearn.config import Experiment
 from raylearn.data.storage import Folder
 from raylearn.sweep.grid import Trial, num_rounds
 from raylearn.sweep.trial import Bench, run_trial
@@ -82,6 +84,28 @@ def plan_sweep(wanted: Sequence[Trial], bench: Bench, store: Store) -> SweepPlan
             "scoring passes": seen.work("ledger", num_scored),
         },
     )
+
+
+def plan_lines(experiment: Experiment, plan: SweepPlan) -> Iterator[str]:
+    """A plan in words: how much of each kind of work, and how long it takes on this machine."""
+    yield f"{experiment.name}: {plan.num_trials} trials of {plan.num_rounds} rounds in all"
+    for kind, work in plan.work.items():
+        yield (
+            f"{kind}: {work.wanted} wanted, {work.shared} certainly shared, {work.made} in the store, "
+            f"at most {work.left} left"
+        )
+    at_once = max(1, num_local_cpus() // experiment.resources.training_cpus)
+    if plan.seconds is None:
+        yield "time: not known before one of each was made; start the run, stop it with Ctrl+C, and ask again"
+    else:
+        yield (
+            f"time: at most {_hours(plan.seconds)} one after the other, by what the finished ones took; without a GPU "
+            f"{at_once} run at once here, or {_hours(plan.seconds / at_once)}; with GPUs, one on each"
+        )
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"
 
 
 def _num_images(trial: Trial, bench: Bench) -> list[int]:

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +15,6 @@ from typing import Any
 from rich.console import Console
 
 import raylearn
-from raylearn.cluster.resources import num_local_cpus
 from raylearn.cluster.session import ray_session
 from raylearn.config import Experiment, dump_file
 from raylearn.data.dataset import Dataset
@@ -185,28 +184,6 @@ def plan_experiment(experiment: Experiment, run_folder: Folder, store_folder: Fo
         refuse_another_dataset(run_folder, files, dataset)
     store = Store.at(store_folder or run_folder.below("store"))
     return plan_sweep(trials(experiment), Bench.of(experiment, dataset), store)
-
-
-def plan_lines(experiment: Experiment, plan: SweepPlan) -> Iterator[str]:
-    """A plan in words: how much of each kind of work, and how long it takes on this machine."""
-    yield f"{experiment.name}: {plan.num_trials} trials of {plan.num_rounds} rounds in all"
-    for kind, work in plan.work.items():
-        yield (
-            f"{kind}: {work.wanted} wanted, {work.shared} certainly shared, {work.made} in the store, "
-            f"at most {work.left} left"
-        )
-    at_once = max(1, num_local_cpus() // experiment.resources.training_cpus)
-    if plan.seconds is None:
-        yield "time: not known before one of each was made; start the run, stop it with Ctrl+C, and ask again"
-    else:
-        yield (
-            f"time: at most {_hours(plan.seconds)} one after the other, by what the finished ones took; without a GPU "
-            f"{at_once} run at once here, or {_hours(plan.seconds / at_once)}; with GPUs, one on each"
-        )
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"
 
 
 def _replayed(wanted: Sequence[Trial], bench: Bench, store: Store) -> dict[Trial, list[TrialRound]]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from raylearn.data.formats import find_problems, read_dataset
+from raylearn.data.formats import examine_dataset, read_dataset
 from raylearn.errors import DatasetError
 
 CATEGORIES = [{"id": 7, "name": "platelet"}, {"id": 1, "name": "cell"}]
@@ -177,7 +177,7 @@ def test_dropping_bad_boxes_notes_each(tmp_path: Path) -> None:
     dataset = read_dataset(tmp_path, "coco", bad_boxes="drop")
     assert len(dataset.truth["train/a.jpg"]) == 1
     assert len(dataset.notes) == len(BAD)
-    assert len(find_problems(tmp_path, "coco")) == len(BAD)
+    assert len(examine_dataset(tmp_path, "coco")[1]) == len(BAD)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_dropping_bad_boxes_notes_each(tmp_path: Path) -> None:
 def test_bad_description_is_refused_under_every_policy(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     make(tmp_path, **change)
     assert message in refusal(tmp_path, bad_boxes="drop")
-    assert message in "".join(map(str, find_problems(tmp_path, "coco", bad_boxes="drop")))
+    assert message in "".join(map(str, examine_dataset(tmp_path, "coco", bad_boxes="drop")[1]))
 
 
 def test_broken_json_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_random_json_raises_only_dataset_errors(
     random_set: Path, change: Mapping[str, object], annotation: Mapping[str, object]
 ) -> None:
     make(random_set, {**BOX, **annotation}, **change)
-    if find_problems(random_set, "coco"):
+    if examine_dataset(random_set, "coco")[1]:
         refusal(random_set)
     else:
         read_dataset(random_set, "coco")
@@ -269,5 +269,5 @@ def test_random_json_raises_only_dataset_errors(
 @given(st.one_of(st.binary(max_size=60), st.text('{}[]":,0.e-nulltrue \n', max_size=60).map(str.encode)))
 def test_random_bytes_as_json_raise_only_dataset_errors(random_set: Path, content: bytes) -> None:
     (random_set / "train/_annotations.coco.json").write_bytes(content)
-    assert find_problems(random_set, "coco")
+    assert examine_dataset(random_set, "coco")[1]
     refusal(random_set)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from raylearn.data.formats import find_problems, read_dataset
+from raylearn.data.formats import examine_dataset, read_dataset
 from raylearn.errors import DatasetError
 
 _shade = iter(range(1, 10_000_000))
@@ -163,7 +163,7 @@ def test_dropping_bad_boxes_notes_each(tmp_path: Path) -> None:
     make(tmp_path, box(), *(bad for bad, _ in BAD))
     dataset = read_dataset(tmp_path, "voc", bad_boxes="drop")
     assert dataset.truth["JPEGImages/a.jpg"].boxes.tolist() == [[10, 5, 30, 15]]
-    assert len(dataset.notes) == len(BAD) == len(find_problems(tmp_path, "voc"))
+    assert len(dataset.notes) == len(BAD) == len(examine_dataset(tmp_path, "voc")[1])
 
 
 def test_missing_annotation_follows_its_policy(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_line_is_not_named_where_it_is_not_known(tmp_path: Path) -> None:
 def test_listed_image_that_is_missing_is_refused_with_its_line(tmp_path: Path) -> None:
     make(tmp_path)
     write_list(tmp_path, "train", "gone\n../JPEGImages/a\n")
-    assert [(problem.line, problem.what.split(":")[0]) for problem in find_problems(tmp_path, "voc")] == [
+    assert [(problem.line, problem.what.split(":")[0]) for problem in examine_dataset(tmp_path, "voc")[1]] == [
         (2, "'gone'"),
         (3, "'../JPEGImages/a'"),
     ]
@@ -276,7 +276,7 @@ pieces = st.sampled_from(
 )
 def test_random_xml_raises_only_dataset_errors(random_set: Path, content: bytes) -> None:
     write_xml(random_set, "a", content)
-    if find_problems(random_set, "voc"):
+    if examine_dataset(random_set, "voc")[1]:
         refusal(random_set)
     else:
         read_dataset(random_set, "voc")
@@ -287,7 +287,7 @@ def test_random_xml_raises_only_dataset_errors(random_set: Path, content: bytes)
 def test_random_lists_raise_only_dataset_errors(random_set: Path, content: bytes) -> None:
     (random_set / "ImageSets/Main/random.txt").write_bytes(content)
     write_xml(random_set, "a", f"<annotation>{box()}</annotation>")
-    found = find_problems(random_set, "voc", pool=["random"], test=["val"])
+    found = examine_dataset(random_set, "voc", pool=["random"], test=["val"])[1]
     if found:
         assert all("\n" not in str(problem) for problem in found)
         refusal(random_set, pool=["random"], test=["val"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from raylearn.data.dataset import Dataset
-from raylearn.data.formats import Problem, find_problems, read_dataset
+from raylearn.data.formats import Problem, examine_dataset, read_dataset
 from raylearn.errors import DatasetError
 
 CLASSES = ["cell", "platelet"]
@@ -61,7 +61,7 @@ def refusal(path: Path, **arguments: object) -> str:
 
 
 def problems(path: Path, **arguments: object) -> list[Problem]:
-    return find_problems(path, "yolo", **arguments)  # type: ignore[arg-type]
+    return examine_dataset(path, "yolo", **arguments)[1]  # type: ignore[arg-type]
 
 
 # What is read
@@ -588,7 +588,7 @@ def random_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def survives(path: Path) -> None:
-    found = find_problems(path, "yolo")
+    found = examine_dataset(path, "yolo")[1]
     assert all("\n" not in str(problem) for problem in found)
     if found:
         assert "\n" not in refusal(path)
@@ -652,4 +652,4 @@ def test_every_yaml_constructor_fails_with_a_dataset_error(random_set: Path, tag
         f"!!{tag} {value}: !!{tag} {value}",
     ):
         (random_set / "data.yaml").write_text(text)
-        find_problems(random_set, "yolo")
+        examine_dataset(random_set, "yolo")[1]
