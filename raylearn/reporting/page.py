@@ -30,6 +30,7 @@ from raylearn.reporting.summary import (
     summarise,
 )
 from raylearn.reporting.summary_file import SUMMARY_FILE, summary_text
+from raylearn.strategies import BASELINE
 
 INPUTS = ("results.parquet", "queries.parquet", "experiment.yaml", "run.json")
 TOP_OF_QUERY = 5
@@ -184,6 +185,7 @@ def render(
         outcomes=OUTCOMES,
         caution=caution(summary),
         summary=summary,
+        baseline=BASELINE,
         few_arms=figures.are_few(summary.arms),
         any_query_size=len(summary.query_sizes) > 1,
         any_probabilities=len({arm.key.probabilities for arm in summary.arms} - {None}) > 1,

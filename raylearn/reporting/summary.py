@@ -392,7 +392,7 @@ def _answer(summary: Summary, query_size: int | None) -> str:
     best = ended[0]
     highest = spread_text(best.last.map50_95, summary.num_seeds)
     ends = [f"{best.label} ended highest: mAP50-95 {highest} with {end:g} images"]
-    other, name = random, "random"
+    other, name = random, BASELINE
     if best.is_random:
         other = next((arm for arm in ended if not arm.is_random), None)
         name = f"next {other.label}" if other else ""
