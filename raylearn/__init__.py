@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from raylearn.strategies import ImageScoring as ImageScoring
     from raylearn.strategies import Query as Query
     from raylearn.strategies import Random as Random
+    from raylearn.strategies import ScoredImages as ScoredImages
     from raylearn.strategies import Strategy as Strategy
     from raylearn.strategies import Uncertainty as Uncertainty
 
@@ -54,7 +55,7 @@ _PUBLIC = {
     "raylearn.measures.weighting": ("class_weights",),
     "raylearn.strategies": (
         *("BoxCount", "Candidates", "Context", "FullData", "ImageScoring"),
-        *("Query", "Random", "Strategy", "Uncertainty"),
+        *("Query", "Random", "ScoredImages", "Strategy", "Uncertainty"),
     ),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
