@@ -79,6 +79,24 @@ def to_original(boxes: np.ndarray, canvas: tuple[int, ...], size: tuple[int, int
     return np.asarray(np.clip(unpadded, 0, (*size, *size)), dtype=np.float32)
 
 
+def to_canvas(boxes: np.ndarray, canvas: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+    """Boxes of an image in pixels of its canvas, the other way round: cut to the image, then moved.
+
+    Args:
+        boxes: (n, 4) xyxy in pixels of the upright original.
+        canvas: (height, width) of the canvas.
+        size: (width, height) of the upright original.
+
+    Returns:
+        (n, 4) float64.
+    """
+    width, height = _scaled(size, max(canvas))
+    left, top = round((canvas[1] - width) / 2 - 0.1), round((canvas[0] - height) / 2 - 0.1)
+    gain = np.array([width / size[0], height / size[1]] * 2)
+    inside = np.clip(boxes.astype(np.float64), 0, (*size, *size))
+    return np.asarray(inside * gain + (left, top, left, top))
+
+
 def _scaled(size: tuple[int, int], image_size: int) -> tuple[int, int]:
     width, height = size
     ratio = min(image_size / height, image_size / width)
