@@ -88,7 +88,8 @@ class TransformersDetector:
         """Detections of each image; see Detector.predict. Threads may call it at once."""
         if self._network is None:
             raise RuntimeError("load a checkpoint before predict")
-        with torch.inference_mode():
+        # Not inference_mode: the library keeps anchors between calls, and of that mode's no training could make use.
+        with torch.no_grad():
             found = self._network(pixel_values(canvases, self._network.config, self._device))
             boxes, class_scores = found.pred_boxes.cpu().numpy(), found.logits.sigmoid().cpu().numpy()
         # Looked at before the threshold, which NaN would not pass: a diverged model is no model without detections.
@@ -110,7 +111,7 @@ class TransformersDetector:
         order = np.argsort(-confidences, kind="stable")[: self.settings.max_detections]
         kept = order[confidences[order] > self.settings.confidence]
         centres, halves = boxes[kept, :2], boxes[kept, 2:] / 2
-        corners = np.concatenate([centres - halves, centres + halves], axis=1) * (canvas[1], canvas[0]) * 2
+        corners = np.concatenate([centres - halves, centres + halves], axis=1) * (*canvas[::-1], *canvas[::-1])
         return Detections(to_original(corners, canvas, size), class_scores[kept])
 
     def _prepare_device(self) -> None:

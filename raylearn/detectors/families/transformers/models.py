@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,6 @@ def build_model(model: str, class_names: Sequence[str]) -> Any:
         network = AutoModelForObjectDetection.from_config(config, dtype=torch.float32)
     except Exception as error:  # of the library's validation, or of whatever a layer stumbled over
         raise DetectorError(f"detector.model {model_type!r} cannot be built: {first_line(error)}") from error
-    _keep_no_network_alive(network)
     return network
 
 
@@ -114,7 +112,7 @@ def open_model(path: Path) -> tuple[Any, CheckpointFacts]:
         with torch.random.fork_rng(devices=[]):
             network = build_model(content["config"], facts.class_names)
         network.load_state_dict(content["state_dict"])
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (KeyError, TypeError, RuntimeError, AttributeError, DetectorError) as error:
         raise CheckpointError(f"{path} is no whole checkpoint: {first_line(error)}") from error
     return network, facts
 
@@ -127,13 +125,6 @@ def _fields(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise DetectorError(f"detector.model begins as a JSON configuration, but is none: {error}") from error
     return fields
-
-
-def _keep_no_network_alive(network: Any) -> None:
-    """Takes a cache away that all networks of a class share: it would hold on to the last 32 of a process."""
-    for module in network.modules():
-        if hasattr(module, "generate_anchors"):
-            module.generate_anchors = partial(module.generate_anchors.__wrapped__, module)
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
