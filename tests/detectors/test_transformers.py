@@ -222,18 +222,6 @@ def test_a_canvas_too_small_for_the_queries_is_refused(tmp_path: Path) -> None:
         detector.predict(np.zeros((1, 32, 64, 3), np.uint8), np.array([[64, 32]]))
 
 
-def test_a_process_that_predicted_can_still_train(reef: Dataset, tmp_path: Path) -> None:
-    """The library keeps anchors from one network to the next, and those of an inference mode cannot be trained with."""
-    model = write_folder(tmp_path / "tiny", "d_fine", num_queries=19)
-    train, checkpoint = small(reef), tmp_path / "trained.pt"
-    detector = detector_of("", DetectorSettings(160, 0, 0.7, 10))
-    detector.load(saved(tmp_path, "d_fine"))
-    detector.predict(np.zeros((1, 160, 160, 3), np.uint8), np.array([[160, 160]]))
-    training = detector_of(model, DetectorSettings(160, 0, 0.7, 10))
-    training.fit(train, initial_weights=None, seed=0, checkpoint=checkpoint)
-    assert checkpoint.exists()
-
-
 @EVERY_TYPE
 @pytest.mark.parametrize("form", ["safetensors", "state dict", "raylearn checkpoint"])
 def test_initial_weights_fill_all_but_the_heads_of_other_classes(model_type: str, form: str, tmp_path: Path) -> None:
@@ -373,6 +361,10 @@ def test_to_canvas_undoes_to_original_and_cuts_to_the_image() -> None:
     ("model", "message"),
     [
         ("detr", "softmax over the classes and 'no object'"),
+        (
+            '{"model_type": "deformable_detr", "backbone_config": {"model_type": "timm_backbone", "backbone": "x"}}',
+            "TimmBackbone requires the timm library, which is not installed",
+        ),
         ("rt_detr_v3", "did you mean 'rt_detr_v2'"),
         ("no/such/folder", r"has no config\.json that can be read"),
         ('{"model_type": "rt_detr", "d_model": "wide"}', "'rt_detr' cannot be built"),

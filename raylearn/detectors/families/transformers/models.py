@@ -65,6 +65,11 @@ def build_model(model: str, class_names: Sequence[str]) -> Any:
     try:
         config = AutoConfig.for_model(model_type, **{**fields, "id2label": names, "label2id": {}})
         network = AutoModelForObjectDetection.from_config(config, dtype=torch.float32)
+    except ImportError as error:
+        raise DetectorError(
+            f"detector.model {model_type!r} cannot be built: {first_line(error).partition(' but ')[0]}, which is not "
+            "installed; a folder whose config.json names another backbone_config, such as resnet, needs none"
+        ) from error
     except Exception as error:  # of the library's validation, or of whatever a layer stumbled over
         raise DetectorError(f"detector.model {model_type!r} cannot be built: {first_line(error)}") from error
     return network
