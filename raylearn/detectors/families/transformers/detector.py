@@ -88,7 +88,7 @@ class TransformersDetector:
         """Detections of each image; see Detector.predict. Threads may call it at once."""
         if self._network is None:
             raise RuntimeError("load a checkpoint before predict")
-        # Not inference_mode: the library keeps anchors for later networks, and none made in that mode can be trained on.
+        # Not inference_mode: the library keeps anchors for later networks, and a training cannot save those of it.
         with torch.no_grad():
             found = self._network(pixel_values(canvases, self._network.config, self._device))
             boxes, class_scores = found.pred_boxes.cpu().numpy(), found.logits.sigmoid().cpu().numpy()
