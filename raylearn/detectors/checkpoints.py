@@ -11,16 +11,23 @@ from raylearn.errors import CheckpointError
 
 
 def write_checkpoint(
-    path: Path, form: str, model: str, class_names: tuple[str, ...], image_size: int, weights: Mapping[str, Any]
+    path: Path,
+    form: str,
+    model: str,
+    class_names: tuple[str, ...],
+    image_size: int,
+    weights: Mapping[str, Any],
+    more: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a trained network as plain tensors, with what is needed to build it again.
 
     Args:
         form: what marks checkpoints of a family, such as "raylearn-yolo-1".
         weights: its state dict.
+        more: what else its family needs to build it again, beside its name.
     """
     content = {"format": form, "model": model, "class_names": list(class_names), "image_size": image_size}
-    torch.save({**content, "state_dict": dict(weights)}, path)
+    torch.save({**content, **(more or {}), "state_dict": dict(weights)}, path)
 
 
 def facts_of(content: Mapping[str, Any], path: Path) -> CheckpointFacts:

@@ -75,6 +75,8 @@ class Family:
         backends: what may run its network, of "torch" and "openvino".
         recipe: raised when its code comes to train or score otherwise; part of the store's keys.
         is_default: whether an experiment that names no family means this one.
+        resolve: gives what `detector.model` means for what it is, so that other machines can be sent it and keys hold
+            no path: a name is one already, of a file it is the content. May be given its own answer again.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Family:
     backends: tuple[str, ...] = ("torch",)
     recipe: int = 1
     is_default: bool = False
+    resolve: Callable[[str], str] = str
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -69,12 +69,19 @@ def check_detector_of(experiment: Experiment) -> None:
     check_detector(detector.model, experiment.training.arguments, detector.initial_weights, detector.family)
 
 
+def with_resolved_model(experiment: Experiment) -> Experiment:
+    """The same, with what its `detector.model` means in place of a path; see raylearn.detectors.family.Family."""
+    detector = experiment.detector
+    model = family_named(detector.family).resolve(detector.model)
+    return experiment.model_copy(update={"detector": detector.model_copy(update={"model": model})})
+
+
 @dataclass(frozen=True)
 class TrainingJob:
     """Trains `model` on a labelled set.
 
     Args:
-        model: the detector's name.
+        model: the detector's name, or what its family's `resolve` gave for it.
         image_size: side of the square it is trained on, pixels.
         arguments: training arguments by the names of the detector's own library.
         initial_weights: what it starts from; None starts from scratch.

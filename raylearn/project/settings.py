@@ -21,6 +21,7 @@ from raylearn.config import (
     refuse_unknown_options,
 )
 from raylearn.data.storage import scheme_of
+from raylearn.detectors import family_named
 from raylearn.errors import QueryError, nearest
 from raylearn.handoff.exchange import ONLY_COPIES, Tool
 from raylearn.strategies import AXES, DEFAULT, Strategy, asking, make_strategy
@@ -105,7 +106,9 @@ class Project(Section):
     def from_anywhere(self) -> "Project":
         """The same with absolute paths, so that later steps may be done from another folder."""
         pool = self.pool if scheme_of(self.pool) else str(Path(self.pool).absolute())
-        detector = self.detector.model_copy(update={"initial_weights": _absolute(self.detector.initial_weights)})
+        model = family_named(self.detector.family).resolve(self.detector.model)
+        weights = _absolute(self.detector.initial_weights)
+        detector = self.detector.model_copy(update={"model": model, "initial_weights": weights})
         datasets = {
             name: section.model_copy(update={"path": _absolute(section.path), "root": _absolute(section.root)})
             for name in ("held_out", "labelled")

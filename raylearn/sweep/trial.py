@@ -13,7 +13,7 @@ from raylearn.learning.cycle import Round, run_cycle
 from raylearn.learning.evaluation import EvaluationJob
 from raylearn.learning.scoring import ScoringJob
 from raylearn.learning.selection import scored_subset
-from raylearn.learning.training import InitialWeights, TrainingJob
+from raylearn.learning.training import InitialWeights, TrainingJob, with_resolved_model
 from raylearn.measures.sampling import random_generator
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
@@ -59,7 +59,8 @@ class Bench:
             arm.strategy.refuse_classes(dataset.num_classes)
             arm.strategy.refuse_unmet_needs()
         weights = experiment.detector.initial_weights
-        return cls(experiment, dataset, InitialWeights.of(weights) if weights else None)
+        resolved = with_resolved_model(experiment)
+        return cls(resolved, dataset, InitialWeights.of(weights) if weights else None)
 
     @cached_property
     def _images_by_id(self) -> dict[str, int]:
