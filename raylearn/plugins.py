@@ -1,8 +1,26 @@
-"""What other installed packages add to raylearn."""
+"""Other installed packages: what they add to raylearn, and which versions they are."""
 
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+
+from raylearn.errors import InputError
 
 
 def entry_points_of(group: str) -> list[EntryPoint]:
     """The entry points of a group, in order of their names, each once."""
     return sorted(set(entry_points(group=group)), key=lambda point: (point.name, point.value))
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of packages, by their names.
+
+    Raises:
+        InputError: one is not installed.
+    """
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError as error:
+            raise InputError(f"the package {name} is not installed, and is needed here: pip install {name}") from error
+    return found

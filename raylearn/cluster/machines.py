@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from raylearn import __version__
 from raylearn.cluster.devices import torch_device
 from raylearn.cluster.session import cause_line
 from raylearn.detectors import family_named, openvino_is_installed
 from raylearn.errors import ClusterError
+from raylearn.plugins import versions_of
 
 _WAIT_SECONDS = 15.0  # between two lines that say what is waited for
 
@@ -101,4 +101,4 @@ def installed_versions(family: str) -> dict[str, str]:
     names = [*found.packages, "numpy", "pillow"]
     if "openvino" in found.backends and openvino_is_installed():
         names.append("openvino")
-    return {**{name: version(name) for name in names}, "opencv": cv2.__version__, "raylearn": __version__}
+    return {**versions_of(names), "opencv": cv2.__version__, "raylearn": __version__}

@@ -5,7 +5,6 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +15,7 @@ from raylearn.data.storage import Folder, local_path, read_address, reason_of
 from raylearn.detectors import build_detector, check_detector, default_family, family_named
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, TrainingSet
 from raylearn.errors import CheckpointError, ClusterError
+from raylearn.plugins import versions_of
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import artifact_key
 
@@ -121,7 +121,7 @@ class TrainingJob:
                 )
                 for image in self.train.images
             ),
-            versions={name: version(name) for name in family.training_packages},
+            versions=versions_of(family.training_packages),
             **family.facts,
         )
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +25,7 @@ from raylearn.data.storage import Folder
 from raylearn.detectors import family_named
 from raylearn.errors import RunFailedError, RunFolderError
 from raylearn.learning.training import check_detector_of
+from raylearn.plugins import versions_of
 from raylearn.scoring.progress import say
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Trial, num_rounds, trials
@@ -230,7 +230,7 @@ def _run_facts(
         "raylearn": raylearn.__version__,
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in dict.fromkeys(("ray", "torch", *packages, "numpy", "faster-coco-eval"))},
+            **versions_of(dict.fromkeys(("ray", "torch", *packages, "numpy", "faster-coco-eval"))),
         },
         "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
         "address": address or "private Ray on this machine",
