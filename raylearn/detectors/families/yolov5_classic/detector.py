@@ -10,8 +10,7 @@ import torch
 from raylearn.detectors.base import Detections, DetectorSettings, Engine, TrainingSet
 from raylearn.detectors.families.yolov5_classic import NO_TRAINING
 from raylearn.detectors.families.yolov5_classic.checkpoint import open_model
-from raylearn.detectors.families.yolov5_classic.head import AnchorDecoder
-from raylearn.detectors.letterbox import to_original
+from raylearn.detectors.families.yolov5_classic.head import AnchorDecoder, to_original
 from raylearn.detectors.suppression import suppress
 from raylearn.errors import DetectorError, DivergedError
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 
@@ -61,3 +62,24 @@ class AnchorDecoder:
         centres = (2 * found[:, :2] - 0.5 + torch.stack((column, row), 1)) * stride
         halves = (2 * found[:, 2:4]) ** 2 * anchors[anchor] / 2
         return image, torch.cat((centres - halves, centres + halves), 1), found[:, 5:] * found[:, 4:5]
+
+
+def to_original(boxes: np.ndarray, canvas: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+    """Boxes of a letterboxed image in pixels of its original, where the repository puts them.
+
+    Unlike the letterbox it does not round the padding, which is half a canvas pixel where the padding is odd; boxes
+    that people compare with what they have from it are not to differ by that.
+
+    Args:
+        boxes: (n, 4) xyxy in canvas pixels.
+        canvas: (height, width).
+        size: (width, height) of the upright original.
+
+    Returns:
+        (n, 4) float32, within the original.
+    """
+    (height, width), extent = canvas, np.array(size)
+    gain = min(width / size[0], height / size[1])
+    padding = (np.array([width, height]) - extent * gain) / 2
+    unpadded = (boxes.astype(np.float64) - np.tile(padding, 2)) / gain
+    return np.clip(unpadded, 0, np.tile(extent, 2)).astype(np.float32)
