@@ -22,9 +22,9 @@ _MODEL = re.compile(r"(yolov5\.)?models\.yolo\.")  # the second name is that of 
 
 
 def _build(
-    _model: str,
+    model: str,  # noqa: ARG001  a checkpoint says itself what it is
     settings: DetectorSettings,
-    _training: Mapping[str, Any],
+    training: Mapping[str, Any],  # noqa: ARG001
     device: str,
     num_threads: int | None,
     engine: Engine,
@@ -34,7 +34,7 @@ def _build(
     return ClassicDetector(settings, device, num_threads, engine)
 
 
-def _check(_model: str, _training: Mapping[str, Any], _initial_weights: Path | None) -> None:
+def _check(model: str, training: Mapping[str, Any], initial_weights: Path | None) -> None:  # noqa: ARG001
     raise DetectorError(NO_TRAINING)
 
 
@@ -45,9 +45,8 @@ def _read_checkpoint(path: Path) -> CheckpointFacts:
 
 
 def _recognises(contents: Contents) -> bool:
-    return any(map(_MODEL.match, contents.classes)) and not any(
-        name.startswith("ultralytics.") for name in contents.classes
-    )
+    classes = contents.classes
+    return any(map(_MODEL.match, classes)) and not any(name.startswith("ultralytics.") for name in classes)
 
 
 FAMILY = Family(

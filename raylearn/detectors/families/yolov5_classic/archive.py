@@ -43,6 +43,8 @@ _NAMES = frozenset(
         *(f"torch.{name}" for name in ("float16", "float32", "float64", "bfloat16", "int32", "int64", "uint8", "bool")),
         "__builtin__.set",
         "builtins.set",
+        "__builtin__.getattr",  # how a bound method is written, such as the forward of a fused layer
+        "builtins.getattr",
         "_codecs.encode",  # how protocol 2 writes bytes
     }
 )
@@ -104,7 +106,7 @@ class Archive:
         try:
             with path.open("rb") as file:
                 if file.read(len(_LEGACY)) == _LEGACY:
-                    raise CheckpointError("torch wrote it before 1.6: open it in the yolov5 repository and save it again")
+                    raise CheckpointError("torch before 1.6 wrote it: load and save it again in the yolov5 repository")
             self._zip = zipfile.ZipFile(path)
             self._records = {record.filename: record for record in self._zip.infolist()}
             self._refuse_bombs()
@@ -180,7 +182,7 @@ class _Unpickler(pickle.Unpickler):
         if origin in _DICTIONARIES:
             return _Dictionary
         if not _is_known(module, origin):
-            raise CheckpointError(f"its pickle asks for {origin}, which has no place in a YOLOv5 checkpoint: not opened")
+            raise CheckpointError(f"its pickle asks for {origin}, which no YOLOv5 checkpoint needs: not opened")
         return _stand_in_class(origin)
 
     def persistent_load(self, pid: Any) -> StandIn:

@@ -17,6 +17,7 @@ from raylearn.detectors.families.yolov5_classic.network import Network
 from raylearn.errors import CheckpointError, DetectorError
 
 _DETECTORS = ("Model", "DetectionModel")
+_OTHER_TASKS = ("SegmentationModel", "ClassificationModel")
 _HEAD_BUFFERS = ("anchors", "anchor_grid")
 _SIZES = {(0.33, 0.25): "n", (0.33, 0.5): "s", (0.67, 0.75): "m", (1.0, 1.0): "l", (1.33, 1.25): "x"}
 _SETTINGS = ("kernel_size", "stride", "padding", "dilation", "groups", "mode", "scale_factor", "num_heads", "add")
@@ -43,15 +44,17 @@ def open_model(path: Path) -> OpenedModel:
         content = archive.content if isinstance(archive.content, dict) else {"model": archive.content}
         # the moving average of the weights is what the repository itself evaluates
         model = content.get("ema") or content.get("model")
-        if not isinstance(model, StandIn):
-            raise CheckpointError(f"{path} holds no model: give best.pt or last.pt as the yolov5 repository wrote it")
-        if model.class_name not in _DETECTORS:
+        if isinstance(model, StandIn) and model.class_name in _OTHER_TASKS:
             raise DetectorError(f"{path} is a {model.class_name}, not a detector: give one trained for detection")
+        if not isinstance(model, StandIn) or model.class_name not in _DETECTORS:
+            raise CheckpointError(
+                f"{path} holds no detector: give best.pt or last.pt as the yolov5 repository wrote it"
+            )
         try:
             return _opened(archive, model, _image_size(content.get("opt")))
         except DetectorError as error:
             raise DetectorError(f"{path} cannot be used: {error}") from error
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path} is not a whole checkpoint of the yolov5 repository: {type(error).__name__} {first_line(error)}"
             ) from error
@@ -60,7 +63,9 @@ def open_model(path: Path) -> OpenedModel:
 def _opened(archive: Archive, model: StandIn, image_size: int | None) -> OpenedModel:
     for name in ("yaml", "names"):
         if name not in model.state:
-            raise CheckpointError(f"{archive.path} is not a whole checkpoint of the yolov5 repository: no {name} in it")
+            raise CheckpointError(
+                f"{archive.path} is of the yolov5 repository, but without its {name}: give best.pt as train.py wrote it"
+            )
     yaml, class_names = model.state["yaml"], _class_names(model.state["names"])
     if yaml["nc"] != len(class_names):
         raise ValueError(f"{len(class_names)} class names, but {yaml['nc']} classes")
@@ -71,26 +76,34 @@ def _opened(archive: Archive, model: StandIn, image_size: int | None) -> OpenedM
         raise DetectorError(f"its head is {head.class_name}, not Detect: give a checkpoint trained for detection")
     anchors = archive.tensor(head.state["_buffers"]["anchors"])
     decoder = AnchorDecoder(anchors, archive.tensor(head.state["stride"]))
-    weights = {
-        name: archive.tensor(value)
-        for path, module in modules.items()
-        for name, value in _tensors(path, module)
-        if name not in {f"{head_path}.{buffer}" for buffer in _HEAD_BUFFERS}
-    }
-    with torch.device("meta"):  # nothing is drawn or filled that the weights replace anyway
-        network = Network(yaml, anchors.shape[1] * (5 + len(class_names)))
+    not_weights = {f"{head_path}.{buffer}" for buffer in _HEAD_BUFFERS}
+    stored = {name: value for name, value in _tensors(modules) if name not in not_weights}
+    network = _network(yaml, anchors.shape[1] * (5 + len(class_names)), modules, stored)
+    _refuse_other_strides(network, decoder.strides)
+    network.load_state_dict({name: archive.tensor(value) for name, value in stored.items()}, assign=True)
+    network.float().requires_grad_(False)
+    return OpenedModel(network, decoder, CheckpointFacts(_name(model.state, len(anchors)), class_names, image_size))
+
+
+def _network(
+    yaml: Mapping[str, Any], num_outputs: int, modules: Mapping[str, StandIn], stored: Mapping[str, Any]
+) -> Network:
+    """The network of a checkpoint, without memory for its weights: those that were trained are put in their place."""
+    with torch.device("meta"):
+        network = Network(yaml, num_outputs)
         for path, module in network.named_modules():
-            if isinstance(module, layers.Conv) and f"{path}.bn.weight" not in weights:
+            if isinstance(module, layers.Conv) and f"{path}.bn.weight" not in stored:
                 module.without_normalisation()
-        _take_settings(network, modules)
-        side = 2 * max(decoder.strides)
-        maps = network.eval()(torch.empty(1, 3, side, side))
-        if [side / level.shape[-1] for level in maps] != decoder.strides:
-            raise ValueError(f"its strides are not {decoder.strides}")
-    floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-    network.load_state_dict(floats, assign=True)
-    facts = CheckpointFacts(_model_name(model.state, len(anchors)), class_names, image_size)
-    return OpenedModel(network.requires_grad_(False), decoder, facts)
+    _take_settings(network, modules)
+    network.eval()
+    return network
+
+
+def _refuse_other_strides(network: Network, strides: list[int]) -> None:
+    side = 2 * max(strides)
+    found = [side / level.shape[-1] for level in network(torch.empty(1, 3, side, side, device="meta"))]
+    if found != strides:
+        raise ValueError(f"strides {found} by its yaml, {strides} by its head")
 
 
 def _modules(root: StandIn) -> Iterator[tuple[str, StandIn]]:
@@ -107,11 +120,13 @@ def _modules(root: StandIn) -> Iterator[tuple[str, StandIn]]:
         waiting += [(f"{path}.{name}".lstrip("."), child) for name, child in children.items() if child is not None]
 
 
-def _tensors(path: str, module: StandIn) -> Iterator[tuple[str, Any]]:
-    for kind in ("_parameters", "_buffers"):
-        for name, value in module.state[kind].items():
-            if value is not None:
-                yield f"{path}.{name}", value
+def _tensors(modules: Mapping[str, StandIn]) -> Iterator[tuple[str, Any]]:
+    """What a state dict would hold."""
+    for path, module in modules.items():
+        for kind in ("_parameters", "_buffers"):
+            for name, value in module.state[kind].items():
+                if value is not None:
+                    yield f"{path}.{name}", value
 
 
 def _take_settings(network: Network, modules: Mapping[str, StandIn]) -> None:
@@ -147,7 +162,7 @@ def _image_size(options: Any) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _model_name(state: Mapping[str, Any], num_levels: int) -> str:
+def _name(state: Mapping[str, Any], num_levels: int) -> str:
     if isinstance(state.get("yaml_file"), str):
         return Path(state["yaml_file"]).stem
     size = _SIZES.get((state["yaml"]["depth_multiple"], state["yaml"]["width_multiple"]), "")

@@ -29,7 +29,11 @@ class ClassicDetector:
     """
 
     def __init__(
-        self, settings: DetectorSettings, device: str = "cpu", num_threads: int | None = None, engine: Engine | None = None
+        self,
+        settings: DetectorSettings,
+        device: str = "cpu",
+        num_threads: int | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.settings = settings
         self._device = torch.device(device)
@@ -40,7 +44,12 @@ class ClassicDetector:
         self.class_names: tuple[str, ...] = ()
 
     def fit(
-        self, train: TrainingSet, *, initial_weights: Path | None, seed: int, checkpoint: Path
+        self,
+        train: TrainingSet,  # noqa: ARG002
+        *,
+        initial_weights: Path | None,  # noqa: ARG002
+        seed: int,  # noqa: ARG002
+        checkpoint: Path,  # noqa: ARG002
     ) -> dict[str, object]:
         """Raises DetectorError: the repository trains these models."""
         raise DetectorError(NO_TRAINING)
@@ -61,7 +70,8 @@ class ClassicDetector:
             torch.set_num_threads(self._num_threads)
         opened.network.fuse()
         run = _start(opened.network.to(self._device), self._engine, self._device)
-        run(np.zeros((1, 2 * stride, 2 * stride, 3), dtype=np.uint8))  # what torch does once, it does here
+        with torch.inference_mode():
+            run(np.zeros((1, 2 * stride, 2 * stride, 3), dtype=np.uint8))  # what torch does once, it does here
         self._run, self._decoder, self.class_names = run, opened.decoder, opened.facts.class_names
 
     def predict(self, canvases: np.ndarray, sizes: np.ndarray) -> list[Detections]:
@@ -80,8 +90,8 @@ class ClassicDetector:
             counts = torch.bincount(found.images, minlength=len(canvases)).tolist()
             boxes, class_scores = found.boxes.cpu().split(counts), found.class_scores.cpu().split(counts)
             return [
-                self._suppress(*candidates, canvases.shape[1:3], (width, height))
-                for *candidates, (width, height) in zip(boxes, class_scores, sizes.tolist(), strict=True)
+                self._suppress(own_boxes, own_scores, canvases.shape[1:3], (width, height))
+                for own_boxes, own_scores, (width, height) in zip(boxes, class_scores, sizes.tolist(), strict=True)
             ]
 
     def _suppress(
@@ -94,10 +104,13 @@ class ClassicDetector:
         return Detections(to_original(boxes[kept].numpy(), canvas, size), class_scores[kept].numpy())
 
     def _refuse_other_grid(self, stride: int) -> None:
-        if self.settings.image_size % stride:
-            raise DetectorError(f"image_size {self.settings.image_size} is not a multiple of {stride}, the model's stride")
+        size = self.settings.image_size
+        if size % stride:
+            raise DetectorError(
+                f"image size {size} does not fit the checkpoint: give a multiple of {stride}, its stride"
+            )
         if self.settings.canvas == "rectangle" and stride > _RECTANGLE_STRIDE:
-            raise DetectorError(f"a model of stride {stride} does not fit rectangles, padded to 32: use square canvases")
+            raise DetectorError(f"canvas rectangle does not fit the checkpoint, whose stride is {stride}: use square")
 
 
 def _start(network: Any, engine: Engine, device: torch.device) -> Callable[[np.ndarray], list[torch.Tensor]]:
@@ -112,7 +125,6 @@ def _start(network: Any, engine: Engine, device: torch.device) -> Callable[[np.n
     stored = torch.float16 if wanted is torch.float16 else torch.float32  # bf16 is autocast
     network = network.to(dtype=stored, memory_format=torch.channels_last)
 
-    @torch.inference_mode()
     def run(canvases: np.ndarray) -> list[torch.Tensor]:
         batch = torch.from_numpy(canvases)
         if device.type == "cuda":
