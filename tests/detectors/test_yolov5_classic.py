@@ -12,7 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from raylearn.cli import main
+from raylearn.config import load_experiment, load_file
+from raylearn.data.dataset import Dataset
 from raylearn.data.images import decode
+from raylearn.data.storage import Folder
 from raylearn.detectors import build_detector, check_detector, family_of, read_checkpoint
 from raylearn.detectors.base import CheckpointFacts, Detections, DetectorSettings, Engine, TrainingSet
 from raylearn.detectors.checkpoint_contents import Contents
@@ -21,7 +25,10 @@ from raylearn.detectors.families.yolov5_classic.checkpoint import open_model
 from raylearn.detectors.families.yolov5_classic.head import AnchorDecoder
 from raylearn.detectors.families.yolov5_classic.network import Network
 from raylearn.detectors.letterbox import letterbox
-from raylearn.errors import CheckpointError, DetectorError, DivergedError
+from raylearn.errors import CheckpointError, ConfigError, DetectorError, DivergedError
+from raylearn.project.settings import Project
+from raylearn.scoring.manifest import Manifest
+from raylearn.scoring.pipeline import ScoringPlan, score_manifest
 from tests.conftest import SHARED
 from tests.detectors.classic_files import TINY, Model, edit, save
 from tests.detectors.data.make_yolov5_classic import fill, sawtooth
@@ -358,3 +365,29 @@ def test_training_is_left_to_the_repository(tmp_path: Path) -> None:
     found = build_detector("yolov5n", SETTINGS, family="yolov5-classic")
     with pytest.raises(DetectorError, match="cannot train"):
         found.fit(TrainingSet((), (), {}), initial_weights=None, seed=0, checkpoint=tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("options", ["{}", "{optimizer: AdamW}"])
+def test_an_experiment_that_would_train_it_is_refused_when_its_file_is_read(options: str) -> None:
+    changes = ["detector.family=yolov5-classic", f"training.options={options}"]
+    with pytest.raises(ConfigError, match="yolov5-classic scores checkpoints and cannot train"):
+        load_experiment(Path(__file__).parents[2] / "experiments" / "quickstart.yaml", changes)
+
+
+def test_a_project_that_would_train_it_is_refused_when_its_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "project.yaml"
+    path.write_text("{name: a, pool: a, held_out: {format: yolo, path: a}, query: {size: 1}}")
+    load_file(path, Project)
+    with pytest.raises(ConfigError, match="yolov5-classic scores checkpoints and cannot train"):
+        load_file(path, Project, ["detector.family=yolov5-classic"])
+
+
+def test_a_ledger_of_it_can_be_queried(tiny: Path, reef: Dataset, tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path / "ledger")
+    facts = {**FAMILY.facts, "class_names": read_checkpoint(tiny).class_names}
+    counts = score_manifest(Manifest.of(reef.test[:6]), ScoringPlan(str(tiny), SETTINGS), facts, folder)
+    assert (counts.num_images, counts.num_errors) == (6, 0)
+    assert counts.num_detections > 6
+    with pytest.raises(SystemExit, match="0"):
+        main(["query", str(folder), "--size", "3", "--out", str(tmp_path / "query")])
+    assert len((tmp_path / "query" / "query.txt").read_text().split()) == 3

@@ -196,6 +196,7 @@ def test_a_tensor_is_read_with_its_shape_and_strides() -> None:
         (_PID, 6),
         (_PID, -1),
         (_PID, 0, (10**9, 10**9), (0, 0)),
+        (_PID, 0, (7,), (0,)),
         (_PID, 0, (2, 3), (6, 1)),
         (_PID, 0, (2, 3), (-3, 1)),
         (_PID, 0, (-2, 3)),

@@ -61,4 +61,5 @@ FAMILY = Family(
     training_options=frozenset(),
     packages=("torch", "torchvision"),
     training_packages=(),
+    no_training=NO_TRAINING,
 )
