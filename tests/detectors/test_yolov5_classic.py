@@ -390,4 +390,4 @@ def test_a_ledger_of_it_can_be_queried(tiny: Path, reef: Dataset, tmp_path: Path
     assert counts.num_detections > 6
     with pytest.raises(SystemExit, match="0"):
         main(["query", str(folder), "--size", "3", "--out", str(tmp_path / "query")])
-    assert len((tmp_path / "query" / "query.txt").read_text().split()) == 3
+    assert len((tmp_path / "query" / "query.csv").read_text().splitlines()) == 1 + 3
