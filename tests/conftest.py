@@ -113,6 +113,12 @@ def coco_weights() -> Path:
     return _shared("weights/yolov5n_coco_backbone_neck_fp16.pt")
 
 
+@pytest.fixture(scope="session")
+def classic_checkpoint() -> Path:
+    """YOLOv5n of the original repository, trained on COCO."""
+    return _shared("weights/yolov5n_v6_classic.pt")
+
+
 def _shared(name: str) -> Path:
     path = SHARED / name
     if not path.exists():

@@ -4,12 +4,16 @@ import pickletools
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from raylearn.data.storage import reason_of
 from raylearn.errors import CheckpointError
 
 _PICKLE = "data.pkl"
 _MOST_BYTES = 256 * 2**20  # of the pickled structure, which holds no weights
+_LFS = b"version https://git-lfs"
+_LOOKED_AT = 512  # bytes of a file that is not a zip
+_TEXT = bytes([*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0x100)])  # UTF-8 too, but no control characters
 _STRINGS = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING"})
 
 
@@ -30,11 +34,14 @@ def contents_of(path: Path) -> Contents:
     """Looks into a file as torch.save writes it, by the opcodes of its pickle; one of another kind holds nothing.
 
     Raises:
-        CheckpointError: no such file, or it cannot be read.
+        CheckpointError: no such file, it cannot be read, or it is text.
     """
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} is not there: give a .pt file")
     try:
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                return _outside_a_zip(file, path)
         with zipfile.ZipFile(path) as archive:
             name = next((name for name in archive.namelist() if name.rpartition("/")[2] == _PICKLE), None)
             if name is None or archive.getinfo(name).file_size > _MOST_BYTES:
@@ -46,7 +53,19 @@ def contents_of(path: Path) -> Contents:
         raise CheckpointError(f"checkpoint {path} cannot be read: {reason_of(error)}") from error
 
 
-def _names(pickle: bytes) -> Contents:
+def _outside_a_zip(file: BinaryIO, path: Path) -> Contents:
+    start = file.read(_LOOKED_AT)
+    if start.startswith(_LFS):
+        raise CheckpointError(f"{path} cannot be opened as a checkpoint: it is a git-lfs pointer; run `git lfs pull`")
+    if start and not start.translate(None, delete=_TEXT):
+        raise CheckpointError(f"{path} cannot be opened as a checkpoint: it is text; download it again")
+    file.seek(0)
+    # Before 1.6 torch wrote its own mark, version and machine, and then the structure, each a pickle.
+    pickles = [_names(file) for _ in range(4)]
+    return pickles[-1]
+
+
+def _names(pickle: bytes | BinaryIO) -> Contents:
     classes, strings = set(), set()
     recent: list[str] = []  # STACK_GLOBAL takes module and name from the two strings before it
     for opcode, argument, _ in pickletools.genops(pickle):

@@ -43,7 +43,7 @@ def made(tmp_path_factory) -> Path:
     write_ledger(SCORES, folder / "unfinished", class_names=NAMES)
     (folder / "unfinished" / FACTS_FILE).unlink()
     for name, text in {
-        "best.pt": "weights",
+        "best.pt": "\0weights",  # not text, which a checkpoint cannot be
         "text.pt": "text",
         "notes/a.md": "",
         "counts.json": '{"fish": 0, "crab": 9}',
