@@ -23,7 +23,7 @@ from raylearn.detectors.checkpoints import (
 from raylearn.detectors.families.ultralytics import FORMAT
 from raylearn.detectors.families.ultralytics.engines import RawModel, start_engine
 from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
-from raylearn.detectors.suppression import suppress
+from raylearn.detectors.suppression import nms_operator, suppress
 from raylearn.errors import CheckpointError, ConfigError, DetectorError, DivergedError, nearest
 
 isolate_ultralytics()
@@ -94,11 +94,10 @@ class YoloDetector:
             CheckpointError: the file is torn, or no detector.
             DetectorError: its head gives no class scores, or the engine is not to be had.
         """
-        import torchvision.ops  # noqa: F401  predict needs it, and its first images are not to wait for it
-
+        nms_operator()  # predict needs it, and its first images are not to wait for it
+        self._limit_threads()
         model, facts = open_model(checkpoint)
         self.class_names = facts.class_names
-        self._limit_threads()
         fused = model.to(self._device).eval().fuse(verbose=False)
         with torch.inference_mode():
             run = start_engine(fused, self._engine, self._device, self._num_threads)
