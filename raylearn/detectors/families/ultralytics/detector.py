@@ -95,9 +95,9 @@ class YoloDetector:
             DetectorError: its head gives no class scores, or the engine is not to be had.
         """
         nms_operator()  # predict needs it, and its first images are not to wait for it
-        self._limit_threads()
         model, facts = open_model(checkpoint)
         self.class_names = facts.class_names
+        self._limit_threads()
         fused = model.to(self._device).eval().fuse(verbose=False)
         with torch.inference_mode():
             run = start_engine(fused, self._engine, self._device, self._num_threads)
@@ -144,6 +144,8 @@ def build_model(name: str, num_classes: int) -> Any:
     Raises:
         DetectorError: Ultralytics does not know the name, or its head gives no class scores.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # it tries one small image, for which two would rather wait for each other
     try:
         model = DetectionModel(f"{name}.yaml", nc=num_classes, verbose=False)
     except Exception as error:  # Ultralytics raises whatever its parser stumbled over
@@ -151,6 +153,8 @@ def build_model(name: str, num_classes: int) -> Any:
             f"detector.model {name!r} is no detector that can be used here ({first_line(error)}): "
             "name an Ultralytics detection architecture such as yolov5n, yolov8s or yolo11m"
         ) from error
+    finally:
+        torch.set_num_threads(threads)
     _use_class_scores(model, f"detector.model {name!r}")
     return model
 
