@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from raylearn import __version__
 from raylearn.cluster.devices import torch_device
+from raylearn.cluster.resources import num_local_cpus
 from raylearn.cluster.session import cause_line
 from raylearn.detectors import family_named, openvino_is_installed
 from raylearn.errors import ClusterError
@@ -81,6 +82,12 @@ def look_at_machines(gpus_per_actor: float | None, family: str, tell: Callable[[
     if gpus_per_actor and device == "cpu":
         tell("Ray offers GPUs, but torch can use none of them: the CPUs beside them do the work")
     return Machine(node_cpus, gpus_per_actor, max(1, room), device, versions)
+
+
+def this_machine(family: str) -> Machine:
+    """What a private Ray would find on this machine if it had no GPUs; `family` is the detector's."""
+    cpus = num_local_cpus()
+    return Machine((cpus,), gpus_per_actor=0, num_actors=cpus, device="cpu", versions=installed_versions(family))
 
 
 def _look_around(gpus: float, family: str) -> tuple[str, dict[str, str]]:

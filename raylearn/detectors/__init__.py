@@ -14,7 +14,7 @@ from typing import Any
 
 from raylearn.detectors import families
 from raylearn.detectors.base import CheckpointFacts, Detector, DetectorSettings, Engine
-from raylearn.detectors.checkpoint_contents import contents_of
+from raylearn.detectors.checkpoint_contents import contents_of, written_facts
 from raylearn.detectors.family import Family
 from raylearn.errors import DetectorError, nearest
 from raylearn.plugins import entry_points_of
@@ -101,7 +101,9 @@ def read_checkpoint(path: Path) -> CheckpointFacts:
         CheckpointError: no file, a torn one, or no detector.
         DetectorError: its head gives no class scores.
     """
-    return family_of(path).read_checkpoint(path)
+    family = family_of(path)
+    facts = written_facts(path) if family.recognises(contents_of(path)) else None
+    return facts or family.read_checkpoint(path)
 
 
 def openvino_is_installed() -> bool:

@@ -1,5 +1,10 @@
 """Which of overlapping boxes are kept."""
 
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
 import torch
 
 _CLASS_OFFSET = 7680.0  # pixels, as Ultralytics has it: boxes of two classes never overlap
@@ -20,9 +25,23 @@ def suppress(
     Returns:
         (m,) int64 positions of the kept boxes, the most confident first.
     """
-    from torchvision.ops import nms  # takes a second; who only looks at a checkpoint need not wait for it
-
+    nms = nms_operator()
     confidences, class_ids = class_scores.max(1)
     apart = boxes + class_ids[:, None] * max(_CLASS_OFFSET, *canvas)
     kept: torch.Tensor = nms(apart, confidences, iou)[:max_detections]
     return kept
+
+
+@cache
+def nms_operator() -> Any:
+    """torchvision's `nms`, out of its compiled library: its Python package would import torch's compiler, a second."""
+    package = find_spec("torchvision")
+    try:
+        for folder in (package and package.submodule_search_locations) or ():
+            for library in Path(folder).glob("_C*.so"):
+                torch.ops.load_library(library)
+        return torch.ops.torchvision.nms
+    except (OSError, AttributeError):  # laid out in another way
+        from torchvision.ops import nms
+
+        return nms

@@ -46,6 +46,7 @@ class ScoringPlan:
         cpus_per_actor, gpus_per_actor: what one actor asks Ray for.
         needs_cuda: an actor whose GPU torch cannot use is an error; otherwise the CPU does the work.
         versions: package -> version that every worker must have; empty where they are not looked at.
+        here: the process that holds the plan scores, without Ray.
     """
 
     checkpoint: str
@@ -57,6 +58,7 @@ class ScoringPlan:
     gpus_per_actor: float = 0
     needs_cuda: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
+    here: bool = False
 
 
 def default_batch_size(on_gpu: bool) -> int:
@@ -221,6 +223,8 @@ def score_parts(parts: Sequence[int], plan: ScoringPlan, folder: Folder, key: st
     Raises:
         RaylearnError: what a worker met, or a part whose actors died again and again.
     """
+    if plan.here:
+        return score_parts_here(parts, plan, folder, key)
     read = partial(read_image, settings=plan.settings)
     return deal_out(parts, partial(_open_detector, plan), read, plan, folder, key)
 

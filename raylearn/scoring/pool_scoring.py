@@ -5,14 +5,16 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from raylearn.cluster.machines import Machine, look_at_machines
+from raylearn.cluster.devices import torch_device
+from raylearn.cluster.machines import Machine, look_at_machines, this_machine
 from raylearn.cluster.resources import cpus_for_each
 from raylearn.cluster.session import ray_session
 from raylearn.data.lock import held
@@ -122,7 +124,7 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
         InputError: the pool, the checkpoint or a setting is wrong, or `out` holds another pass or is in use.
         RaylearnError: a worker met an error, or no image could be read; the same call goes on after it.
     """
-    began = time.monotonic()
+    began, tell = time.monotonic(), partial(say, console)
     if not out:
         raise RunFolderError("--out is empty: name the folder or address of the ledger")
     asked = _asked(request)
@@ -138,10 +140,12 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
                 counts = _counts_there(folder, there)
                 say(console, f"finished already: {_describe(counts)}\nledger: {folder}")
                 return counts
-        with ray_session(address or os.environ.get("RAY_ADDRESS")):
-            family = family_of(request.checkpoint)
-            machine = look_at_machines(request.gpus_per_actor, family.name, tell=lambda text: say(console, text))
-            plan = _choose(request, there or asked, machine, folder)
+        address = address or os.environ.get("RAY_ADDRESS")
+        here = address is None and _needs_no_ray(request, manifest, folder)
+        with nullcontext() if here else ray_session(address):
+            family = family_of(request.checkpoint).name
+            machine = this_machine(family) if here else look_at_machines(request.gpus_per_actor, family, tell)
+            plan = replace(_choose(request, there or asked, machine, folder), here=here)
             record = _begun(folder, there, asked, plan, machine)
             # Also when going on: a start may have been cut short after the plan, and a pool of the same files moved.
             folder.replace(MANIFEST_FILE, bytes(manifest.to_buffer()))
@@ -192,6 +196,17 @@ def _list(request: ScoreRequest, there: Record | None, console: Console) -> Mani
     others = f", {num_other} other or hidden files left out" if num_other else ""
     say(console, f"{redacted(request.pool)}: {len(manifest):,} images{others}")
     return manifest
+
+
+def _needs_no_ray(request: ScoreRequest, manifest: Manifest, folder: Folder) -> bool:
+    """Whether only one part is missing, which one CPU of this machine is to score.
+
+    This process then has done so before a private Ray, its workers and their torch would have started.
+    """
+    missing = manifest.num_parts - len(ledger.finished_parts(folder))
+    if missing > 1 or request.gpus_per_actor:
+        return False
+    return request.gpus_per_actor == 0 or torch_device(1) == "cpu"
 
 
 def _choose(request: ScoreRequest, record: Record, machine: Machine, folder: Folder) -> ScoringPlan:
@@ -303,7 +318,7 @@ def _describe(counts: PartCounts) -> str:
 
 def _describe_plan(plan: ScoringPlan) -> str:
     each = f"{plan.gpus_per_actor:g} GPUs" if plan.gpus_per_actor else f"{plan.cpus_per_actor:g} CPUs"
-    where = f"{plan.num_actors} actors of {each}"
+    where = f"this process with {each}" if plan.here else f"{plan.num_actors} actors of {each}"
     return f"{plan.engine.backend} in {plan.engine.precision}, batches of {plan.batch_size}, {where}"
 
 

@@ -32,6 +32,7 @@ from raylearn.work.jobs import Job
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import Artifact, DiskStore
 from tests.small_sweep import CONTENT, ONE_ARM, assert_same_trials, command_of, results_of, rows_of, run_sweep
+from tests.unit.test_cli import complaints
 
 
 def test_more_trials_than_cores_run_to_their_end(finished: tuple[Path, str]) -> None:
@@ -162,7 +163,7 @@ def test_a_damaged_run_json_is_written_anew_and_results_of_another_data_set_are_
     (folder / "run.json").write_text(json.dumps({**there, "dataset": {**there["dataset"], "fingerprint": "0"}}))
     done = subprocess.run(command_of(CONTENT, folder), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    (line,) = complaints(done.stderr).splitlines()
     assert "holds results of other images or labels than reef has now: give another folder with --out" in line
 
 

@@ -17,8 +17,10 @@ from PIL import Image
 import raylearn.cli
 import raylearn.learning.training
 from raylearn import __version__
-from raylearn.cli import app, main
+from raylearn.cli import app, command_named, main
 from raylearn.config import Experiment
+from raylearn.data import formats, reef
+from raylearn.data.images import read_bytes
 from raylearn.data.lock import locked
 from raylearn.sweep import runner, tracking
 
@@ -30,6 +32,7 @@ EXPERIMENT: dict[str, Any] = {
     "arms": {"query_size": [1], "controls": ["random"]},
 }
 COMMANDS = ["run", "score", "query", "compare", "report", "check", "doctor", "schema"]
+GROUPS = ["labels", "project"]
 
 
 class ReachedTheDetectorError(Exception):
@@ -76,16 +79,22 @@ def call(*arguments: str) -> int:
     return caught.value.code
 
 
+def complaints(shown: str) -> str:
+    """What stderr holds beside the lines that say what a command begins with."""
+    return "".join(line for line in shown.splitlines(keepends=True) if not line.endswith(" ...\n"))
+
+
 def refused(capsys, *arguments: str) -> str:
     """What one line on stderr said, after exit code 2."""
     code = call(*arguments)
     shown = capsys.readouterr()
+    error = complaints(shown.err)
     assert code == 2, shown
-    assert shown.err.count("\n") == 1
-    assert shown.err.startswith("error: ")
-    assert shown.err.endswith("\n")
+    assert error.count("\n") == 1
+    assert error.startswith("error: ")
+    assert error.endswith("\n")
     assert "Traceback" not in shown.out + shown.err
-    return shown.err.removeprefix("error: ").rstrip("\n")
+    return error.removeprefix("error: ").rstrip("\n")
 
 
 def test_what_is_right_reaches_the_detector():
@@ -354,8 +363,8 @@ def test_check_lists_every_problem_with_file_and_line(capsys):
     assert len(listed) == 3
     for place in ("labels/train/1.txt:1: ", "labels/train/1.txt:3: ", "images/train/2.png: "):
         assert any(place in line for line in listed), listed
-    assert shown.err.startswith("error: ")
-    assert shown.err.count("\n") == 1
+    assert complaints(shown.err).startswith("error: ")
+    assert complaints(shown.err).count("\n") == 1
 
 
 def test_check_of_what_is_right_says_so_and_writes_nothing(desk, capsys):
@@ -364,6 +373,16 @@ def test_check_of_what_is_right_says_so_and_writes_nothing(desk, capsys):
     shown = capsys.readouterr()
     assert "4 images in the pool, 1 held out, classes crab, fish" in shown.out + shown.err
     assert sorted(desk.rglob("*")) == before
+
+
+def test_check_reads_each_image_once_and_draws_no_reef(capsys, monkeypatch):
+    read = []
+    monkeypatch.setattr(formats, "read_bytes", lambda uri: read.append(uri) or read_bytes(uri))
+    assert call("check", "e.yaml") == 0
+    assert len(read) == len(set(read)) == 5
+    monkeypatch.setattr(reef, "draw_split", None)
+    assert call("check", "e.yaml", "dataset.format=reef", "dataset.path=null", "dataset.reef.num_pool=9") == 0
+    assert "9 images in the pool, 120 held out, classes fusilier, " in capsys.readouterr().out
 
 
 def test_check_refuses_a_budget_that_the_pool_cannot_pay(capsys):
@@ -384,19 +403,25 @@ def test_help_lists_every_command_and_where_to_begin(capsys):
 
 def test_every_command_is_tested_here():
     found = [info.name or info.callback.__name__ for info in app.registered_commands if info.callback]
-    assert set(found) == set(COMMANDS)
+    assert set(found) == {*COMMANDS, *GROUPS}
 
 
 def test_the_doctor_ends_in_exit_code_1_if_there_is_a_problem(capsys):
     assert call("doctor", "e.yaml") == 1
     told = capsys.readouterr()
     assert told.out.startswith("problem: storage: e.yaml")
-    assert told.err == "error: 1 problems, listed above\n"
+    assert complaints(told.err) == "error: 1 problems, listed above\n"
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *GROUPS])
+def test_the_programs_help_says_of_a_command_what_its_own_begins_with(name):
+    in_short = typer.main.get_command(app).commands[name].help  # type: ignore[attr-defined]
+    assert in_short == command_named(name).help.split("\n\n")[0].replace("\n", " ")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_each_of_its_parameters_has_help(name, capsys):
-    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    command = command_named(name)
     assert len(command.help) > 20
     assert all(parameter.help for parameter in command.params if parameter.name != "help")
     assert call(name, "--help") == 0
@@ -434,7 +459,7 @@ def test_a_file_system_that_fails_is_exit_code_1_in_one_line(capsys, monkeypatch
 
     monkeypatch.setattr(runner, "open_dataset", full)
     assert call("run", "e.yaml") == 1
-    assert capsys.readouterr().err == "error: out/store: No space left on device\n"
+    assert complaints(capsys.readouterr().err) == "error: out/store: No space left on device\n"
 
 
 def test_an_interrupted_run_says_how_to_go_on(capsys, monkeypatch):
@@ -443,7 +468,7 @@ def test_an_interrupted_run_says_how_to_go_on(capsys, monkeypatch):
 
     monkeypatch.setattr(runner, "open_dataset", interrupt)
     assert call("run", "e.yaml") == 130
-    assert capsys.readouterr().err.startswith("error: interrupted; the same command goes on from here")
+    assert complaints(capsys.readouterr().err).startswith("error: interrupted; the same command goes on from here")
 
 
 def test_a_file_that_ends_too_early_is_exit_code_1_and_no_traceback(capsys, monkeypatch):
@@ -452,7 +477,7 @@ def test_a_file_that_ends_too_early_is_exit_code_1_and_no_traceback(capsys, monk
 
     monkeypatch.setattr(runner, "open_dataset", end)
     assert call("run", "e.yaml") == 1
-    assert capsys.readouterr().err.strip() == "error: input ended too early: Ran out of input"
+    assert complaints(capsys.readouterr().err).strip() == "error: input ended too early: Ran out of input"
 
 
 def test_a_name_of_two_lines_is_told_in_one(capsys):

@@ -2,6 +2,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image as PillowImage
 
 from raylearn.data import reef, reef_scenes
 from raylearn.data.dataset import Dataset
-from raylearn.data.reef import SPECIES, ReefSettings, deal, generate_reef, plan_split, read_reef
+from raylearn.data.reef import SPECIES, ReefSettings, deal, generate_reef, plan_reef, plan_split, read_reef
 from raylearn.data.reef_scenes import OVERSAMPLING, Sprite, draw_clip, tight_box, visible
 from raylearn.errors import ConfigError, DatasetError
 
@@ -60,6 +61,14 @@ def test_a_damaged_reef_is_refused_by_name_and_drawn_again_once_removed(tmp_path
     assert name in str(caught.value) or name == "checksums.txt"
     shutil.rmtree(root)
     assert read_reef(TINY, tmp_path) == whole
+
+
+def test_a_planned_reef_has_the_frames_clips_and_classes_of_the_drawn_one(dataset: Dataset) -> None:
+    planned = plan_reef(SMALL)
+    assert planned.class_names == dataset.class_names
+    for split in ("pool", "test"):
+        for ours, drawn in zip(getattr(planned, split), getattr(dataset, split), strict=True):
+            assert ours == replace(drawn, uri=ours.uri, content_hash=ours.content_hash)
 
 
 def test_another_seed_gives_another_reef(tmp_path: Path) -> None:

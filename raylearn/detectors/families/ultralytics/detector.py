@@ -23,7 +23,7 @@ from raylearn.detectors.checkpoints import (
 from raylearn.detectors.families.ultralytics import FORMAT
 from raylearn.detectors.families.ultralytics.engines import RawModel, start_engine
 from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
-from raylearn.detectors.suppression import suppress
+from raylearn.detectors.suppression import nms_operator, suppress
 from raylearn.errors import CheckpointError, ConfigError, DetectorError, DivergedError, nearest
 
 isolate_ultralytics()
@@ -94,8 +94,7 @@ class YoloDetector:
             CheckpointError: the file is torn, or no detector.
             DetectorError: its head gives no class scores, or the engine is not to be had.
         """
-        import torchvision.ops  # noqa: F401  predict needs it, and its first images are not to wait for it
-
+        nms_operator()  # predict needs it, and its first images are not to wait for it
         model, facts = open_model(checkpoint)
         self.class_names = facts.class_names
         self._limit_threads()
@@ -145,6 +144,8 @@ def build_model(name: str, num_classes: int) -> Any:
     Raises:
         DetectorError: Ultralytics does not know the name, or its head gives no class scores.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # it tries one small image, for which two would rather wait for each other
     try:
         model = DetectionModel(f"{name}.yaml", nc=num_classes, verbose=False)
     except Exception as error:  # Ultralytics raises whatever its parser stumbled over
@@ -152,6 +153,8 @@ def build_model(name: str, num_classes: int) -> Any:
             f"detector.model {name!r} is no detector that can be used here ({first_line(error)}): "
             "name an Ultralytics detection architecture such as yolov5n, yolov8s or yolo11m"
         ) from error
+    finally:
+        torch.set_num_threads(threads)
     _use_class_scores(model, f"detector.model {name!r}")
     return model
 
