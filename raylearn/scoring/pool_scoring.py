@@ -25,6 +25,7 @@ from raylearn.detectors.letterbox import CANVASES
 from raylearn.errors import (
     CheckpointError,
     ClusterError,
+    DetectorError,
     LedgerError,
     QueryError,
     RaylearnError,
@@ -164,7 +165,11 @@ def _asked(request: ScoreRequest) -> Record:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"checkpoint {request.checkpoint} cannot be read: {reason_of(error)}") from error
-    facts = read_checkpoint(request.checkpoint)
+    family, facts = family_of(request.checkpoint), read_checkpoint(request.checkpoint)
+    if request.backend not in ("auto", *family.backends):
+        raise DetectorError(
+            f"backend {request.backend} cannot run a checkpoint of the family {family.name}: use {family.backends[0]}"
+        )
     settings = DetectorSettings(
         image_size=request.image_size or facts.image_size or _IMAGE_SIZE,
         confidence=request.confidence,
@@ -176,7 +181,7 @@ def _asked(request: ScoreRequest) -> Record:
     return {
         "checkpoint": digest,
         "model": facts.model,
-        **family_of(request.checkpoint).facts,
+        **family.facts,
         "class_names": list(facts.class_names),
         "settings": asdict(settings),
         "engine": {"backend": request.backend, "precision": request.precision},

@@ -297,7 +297,7 @@ def test_a_torn_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     torch.save({**content, "config": "{"}, tmp_path / "broken.pt")
     for name in ("lacking.pt", "broken.pt"):
         with pytest.raises(CheckpointError, match=rf"{name} is no whole checkpoint"):
-            read_checkpoint(tmp_path / name)
+            build_detector("", SETTINGS, num_threads=1, family="transformers").load(tmp_path / name)
 
 
 def test_a_training_that_diverges_says_so(reef: Dataset, tmp_path: Path) -> None:

@@ -134,6 +134,6 @@ def test_initial_weights_that_changed_since_are_refused_and_a_copy_in_the_store_
 def test_a_training_is_refused_where_other_versions_are_installed(tmp_path, monkeypatch):
     assert TRAINING.key  # of the versions here
     job = pickle.loads(pickle.dumps(TRAINING))  # as a worker gets it
-    monkeypatch.setattr("raylearn.learning.training.version", lambda name: f"another {name}")
+    monkeypatch.setattr("raylearn.plugins.version", lambda name: f"another {name}")
     with pytest.raises(ClusterError, match="other versions of opencv-python, torch, ultralytics than the driver"):
         job.run(Folder.at(tmp_path), WorkResources(1, 0, 1, None))
