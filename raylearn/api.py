@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 
 from raylearn.api_results import Comparison, QueryResult, Run, ScoredPool
-from raylearn.config import Experiment, from_content, load_experiment
+from raylearn.config import Experiment
+from raylearn.config_files import from_content, load_experiment
 from raylearn.data.class_counts import read_class_counts
 from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset

@@ -169,7 +169,7 @@ def query(
     """
     begin(f"reading {redacted(ledger)}")
     from raylearn import api
-    from raylearn.config import key_values
+    from raylearn.config_files import key_values
     from raylearn.handoff.export import check_handout
 
     options = {

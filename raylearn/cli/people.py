@@ -77,7 +77,7 @@ def init(
     Example: raylearn project init blood blood.yaml query.size=50
     """
     begin(f"reading {file}")
-    from raylearn.config import load_file
+    from raylearn.config_files import load_file
     from raylearn.project.folder import ProjectFolder
     from raylearn.project.settings import Project
     from raylearn.project.steps import Cycle

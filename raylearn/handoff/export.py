@@ -13,7 +13,7 @@ from raylearn.detectors.base import Detections
 from raylearn.errors import QueryError
 from raylearn.handoff import coco, csv_boxes, cvat, label_studio, yolo
 from raylearn.handoff.exchange import ONLY_COPIES, PreAnnotation, Record, SentImage, Tool
-from raylearn.learning.ledger_query import QueriedImage
+from raylearn.learning.collectors import QueriedImage
 
 IMAGES_FOLDER = "images"
 _WRITERS: dict[str, Callable[[Sequence[SentImage], Mapping[str, PreAnnotation], Sequence[str], Path], None]] = {

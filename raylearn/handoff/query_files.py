@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from raylearn.data.storage import not_writable, reason_of, write_whole
 from raylearn.errors import QueryError
-from raylearn.learning.ledger_query import QueriedImage
+from raylearn.learning.collectors import QueriedImage
 
 _COLUMNS = ("rank", "image_id", "uri", "score", "num_detections", "predicted_classes")
 # A spreadsheet runs a cell that begins with one of these; "'" is here so that guarding can be undone.

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raylearn.config import DatasetSection, dump_file, load_file
+from raylearn.config import DatasetSection
+from raylearn.config_files import dump_file, load_file
 from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.data.formats import read_dataset
 from raylearn.data.images import content_hash, read_bytes, whole_size

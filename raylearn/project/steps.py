@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from raylearn import __version__
-from raylearn.config import dump_file
+from raylearn.config_files import dump_file
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.images import read_bytes
 from raylearn.data.pool import Pool
@@ -26,8 +26,9 @@ from raylearn.handoff.exchange import Record, Tool
 from raylearn.handoff.export import export_query
 from raylearn.handoff.labels import ImportedLabels, Missing, import_labels
 from raylearn.handoff.query_files import write_query
+from raylearn.learning.collectors import QueriedImage
 from raylearn.learning.cycle import run_cycle
-from raylearn.learning.ledger_query import QueriedImage, detections_of
+from raylearn.learning.ledger_query import detections_of
 from raylearn.project.folder import ProjectFolder
 from raylearn.strategies import Random
 from raylearn.sweep.gallery import write_gallery

@@ -10,7 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from raylearn.config import Experiment, load_experiment
+from raylearn.config import Experiment
+from raylearn.config_files import load_experiment
 from raylearn.data.dataset import Dataset
 from raylearn.data.storage import Folder
 from raylearn.errors import ConfigError, RunFolderError

@@ -15,7 +15,8 @@ from rich.console import Console
 
 import raylearn
 from raylearn.cluster.session import ray_session
-from raylearn.config import Experiment, dump_file
+from raylearn.config import Experiment
+from raylearn.config_files import dump_file
 from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset
 from raylearn.data.lock import held

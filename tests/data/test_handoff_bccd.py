@@ -11,7 +11,7 @@ from raylearn.detectors.base import Detections
 from raylearn.handoff.exchange import Record, Tool
 from raylearn.handoff.export import export_query
 from raylearn.handoff.labels import import_labels
-from raylearn.learning.ledger_query import QueriedImage
+from raylearn.learning.collectors import QueriedImage
 from tests.unit.test_handoff import PRECISION, TOOLS, exported_by
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from raylearn.cli import main
-from raylearn.config import load_experiment, load_file
+from raylearn.config_files import load_experiment, load_file
 from raylearn.data.dataset import Dataset
 from raylearn.data.images import decode
 from raylearn.data.storage import Folder

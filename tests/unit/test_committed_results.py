@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raylearn.config import Experiment, load_experiment
+from raylearn.config import Experiment
+from raylearn.config_files import load_experiment
 from raylearn.reporting.page import write_report
 from raylearn.reporting.summary import read_rounds
 from raylearn.sweep.grid import num_rounds, trials

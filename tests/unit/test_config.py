@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raylearn import config
-from raylearn.config import Experiment, dump_file, load_experiment
+from raylearn.config import Experiment
+from raylearn.config_files import dump_file, load_experiment
 from raylearn.data.reef import ReefSettings
 from raylearn.detectors import built_in_families
 from raylearn.errors import ConfigError

@@ -27,7 +27,8 @@ from raylearn.errors import LabelsError, QueryError
 from raylearn.handoff.exchange import Record, Tool
 from raylearn.handoff.export import export_query
 from raylearn.handoff.labels import import_labels, write_labels
-from raylearn.learning.ledger_query import QueriedImage, detections_of
+from raylearn.learning.collectors import QueriedImage
+from raylearn.learning.ledger_query import detections_of
 from raylearn.scoring.ledger import add_part, rows, write_facts
 from tests.unit.test_cli import call, refused
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raylearn.errors import InputError, QueryError
 from raylearn.handoff.query_files import read_image_ids, write_query
-from raylearn.learning.ledger_query import QueriedImage
+from raylearn.learning.collectors import QueriedImage
 
 COLUMNS = ["rank", "image_id", "uri", "score", "num_detections", "predicted_classes"]
 RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
