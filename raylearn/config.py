@@ -183,14 +183,14 @@ class TrainingSection(Section):
 
 
 def refuse_unknown_options(detector: DetectorSection, training: TrainingSection) -> None:
-    """Raises ValueError for a family that is unknown or cannot train, or a training option that it does not have."""
+    """Raises ValueError for a family that is unknown, or a training option that it does not have."""
     try:
         family = family_named(detector.family)
     except DetectorError as error:
         raise ValueError(str(error)) from error
-    if family.no_training:
-        raise ValueError(family.no_training)
     for name in training.options:
+        if family.no_training:
+            raise ValueError(family.no_training)
         if name not in family.training_options:
             known = nearest(name, family.training_options)
             raise ValueError(f"training: unknown training option {name!r}: {known}")

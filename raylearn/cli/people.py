@@ -130,10 +130,17 @@ def project_import(
 
 
 @project_app.command("train")
-def project_train(project: _Project, address: Address = None) -> None:
+def project_train(
+    project: _Project,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Train nothing: measure this checkpoint, trained elsewhere on what is labelled."),
+    ] = None,
+    address: Address = None,
+) -> None:
     """Train the detector on all that is labelled, and measure it on the held-out images; again, it does nothing."""
     with _project(project) as cycle:
-        cycle.write_results(cycle.train(address))
+        cycle.write_results(cycle.train(address, checkpoint))
         _tell_project(cycle)
 
 

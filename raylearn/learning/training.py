@@ -69,6 +69,29 @@ def check_detector_of(experiment: Experiment) -> None:
     check_detector(detector.model, experiment.training.arguments, detector.initial_weights, detector.family)
 
 
+@dataclass(frozen=True)
+class BroughtCheckpoint:
+    """A checkpoint that somebody trained elsewhere, in the place of a training here.
+
+    Args:
+        file: the checkpoint.
+        num_images: labelled ones that it is to stand for.
+    """
+
+    file: InitialWeights
+    num_images: int
+
+    kind = "training"
+
+    @cached_property
+    def key(self) -> str:
+        return artifact_key(kind=self.kind, recipe=1, brought=self.file.sha256)
+
+    def run(self, folder: Folder, resources: WorkResources) -> dict[str, Any]:  # noqa: ARG002  it computes nothing
+        folder.add(CHECKPOINT_FILE, self.file.read())
+        return {"device": "elsewhere", "num_images": self.num_images}
+
+
 def with_resolved_model(experiment: Experiment) -> Experiment:
     """The same, with what its `detector.model` means in place of a path; see raylearn.detectors.family.Family."""
     detector = experiment.detector

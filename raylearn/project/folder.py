@@ -18,7 +18,8 @@ from raylearn.config_files import dump_file, load_file
 from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.data.formats import read_dataset
 from raylearn.data.images import content_hash, read_bytes, whole_size
-from raylearn.data.storage import Folder, not_writable
+from raylearn.data.storage import Folder, not_writable, write_whole
+from raylearn.detectors import family_named, family_of, read_checkpoint
 from raylearn.errors import DatasetError, ImageError, ProjectError
 from raylearn.handoff.exchange import Record, SentImage
 from raylearn.handoff.labels import ImportedLabels, read_labels, write_labels
@@ -60,7 +61,8 @@ class ProjectFolder:
                 raise ProjectError(f"{path} is a project with other settings: give another folder")
             return folder
         experiment = settings.experiment
-        check_detector_of(experiment)
+        if not family_named(experiment.detector.family).no_training:  # else its checkpoints are brought
+            check_detector_of(experiment)
         held_out = read_dataset_of(settings.held_out)
         images = _freeze(settings, tell)
         Bench.of_pool(experiment, _dataset(settings.name, images, held_out))
@@ -100,6 +102,37 @@ class ProjectFolder:
 
     def labels_file(self, index: int) -> Path:
         return self.path / "labels" / f"round-{index:03d}.json"
+
+    def checkpoint_file(self, index: int) -> Path:
+        """Of a round whose checkpoint was trained elsewhere."""
+        return self.path / "checkpoints" / f"round-{index:03d}.pt"
+
+    def bring_checkpoint(self, index: int, source: Path) -> None:
+        """Takes a checkpoint as that of a round.
+
+        Raises:
+            ProjectError: it is of another family or other classes, or the round has another one.
+            CheckpointError, DetectorError: it cannot be used.
+        """
+        family, facts = family_of(source).name, read_checkpoint(source)
+        if family != self.settings.detector.family:
+            raise ProjectError(
+                f"{source} is of the family {family}, and the project's detector.family is "
+                f"{self.settings.detector.family}: bring another, or begin a project for this family"
+            )
+        if facts.class_names != self.dataset.class_names:
+            raise ProjectError(
+                f"{source} has the classes {', '.join(facts.class_names)}, and the project "
+                f"{', '.join(self.dataset.class_names)}, in this order: train with the project's classes"
+            )
+        content, target = source.read_bytes(), self.checkpoint_file(index)
+        if target.exists() and target.read_bytes() != content:
+            raise ProjectError(f"round {index} has another checkpoint already, {target}: remove that first")
+        try:
+            target.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise not_writable(target, error) from error
+        write_whole(target, content)
 
     def query_folder(self, index: int) -> Path:
         return self.path / "queries" / f"round-{index:03d}"
@@ -156,6 +189,8 @@ class ProjectFolder:
         # the later query first: without the labels it would be of no round
         with suppress(FileNotFoundError):
             os.rename(later, undone / f"query-{later.name}")
+        with suppress(FileNotFoundError):
+            os.rename(self.checkpoint_file(index), undone / f"checkpoint-{self.checkpoint_file(index).name}")
         os.rename(imported[-1], undone / f"labels-{imported[-1].name}")
         return f"labels of round {index} taken back, kept in {undone}"
 

@@ -20,6 +20,7 @@ from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.images import read_bytes
 from raylearn.data.pool import Pool
 from raylearn.data.storage import Folder
+from raylearn.detectors import family_named
 from raylearn.detectors.base import Detections
 from raylearn.errors import ImageError, ProjectError
 from raylearn.handoff.exchange import Record, Tool
@@ -29,6 +30,7 @@ from raylearn.handoff.query_files import write_query
 from raylearn.learning.collectors import QueriedImage
 from raylearn.learning.cycle import run_cycle
 from raylearn.learning.ledger_query import detections_of
+from raylearn.learning.training import BroughtCheckpoint, InitialWeights
 from raylearn.project.folder import ProjectFolder
 from raylearn.strategies import Random
 from raylearn.sweep.gallery import write_gallery
@@ -139,16 +141,34 @@ class Cycle:
 
     def _rounds(self, start: Pool, make: Callable[[Job], Artifact]) -> Iterator[TrialRound]:
         """The rounds that are labelled. What was asked for in them is as it was handed out, and not asked again."""
-        seed, asked = self.trial.seed, itertools.count(1)
+        rounds, asked = itertools.count(), itertools.count(1)
         return run_cycle(
             start,
             Annotators(self.labels[1:]),
             len(self.labels),
-            train=lambda pool: make(self.bench.training(pool, seed)),
+            train=lambda pool: make(self._training(pool, next(rounds))),
             evaluate=lambda model: make(self.bench.evaluation(model)),
             score=self._ledger,
             query=lambda _ledger, _pool: self.folder.asked(next(asked)),
         )
+
+    def _training(self, pool: Pool, index: int) -> Job:
+        """The training of a round, or the checkpoint that was brought in its place.
+
+        Raises:
+            NotMadeError: the detector's family does not train, and none was brought.
+        """
+        brought = self.folder.checkpoint_file(index)
+        if brought.exists():
+            return BroughtCheckpoint(InitialWeights.of(brought), len(pool.labelled))
+        if self._no_training:
+            raise NotMadeError
+        return self.bench.training(pool, self.trial.seed)
+
+    @property
+    def _no_training(self) -> str:
+        """Why checkpoints have to be brought, or ""."""
+        return family_named(self.bench.experiment.detector.family).no_training
 
     def _ledger(self, model: Artifact, pool: Pool, index: int) -> Artifact | None:
         """The scoring pass that a query was drawn from, if it needed one and is still there."""
@@ -186,14 +206,25 @@ class Cycle:
         with ExitStack() as open_until_the_end:
             yield make
 
-    def train(self, address: str | None) -> Standing:
+    def train(self, address: str | None, checkpoint: Path | None = None) -> Standing:
         """Trains on what is labelled, and measures; nothing where that was done.
 
+        Args:
+            address: of a Ray cluster.
+            checkpoint: trained elsewhere on what is labelled, in place of a training here.
+
         Raises:
-            ProjectError: nothing is labelled yet.
+            ProjectError: nothing is labelled yet, the round is trained already, or the checkpoint does not fit.
         """
         if not self.labels:
             raise ProjectError(f"{self.folder.path}: nothing is labelled yet: {self.advice(self.standing())}")
+        before, index = self.standing(), len(self.labels) - 1
+        if checkpoint is not None:
+            if before.next != "train" and not self.folder.checkpoint_file(index).exists():
+                raise ProjectError(f"round {index} is trained already: {self.advice(before)}")
+            self.folder.bring_checkpoint(index, checkpoint)
+        elif self._no_training and before.next == "train":
+            raise ProjectError(f"{self._no_training}; {self.advice(before)}")
         self.store.clear_unfinished()
         with self.making(("training", "evaluation"), address) as make:
             return self.standing(make)
@@ -285,6 +316,9 @@ class Cycle:
         if standing.next == "import":
             handout = self.folder.handout(standing.index)
             return f"label what is in {handout}, then `raylearn project import {where} EXPORT`"
+        if standing.next == "train" and self._no_training:
+            labels = self.folder.path / "labels"
+            return f"train on what is in {labels}, then `raylearn project train {where} --checkpoint best.pt`"
         return f"next is `raylearn project {standing.next} {where}`"
 
     def write_results(self, standing: Standing) -> None:

@@ -26,6 +26,7 @@ from raylearn.detectors.families.yolov5_classic.head import AnchorDecoder
 from raylearn.detectors.families.yolov5_classic.network import Network
 from raylearn.detectors.letterbox import letterbox
 from raylearn.errors import CheckpointError, ConfigError, DetectorError, DivergedError
+from raylearn.learning.training import check_detector_of
 from raylearn.project.settings import Project
 from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, score_manifest
@@ -367,19 +368,22 @@ def test_training_is_left_to_the_repository(tmp_path: Path) -> None:
         found.fit(TrainingSet((), (), {}), initial_weights=None, seed=0, checkpoint=tmp_path / "x.pt")
 
 
-@pytest.mark.parametrize("options", ["{}", "{optimizer: AdamW}"])
-def test_an_experiment_that_would_train_it_is_refused_when_its_file_is_read(options: str) -> None:
-    changes = ["detector.family=yolov5-classic", f"training.options={options}"]
+def test_an_experiment_that_would_train_it_is_refused_before_any_work() -> None:
+    file = Path(__file__).parents[2] / "experiments" / "quickstart.yaml"
     with pytest.raises(ConfigError, match="yolov5-classic scores checkpoints and cannot train"):
-        load_experiment(Path(__file__).parents[2] / "experiments" / "quickstart.yaml", changes)
+        load_experiment(file, ["detector.family=yolov5-classic"])  # it has training options
+    experiment = load_experiment(file, ["detector.family=yolov5-classic", "training.options={}"])
+    with pytest.raises(DetectorError, match="yolov5-classic scores checkpoints and cannot train"):
+        check_detector_of(experiment)
 
 
-def test_a_project_that_would_train_it_is_refused_when_its_file_is_read(tmp_path: Path) -> None:
+def test_a_project_may_have_it_since_its_checkpoints_can_be_brought(tmp_path: Path) -> None:
     path = tmp_path / "project.yaml"
     path.write_text("{name: a, pool: a, held_out: {format: yolo, path: a}, query: {size: 1}}")
-    load_file(path, Project)
+    project = load_file(path, Project, ["detector.family=yolov5-classic"])
+    assert project.experiment.detector.family == "yolov5-classic"
     with pytest.raises(ConfigError, match="yolov5-classic scores checkpoints and cannot train"):
-        load_file(path, Project, ["detector.family=yolov5-classic"])
+        load_file(path, Project, ["detector.family=yolov5-classic", "training.options.lr0=1"])
 
 
 def test_a_ledger_of_it_can_be_queried(tiny: Path, reef: Dataset, tmp_path: Path) -> None:
