@@ -36,7 +36,7 @@ def desk(reef: Dataset, trained: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def told(desk: Path) -> str:
+def told(standing_ray: None, desk: Path) -> str:  # noqa: ARG001
     """What the README's ten lines print, run as a program."""
     (code,) = blocks("README.md", "python")
     done = subprocess.run(

@@ -45,6 +45,7 @@ def begun(reef: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("standing_ray")
 def test_a_checkpoint_trained_elsewhere_is_measured_and_asks_the_next_query(
     begun: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

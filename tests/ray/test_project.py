@@ -1,6 +1,6 @@
 """A project with a scripted annotator, on photographs: the simulation's cycle, in steps that can be cut short.
 
-Its steps use a Ray that stays up between them, as on a cluster; docs/project.md is tested with private ones.
+Its steps use a Ray that stays up between them, as on a cluster.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from raylearn.cli import main
-from raylearn.cluster.resources import num_local_cpus
 from raylearn.data.dataset import Dataset, Image
 from raylearn.data.formats import read_dataset
 from raylearn.data.lock import locked
@@ -50,6 +49,7 @@ SIMULATION = {
     "seeds": [3],
 }
 pytestmark = [
+    pytest.mark.usefixtures("standing_ray"),
     pytest.mark.skipif(not BCCD.is_dir(), reason=f"the BCCD photographs are not in {BCCD}"),
     pytest.mark.timeout(600),
 ]
@@ -60,23 +60,8 @@ def bccd() -> Dataset:
     return read_dataset(BCCD, "voc", pool=["val"], test=["test"], bad_boxes="drop")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    import ray
-    from ray.cluster_utils import Cluster
-
-    ray.shutdown()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": num_local_cpus()})
-    try:
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setenv("RAY_ADDRESS", cluster.address)
-            yield
-    finally:
-        cluster.shutdown()
-
-
 @pytest.fixture(scope="module")
-def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def simulation(standing_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
     folder = tmp_path_factory.mktemp("simulation") / "run"
     run_sweep(SIMULATION, folder)
     return folder
@@ -152,7 +137,7 @@ def kill(desk: Path, *arguments: str, when: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(scope="module")
-def two_rounds(desk: Path, bccd: Dataset) -> Path:
+def two_rounds(standing_ray: None, desk: Path, bccd: Dataset) -> Path:  # noqa: ARG001
     """A project after two rounds; in the first, training and query were killed in their middle and done again."""
     step(desk, "init", "blood", "blood.yaml")
     unfinished = desk / "blood/store/unfinished"

@@ -18,6 +18,7 @@ BCCD = SHARED / "data" / "bccd_voc"
 TEXT = (Path(__file__).parents[2] / "docs" / "project.md").read_text()
 SHORTER = {"image_size: 320": "image_size: 64", "epochs: 40": "epochs: 2"}
 pytestmark = [
+    pytest.mark.usefixtures("standing_ray"),
     pytest.mark.skipif(not BCCD.is_dir(), reason=f"the BCCD photographs are not in {BCCD}"),
     pytest.mark.timeout(600),
 ]
