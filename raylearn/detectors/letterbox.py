@@ -72,11 +72,31 @@ def to_original(boxes: np.ndarray, canvas: tuple[int, ...], size: tuple[int, int
     Returns:
         (n, 4) float32.
     """
+    gain, offset = _placement(canvas, size)
+    unpadded = (boxes.astype(np.float64) - offset) / gain
+    return np.asarray(np.clip(unpadded, 0, (*size, *size)), dtype=np.float32)
+
+
+def to_canvas(boxes: np.ndarray, canvas: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+    """Boxes of an original image in pixels of its canvas: what `to_original` undoes.
+
+    Args:
+        boxes: (n, 4) xyxy in pixels of the upright original.
+        canvas: (height, width) of the canvas.
+        size: (width, height) of the upright original.
+
+    Returns:
+        (n, 4) float32.
+    """
+    gain, offset = _placement(canvas, size)
+    return np.asarray(boxes.astype(np.float64) * gain + offset, dtype=np.float32)
+
+
+def _placement(canvas: tuple[int, ...], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Factor and offset in pixels, each (4,), from a box of the original to one of the canvas."""
     width, height = _scaled(size, max(canvas))
     left, top = round((canvas[1] - width) / 2 - 0.1), round((canvas[0] - height) / 2 - 0.1)
-    gain = np.array([width / size[0], height / size[1]] * 2)
-    unpadded = (boxes.astype(np.float64) - (left, top, left, top)) / gain
-    return np.asarray(np.clip(unpadded, 0, (*size, *size)), dtype=np.float32)
+    return np.array([width / size[0], height / size[1]] * 2), np.array([left, top] * 2)
 
 
 def _scaled(size: tuple[int, int], image_size: int) -> tuple[int, int]:

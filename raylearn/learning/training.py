@@ -115,7 +115,7 @@ class TrainingJob:
                 for image in self.train.images
             ),
             versions={name: version(name) for name in family.training_packages},
-            **family.facts,
+            **family.facts(self.model),
         )
 
     def run(self, folder: Folder, resources: WorkResources) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _asked(request: ScoreRequest) -> Record:
     return {
         "checkpoint": digest,
         "model": facts.model,
-        **family_of(request.checkpoint).facts,
+        **family_of(request.checkpoint).facts(facts.model),
         "class_names": list(facts.class_names),
         "settings": asdict(settings),
         "engine": {"backend": request.backend, "precision": request.precision},
