@@ -27,7 +27,6 @@ MODELS = {
     "fasterrcnn_mobilenet_v3_large_320_fpn": True,
     "fasterrcnn_mobilenet_v3_large_fpn": True,
     "fasterrcnn_resnet50_fpn": True,
-    "fasterrcnn_resnet50_fpn_v2": False,
     "fcos_resnet50_fpn": True,
     "retinanet_resnet50_fpn": True,
     "retinanet_resnet50_fpn_v2": False,

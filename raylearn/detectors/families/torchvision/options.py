@@ -16,7 +16,8 @@ class TrainingOptions:
 
     Args:
         epochs: passes over the labelled images.
-        batch: images per step; the last steps of an epoch share evenly what does not divide.
+        batch: images per step; the steps of an epoch share evenly what does not divide. SSDlite has no step of one
+            image: of an odd number in twos, one step has three.
         optimizer: "AdamW" or "SGD", which has Nesterov's momentum.
         lr0: learning rate after the warm-up.
         lrf: share of it that the last step has.
@@ -60,12 +61,17 @@ class TrainingOptions:
             if name not in cls.names() | {"epochs", "batch"}:
                 raise ConfigError(f"training.options: unknown option {name!r}: {nearest(name, cls.names())}")
         values = {field.name: _checked(field.name, arguments.get(field.name, field.default)) for field in fields(cls)}
-        if values["batch"] == 1 and model.startswith("ssdlite"):
+        if values["batch"] < fewest_per_step(model):
             raise ConfigError(
                 f"training.batch_size 1 does not train {model}, whose last feature map is one pixel that batch "
                 "normalisation compares between images: raise it"
             )
         return cls(**values)
+
+
+def fewest_per_step(model: str) -> int:
+    """Images that a training step of a model needs."""
+    return 2 if model.startswith("ssdlite") else 1
 
 
 _SHARE = (0.0, 1.0)

@@ -15,7 +15,7 @@ from raylearn.detectors.base import TrainingSet
 from raylearn.detectors.families.torchvision import class_scores_of
 from raylearn.detectors.families.torchvision.models import seeded, state_of, train_mode
 from raylearn.detectors.families.torchvision.network import compute_layers_in
-from raylearn.detectors.families.torchvision.options import TrainingOptions
+from raylearn.detectors.families.torchvision.options import TrainingOptions, fewest_per_step
 from raylearn.detectors.letterbox import letterbox, to_canvas
 from raylearn.errors import DatasetError, DetectorError, DivergedError
 
@@ -42,24 +42,22 @@ def train_model(
         DetectorError: too few images for this model.
         DivergedError: the loss or a weight is not finite.
     """
-    if len(train.images) == 1 and name.startswith("ssdlite"):
+    fewest = fewest_per_step(name)
+    if len(train.images) < fewest:
         raise DetectorError(f"{name} does not train on one image: raise initial_size to 2 or more")
-    first_class = int(class_scores_of(name) == "softmax")  # before it is the background
-    examples = [
-        _example(image, train.truth[image.image_id], image_size, first_class)
-        for image in sorted(train.images, key=lambda image: image.image_id)
-    ]
+    steps_per_epoch = min(math.ceil(len(train.images) / options.batch), len(train.images) // fewest)
+    # The first class of a softmax head is the background.
+    examples = examples_of(train, image_size, first_class=int(class_scores_of(name) == "softmax"))
     model = model.to(device, memory_format=torch.channels_last)
     train_mode(model)
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # otherwise a GPU's convolutions keep ten bits of each number
         torch.backends.cudnn.deterministic = True
     compute_layers_in(model, options.amp, device)
-    steps_per_epoch = math.ceil(len(examples) / options.batch)
     optimizer = _optimizer(model, options)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate_by_step(options, steps_per_epoch))
     with seeded(seed, device):
-        for batch in _batches(examples, options):
+        for batch in batches(examples, options, steps_per_epoch):
             images = [image.to(device).float() / 255 for image, _ in batch]
             targets = [{key: value.to(device) for key, value in target.items()} for _, target in batch]
             loss = sum(model(images, targets).values())
@@ -76,6 +74,20 @@ def train_model(
     return weights
 
 
+def examples_of(train: TrainingSet, image_size: int, first_class: int) -> list[Example]:
+    """The labelled images as canvases, in the order of their ids.
+
+    Args:
+        image_size: side of the canvases, pixels.
+        first_class: the label of the class that is 0 in the data set.
+
+    Raises:
+        DatasetError: an image changed since the run began.
+    """
+    images = sorted(train.images, key=lambda image: image.image_id)
+    return [_example(image, train.truth[image.image_id], image_size, first_class) for image in images]
+
+
 def _example(image: Image, truth: GroundTruth, image_size: int, first_class: int) -> Example:
     data = read_bytes(image.uri)
     if content_hash(data) != image.content_hash:
@@ -90,12 +102,11 @@ def _example(image: Image, truth: GroundTruth, image_size: int, first_class: int
     return tv_tensors.Image(torch.from_numpy(canvas).permute(2, 0, 1).contiguous()), target
 
 
-def _batches(examples: list[Example], options: TrainingOptions) -> Iterator[list[Example]]:
-    """Of all epochs, shuffled and augmented; those of an epoch differ by one image at most, so that none is of one."""
+def batches(examples: list[Example], options: TrainingOptions, steps_per_epoch: int) -> Iterator[list[Example]]:
+    """Of all epochs, shuffled and augmented; those of an epoch differ by one image at most."""
     augment = _augmentation(options)
-    num_batches = math.ceil(len(examples) / options.batch)
     for _ in range(options.epochs):
-        for positions in np.array_split(torch.randperm(len(examples)).numpy(), num_batches):
+        for positions in np.array_split(torch.randperm(len(examples)).numpy(), steps_per_epoch):
             yield [augment(*examples[position]) for position in positions]
 
 
@@ -123,8 +134,8 @@ def _optimizer(model: Any, options: TrainingOptions) -> torch.optim.Optimizer:
         {"params": [parameter for parameter in learned if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
     if options.optimizer == "SGD":
-        return torch.optim.SGD(groups, options.lr0, options.momentum, nesterov=options.momentum > 0)
-    return torch.optim.AdamW(groups, options.lr0, betas=(options.momentum, 0.999))
+        return torch.optim.SGD(groups, options.lr0, options.momentum, nesterov=options.momentum > 0, fused=True)
+    return torch.optim.AdamW(groups, options.lr0, betas=(options.momentum, 0.999), fused=True)
 
 
 def _rate_by_step(options: TrainingOptions, steps_per_epoch: int) -> Any:
