@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 from raylearn.detectors.base import CheckpointFacts, Detector, DetectorSettings, Engine
 from raylearn.detectors.checkpoint_contents import Contents
 
+ClassScores = Literal["sigmoid", "softmax"]
+
 
 class Build(Protocol):
     """Makes a detector of a family; see `Family`."""
@@ -62,7 +64,8 @@ class Family:
         name: as `detector.family` names it.
         models: what `detector.model` may be, in words, with examples.
         class_scores: what a row of class scores is. "sigmoid": K independent probabilities. "softmax": K of K + 1
-            probabilities that sum to 1; what is missing is the background, exactly as the head gave it.
+            probabilities that sum to 1; what is missing is the background, exactly as the head gave it. A function of
+            the model where a family has both.
         suppression: "per class": of two boxes of one class that overlap by more than `iou` the weaker is dropped.
             "none": boxes are kept as the network gives them, so `sum` adds up what other families drop.
         build: makes a detector.
@@ -82,7 +85,7 @@ class Family:
 
     name: str
     models: str
-    class_scores: Literal["sigmoid", "softmax"]
+    class_scores: ClassScores | Callable[[str], ClassScores]
     suppression: Literal["per class", "none"]
     build: Build
     check: Check
@@ -97,14 +100,13 @@ class Family:
     is_default: bool = False
     resolve: Callable[[str], str] = str
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What keys and records say of a family; nothing of the default one, of which they never said anything."""
+    def facts(self, model: str) -> dict[str, Any]:
+        """What keys and records say of the family of a model; nothing of the default one, as they never did."""
         if self.is_default:
             return {}
         return {
             "family": self.name,
             "family_recipe": self.recipe,
-            "class_scores": self.class_scores,
+            "class_scores": self.class_scores(model) if callable(self.class_scores) else self.class_scores,
             "suppression": self.suppression,
         }

@@ -26,6 +26,7 @@ class ScoringJob:
 
     Args:
         training: made the checkpoint.
+        model: the detector's name.
         settings: what decides the detections.
         manifest: what to score.
         family: of the detector.
@@ -33,6 +34,7 @@ class ScoringJob:
     """
 
     training: Artifact
+    model: str
     settings: DetectorSettings
     manifest: Manifest
     batch_size: int | None
@@ -60,7 +62,7 @@ class ScoringJob:
             gpus_per_actor=resources.gpus,
             needs_cuda=resources.gpus > 0 and not os.environ.get(PRETEND_GPUS),
         )
-        facts = {"training": self.training.key, **family_named(self.family).facts}
+        facts = {"training": self.training.key, **family_named(self.family).facts(self.model)}
         counts = score_manifest(self.manifest, plan, facts, folder)
         if counts.num_errors:
             # Every image could be read when the run began: a ledger without some of them would bias the query for good.

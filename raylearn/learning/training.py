@@ -145,7 +145,7 @@ class TrainingJob:
                 for image in self.train.images
             ),
             versions=versions_of(family.training_packages),
-            **family.facts,
+            **family.facts(self.model),
         )
 
     def run(self, folder: Folder, resources: WorkResources) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def _asked(request: ScoreRequest) -> Record:
     return {
         "checkpoint": digest,
         "model": facts.model,
-        **family.facts,
+        **family.facts(facts.model),
         "class_names": list(facts.class_names),
         "settings": asdict(settings),
         "engine": {"backend": request.backend, "precision": request.precision},

@@ -108,6 +108,7 @@ class Bench:
         wanted = scored_subset(unlabelled, section.pool_size, seed, round_index)
         return ScoringJob(
             training=model,
+            model=detector.model,
             settings=DetectorSettings(detector.image_size, section.confidence, section.iou, section.max_detections),
             manifest=Manifest.of(self.dataset.pool[self._images_by_id[image_id]] for image_id in wanted),
             batch_size=section.batch_size,

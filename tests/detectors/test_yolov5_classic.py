@@ -388,7 +388,7 @@ def test_a_project_may_have_it_since_its_checkpoints_can_be_brought(tmp_path: Pa
 
 def test_a_ledger_of_it_can_be_queried(tiny: Path, reef: Dataset, tmp_path: Path) -> None:
     folder = Folder.at(tmp_path / "ledger")
-    facts = {**FAMILY.facts, "class_names": read_checkpoint(tiny).class_names}
+    facts = {**FAMILY.facts("yolov5"), "class_names": read_checkpoint(tiny).class_names}
     counts = score_manifest(Manifest.of(reef.test[:6]), ScoringPlan(str(tiny), SETTINGS), facts, folder)
     assert (counts.num_images, counts.num_errors) == (6, 0)
     assert counts.num_detections > 6

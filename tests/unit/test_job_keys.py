@@ -39,6 +39,7 @@ EVALUATION = EvaluationJob(
 )
 SCORING = ScoringJob(
     training=Artifact(TRAINING.key, Folder("/store/training/x"), {}),
+    model="yolov5n",
     settings=SETTINGS,
     manifest=Manifest.of(DATASET.pool),
     batch_size=32,

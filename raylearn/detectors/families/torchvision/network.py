@@ -1,0 +1,212 @@
+"""What a torchvision model gives for a batch of canvases: candidates, as its own post-processing has them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.ssd import SSD
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+
+from raylearn.errors import DetectorError, DivergedError
+
+_SMALLEST_SIDE = 1e-2  # pixels, of a box of Faster R-CNN
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What may be kept of one image: pairs of a box and a class, in torchvision's order.
+
+    Args:
+        boxes: (n, 4) xyxy in canvas pixels, as they are for the class of the pair.
+        scores: (n,) of the class of the pair.
+        class_ids: (n,) of the pair.
+        class_scores: (n, K) all scores of what the head looked at, an anchor or a proposal.
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    class_ids: torch.Tensor
+    class_scores: torch.Tensor
+
+
+def kept(candidates: Candidates, iou: float, max_detections: int) -> tuple[np.ndarray, np.ndarray]:
+    """The boxes that torchvision keeps, each with all its class scores, and each anchor or proposal once.
+
+    torchvision suppresses pairs of a box and a class, so it can keep one anchor or proposal for several classes, with
+    one row of scores. A row has one predicted class, its highest: only the pair of that class stays. It has been
+    suppressed, or not, among all pairs, so what stays is what torchvision gives, less the pairs of other classes; and
+    `max_detections` counts what stays.
+
+    Returns:
+        (m, 4) xyxy in canvas pixels and (m, K), the most confident first.
+    """
+    survivors = batched_nms(candidates.boxes, candidates.scores, candidates.class_ids, iou)
+    boxes, class_scores = candidates.boxes[survivors].cpu().numpy(), candidates.class_scores[survivors].cpu().numpy()
+    predicted = class_scores.argmax(axis=1) == candidates.class_ids[survivors].cpu().numpy()
+    return boxes[predicted][:max_detections], class_scores[predicted][:max_detections]
+
+
+class Network:
+    """A trained model up to its candidates; boxes and scores are made in fp32, whatever its layers compute in.
+
+    Args:
+        model: of `open_model`, in evaluation mode.
+        precision: "fp32", "fp16" or "bf16", of the layers.
+        device: where it is.
+        confidence: pairs whose score is not higher are no candidates.
+
+    Raises:
+        DetectorError: a precision that is not to be had here.
+    """
+
+    def __init__(self, model: Any, precision: str, device: torch.device, confidence: float) -> None:
+        if precision == "fp16" and device.type == "cpu":
+            raise DetectorError("precision fp16 needs a GPU: use fp32 or bf16 on a CPU")
+        self._model, self._device, self._confidence = model, device, confidence
+        compute_layers_in(model, precision, device, look_at=_refuse_what_is_not_finite)
+        heads: dict[type, Callable[..., Iterator[Candidates]]] = {
+            FasterRCNN: self._two_stages,
+            SSD: self._default_boxes,
+            FCOS: self._levels,
+            RetinaNet: self._levels,
+        }
+        self._head = heads[type(model)]
+
+    def __call__(self, canvases: np.ndarray) -> list[Candidates]:
+        """The candidates of each image.
+
+        Args:
+            canvases: (n, height, width, 3) uint8 RGB.
+
+        Raises:
+            DivergedError: a layer gave a number that is not finite.
+        """
+        batch = torch.from_numpy(canvases)
+        if self._device.type == "cuda":
+            batch = batch.pin_memory().to(self._device, non_blocking=True)
+        pixels = self._model.transform.normalize(batch.permute(0, 3, 1, 2).float() / 255)
+        shape = (canvases.shape[1], canvases.shape[2])
+        images = ImageList(pixels, [shape] * len(canvases))
+        return list(self._head(images, self._model.backbone(pixels), shape))
+
+    def _two_stages(self, images: ImageList, features: Any, shape: tuple[int, int]) -> Iterator[Candidates]:
+        """Of Faster R-CNN: every proposal has a box per class."""
+        heads = self._model.roi_heads
+        proposals, _ = self._model.rpn(images, features)
+        logits, regression = heads.box_predictor(
+            heads.box_head(heads.box_roi_pool(features, proposals, images.image_sizes))
+        )
+        counts = [len(found) for found in proposals]
+        boxes = heads.box_coder.decode(regression, proposals).reshape(*logits.shape, 4)
+        for own_boxes, own_scores in zip(boxes.split(counts), logits.softmax(-1).split(counts), strict=True):
+            scores = own_scores[:, 1:]
+            rows, class_ids = torch.nonzero(scores > self._confidence, as_tuple=True)
+            # The first box is the background's.
+            pairs = clip_boxes_to_image(own_boxes[rows, class_ids + 1], shape)
+            large = remove_small_boxes(pairs, _SMALLEST_SIDE)
+            yield _candidates(pairs[large], scores, rows[large], class_ids[large])
+
+    def _default_boxes(self, images: ImageList, features: Any, shape: tuple[int, int]) -> Iterator[Candidates]:
+        """Of SSD: the best anchors of each class."""
+        maps = list(features.values())
+        found = self._model.head(maps)
+        anchors = self._model.anchor_generator(images, maps)
+        for regression, scores, own in zip(
+            found["bbox_regression"], found["cls_logits"].softmax(-1)[..., 1:], anchors, strict=True
+        ):
+            boxes = clip_boxes_to_image(self._model.box_coder.decode_single(regression, own), shape)
+            best = [self._best(scores[:, class_id], self._model.topk_candidates) for class_id in range(scores.shape[1])]
+            rows = torch.cat(best)
+            class_ids = torch.repeat_interleave(torch.tensor([len(of) for of in best])).to(rows)
+            yield _candidates(boxes[rows], scores, rows, class_ids)
+
+    def _levels(self, images: ImageList, features: Any, shape: tuple[int, int]) -> Iterator[Candidates]:
+        """Of FCOS and RetinaNet: the best pairs of each level of the pyramid."""
+        maps = list(features.values())
+        found = self._model.head(maps)
+        anchors = self._model.anchor_generator(images, maps)
+        scores = found["cls_logits"].sigmoid()
+        if "bbox_ctrness" in found:
+            scores = torch.sqrt(scores * found["bbox_ctrness"].sigmoid())
+        per_place = scores.shape[1] // sum(level.shape[-2] * level.shape[-1] for level in maps)
+        counts = [level.shape[-2] * level.shape[-1] * per_place for level in maps]
+        decode = self._model.box_coder.decode if isinstance(self._model, FCOS) else self._model.box_coder.decode_single
+        for regression, own_scores, own in zip(found["bbox_regression"], scores, anchors, strict=True):
+            starts = np.cumsum([0, *counts[:-1]]).tolist()
+            pairs = torch.cat(
+                [
+                    self._best(of.flatten(), self._model.topk_candidates) + start * scores.shape[2]
+                    for of, start in zip(own_scores.split(counts), starts, strict=True)
+                ]
+            )
+            rows, class_ids = pairs // scores.shape[2], pairs % scores.shape[2]
+            boxes = clip_boxes_to_image(decode(regression[rows], own[rows]), shape)
+            yield _candidates(boxes, own_scores, rows, class_ids)
+
+    def _best(self, scores: torch.Tensor, most: int) -> torch.Tensor:
+        """Positions of the highest scores above the confidence, the highest first."""
+        positions = torch.where(scores > self._confidence)[0]
+        return positions[scores[positions].topk(min(most, len(positions))).indices]
+
+
+def _candidates(
+    boxes: torch.Tensor, class_scores: torch.Tensor, rows: torch.Tensor, class_ids: torch.Tensor
+) -> Candidates:
+    return Candidates(boxes, class_scores[rows, class_ids], class_ids, class_scores[rows])
+
+
+def compute_layers_in(
+    model: Any, precision: str, device: torch.device, look_at: Callable[[torch.Tensor, str], None] | None = None
+) -> None:
+    """Lets the convolutions and linear layers of a model compute in a precision; what is between them stays in fp32.
+
+    Under autocast as a whole, anchors and boxes would be in bf16 too, which knows no odd pixel above 256.
+
+    Args:
+        look_at: is shown what each part of the model gives, and the precision.
+    """
+    parts = [model.backbone]
+    if isinstance(model, FasterRCNN):
+        parts += [model.rpn.head, model.roi_heads.box_head, model.roi_heads.box_predictor]
+    else:
+        parts.append(model.head)
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    for part in parts:
+        part.forward = _in_precision(part.forward, precision, dtype, device, look_at)
+
+
+def _in_precision(
+    forward: Callable[..., Any],
+    precision: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    look_at: Callable[[torch.Tensor, str], None] | None,
+) -> Callable[..., Any]:
+    def run(*inputs: Any) -> Any:
+        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+            given = forward(*inputs)
+        return in_fp32(given)
+
+    def in_fp32(given: Any) -> Any:
+        if isinstance(given, torch.Tensor):
+            if look_at is not None:
+                look_at(given, precision)
+            return given.float()
+        if isinstance(given, dict):
+            return type(given)((name, in_fp32(value)) for name, value in given.items())
+        return type(given)(in_fp32(value) for value in given)
+
+    return run
+
+
+def _refuse_what_is_not_finite(given: torch.Tensor, precision: str) -> None:
+    """Before any threshold, which NaN would not pass: a diverged model is not a model without detections."""
+    if not torch.isfinite(given).all():
+        raise DivergedError(
+            "the detector gave a box or a score that is not a finite number: its training diverged, or its "
+            f"numbers are too large for {precision}"
+        )
