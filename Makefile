@@ -11,7 +11,7 @@ help:
 	@echo "make unit    unit tests only: seconds, no Ray"
 	@echo "make check   ruff, mypy and import-linter"
 	@echo "make bench   speed and memory against peers; an hour, on a quiet machine"
-	@echo "make faults  forty seeded kills of drivers, workers and nodes; half an hour"
+	@echo "make faults  forty seeded kills of drivers, workers and nodes, and the slowest tests; half an hour"
 	@echo "make install only the virtual environment .venv"
 
 install: $(INSTALLED)
@@ -45,4 +45,4 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.scheduler
 
 faults: $(INSTALLED)
-	$(BIN)/pytest tests/faults -m long
+	$(BIN)/pytest tests -m long

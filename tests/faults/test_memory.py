@@ -36,6 +36,7 @@ class HungryJob:
         return {"taken": len(taken)}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(150)
 def test_what_needs_too_much_is_ended_told_and_tried_a_few_times_and_the_workshop_lives_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -84,6 +84,7 @@ def test_a_bucket_that_may_not_be_listed_is_told_and_not_taken_for_an_empty_pool
     assert "ACCESS_DENIED" in message
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_and_then_refused_an_image_goes_on_and_writes_no_part_again(
     store: ObjectStore, pool: Path, trained: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,6 +116,7 @@ def test_the_files_of_a_run_are_put_back_also_when_the_work_failed(objects: Obje
     assert objects.objects("runs/failed") == before
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_killed_in_an_object_store_goes_on_to_the_tables_of_one_on_a_disk(
     objects: ObjectStore, finished: tuple[Path, str], tmp_path: Path
 ) -> None:

@@ -16,7 +16,13 @@ from tests.small_sweep import CONTENT
 
 
 @pytest.mark.timeout(280)
-@pytest.mark.parametrize("node", [{"num_cpus": 2, "num_gpus": 1}, {"num_cpus": 1}], ids=["a GPU each", "a CPU each"])
+@pytest.mark.parametrize(
+    "node",
+    [
+        pytest.param({"num_cpus": 2, "num_gpus": 1}, id="a GPU each"),
+        pytest.param({"num_cpus": 1}, id="a CPU each", marks=pytest.mark.long),
+    ],
+)
 def test_two_nodes_run_more_trials_than_they_have_room_for(
     node: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
