@@ -39,9 +39,12 @@ def train_model(
 
     Raises:
         DatasetError: an image changed since the run began.
-        DetectorError: too few images for this model.
+        DetectorError: too few images, or a precision, that this model does not train with.
         DivergedError: the loss or a weight is not finite.
     """
+    if options.amp == "bf16" and device.type == "cpu" and name.startswith("ssdlite"):
+        # torch 2.14's gradient of a depthwise convolution now and then is NaN there, where a feature map is one pixel.
+        raise DetectorError(f"training.options.amp=bf16 needs a GPU for {name}: leave it out on a CPU")
     fewest = fewest_per_step(name)
     if len(train.images) < fewest:
         raise DetectorError(f"{name} does not train on one image: raise initial_size to 2 or more")
