@@ -512,6 +512,24 @@ def test_a_backbone_of_torchvisions_fits_whole_into_a_detector(model: str, class
             assert any(w.shape == given[name].shape and torch.equal(w, given[name]) for w in loaded)
 
 
+@pytest.mark.parametrize("model", [FASTER_RCNN, "retinanet_resnet50_fpn"])
+def test_a_detector_that_an_older_torchvision_saved_fits_whole(model: str, tmp_path: Path) -> None:
+    newer = build_model(model, 3, seed=5).state_dict()
+    older = {}
+    for name, tensor in newer.items():
+        if found := re.fullmatch(r"(head\.\w+_head\.conv\.)(\d)\.0\.(\w+)", name):
+            older[f"{found[1]}{2 * int(found[2])}.{found[3]}"] = tensor
+        else:
+            older[re.sub(r"(_blocks\.\d)\.0\.|(rpn\.head\.conv)\.0\.0\.", r"\1\2.", name)] = tensor
+    assert len(older.keys() - newer.keys()) > 8
+    build_model(model, 3).load_state_dict(dict(older))  # torchvision knows these names
+    torch.save(older, tmp_path / "older.pth")
+    built = build_model(model, 3)
+    matched, total = load_initial_weights(built, model, tmp_path / "older.pth")
+    assert matched == total
+    assert all(torch.equal(tensor, newer[name]) for name, tensor in built.state_dict().items())
+
+
 def test_batch_normalisation_that_learned_elsewhere_stays_as_it_is(reef: Dataset, tmp_path: Path) -> None:
     """As in torchvision, for the models that it freezes it in; from scratch it is learned."""
     path = tmp_path / "backbone.pth"
