@@ -1,6 +1,8 @@
 """The torchvision family against torchvision itself, on models whose random heads give many detections."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -341,6 +343,15 @@ def test_a_diverged_model_is_an_error_and_not_a_model_without_detections(part: s
         _predict(tmp_path / "x.pt", _canvases(64, 64))
 
 
+def test_the_record_of_the_family_is_read_without_torch() -> None:
+    code = (
+        "import sys; from raylearn.detectors import family_named; family_named('torchvision').facts('x');"
+        "print([name for name in ('torch', 'torchvision') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]"]
+
+
 # Training
 
 
@@ -451,6 +462,15 @@ def test_a_diverged_training_is_an_error(reef: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"lower training\.options\.lr0"):
         _fit(train, tmp_path / "x.pt", initial_weights=tmp_path / "large.pt")
     assert not (tmp_path / "x.pt").exists()
+
+
+def test_a_batch_that_does_not_fit_is_told(reef: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: object) -> None:
+        raise torch.OutOfMemoryError("planted, as this machine has no GPU")
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", too_large)
+    with pytest.raises(RaylearnError, match="batch_size 4 does not fit into memory: lower"):
+        _fit(TrainingSet(reef.class_names, reef.pool[:4], reef.truth), tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize(
