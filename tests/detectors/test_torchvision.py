@@ -1,6 +1,8 @@
 """The torchvision family against torchvision itself, on models whose random heads give many detections."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ from raylearn.detectors import build_detector, check_detector, default_family, f
 from raylearn.detectors.base import Detections, DetectorSettings, Engine, TrainingSet
 from raylearn.detectors.checkpoints import write_checkpoint
 from raylearn.detectors.families.torchvision import FORMAT, class_scores_of
-from raylearn.detectors.families.torchvision.models import MODELS, build_model, load_initial_weights
+from raylearn.detectors.families.torchvision.models import MODELS, build_model, load_initial_weights, seeded
 from raylearn.detectors.families.torchvision.options import TrainingOptions
 from raylearn.detectors.families.torchvision.training import batches, examples_of
 from raylearn.detectors.letterbox import letterbox, to_canvas, to_original
@@ -341,6 +343,15 @@ def test_a_diverged_model_is_an_error_and_not_a_model_without_detections(part: s
         _predict(tmp_path / "x.pt", _canvases(64, 64))
 
 
+def test_the_record_of_the_family_is_read_without_torch() -> None:
+    code = (
+        "import sys; from raylearn.detectors import family_named; family_named('torchvision').facts('x');"
+        "print([name for name in ('torch', 'torchvision') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]"]
+
+
 # Training
 
 
@@ -395,7 +406,9 @@ def test_boxes_and_classes_stay_with_what_they_are_of(tmp_path: Path) -> None:
     train = TrainingSet(("green", "red"), (image,), truth)
     options = TrainingOptions(epochs=30, batch=1, flipud=0.5, scale=0.4, translate=0.2)
     lefts = set()
-    for (pixels, target), *others in batches(examples_of(train, 128, first_class=1), options, steps_per_epoch=1):
+    with seeded(0, torch.device("cpu")):
+        drawn = list(batches(examples_of(train, 128, first_class=1), options, steps_per_epoch=1))
+    for (pixels, target), *others in drawn:
         assert not others
         assert target["labels"].tolist() == [1]
         left, top, right, bottom = target["boxes"][0].round().int().tolist()
@@ -416,15 +429,17 @@ def test_images_without_boxes_are_learned_from(model: str, reef: Dataset, tmp_pa
     assert read_checkpoint(tmp_path / "x.pt").class_names == reef.class_names
 
 
-def test_a_cpu_trains_in_bf16_when_asked(reef: Dataset, tmp_path: Path) -> None:
-    train = TrainingSet(reef.class_names, reef.pool[:4], reef.truth)
-    _fit(train, tmp_path / "fp32")
-    _fit(train, tmp_path / "bf16", amp="bf16")
+def test_a_cpu_trains_in_bf16_when_asked_but_not_ssdlite(reef: Dataset, tmp_path: Path) -> None:
+    train = TrainingSet(reef.class_names, reef.pool[:2], reef.truth)
+    _fit(train, tmp_path / "fp32", model=FASTER_RCNN)
+    _fit(train, tmp_path / "bf16", model=FASTER_RCNN, amp="bf16")
     fp32, bf16 = _weights(tmp_path / "fp32"), _weights(tmp_path / "bf16")
-    name = "backbone.features.0.0.0.weight"
+    name = "backbone.body.0.0.weight"
     assert bf16[name].dtype is torch.float32
     assert not torch.equal(fp32[name], bf16[name])
     assert torch.allclose(fp32[name], bf16[name], atol=0.01)
+    with pytest.raises(DetectorError, match="amp=bf16 needs a GPU for ssdlite"):
+        _fit(train, tmp_path / "x.pt", amp="bf16")
 
 
 def test_an_image_that_changed_since_the_run_began_is_refused(reef: Dataset, tmp_path: Path) -> None:
@@ -448,6 +463,15 @@ def test_a_diverged_training_is_an_error(reef: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"lower training\.options\.lr0"):
         _fit(train, tmp_path / "x.pt", initial_weights=tmp_path / "large.pt")
     assert not (tmp_path / "x.pt").exists()
+
+
+def test_a_batch_that_does_not_fit_is_told(reef: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: object) -> None:
+        raise torch.OutOfMemoryError("planted, as this machine has no GPU")
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", too_large)
+    with pytest.raises(RaylearnError, match="batch_size 4 does not fit into memory: lower"):
+        _fit(TrainingSet(reef.class_names, reef.pool[:4], reef.truth), tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize(
@@ -507,6 +531,24 @@ def test_a_backbone_of_torchvisions_fits_whole_into_a_detector(model: str, class
     for name in of_backbone:
         if name.endswith("weight") and given[name].ndim > 1:
             assert any(w.shape == given[name].shape and torch.equal(w, given[name]) for w in loaded)
+
+
+@pytest.mark.parametrize("model", [FASTER_RCNN, "retinanet_resnet50_fpn"])
+def test_a_detector_that_an_older_torchvision_saved_fits_whole(model: str, tmp_path: Path) -> None:
+    newer = build_model(model, 3, seed=5).state_dict()
+    older = {}
+    for name, tensor in newer.items():
+        if found := re.fullmatch(r"(head\.\w+_head\.conv\.)(\d)\.0\.(\w+)", name):
+            older[f"{found[1]}{2 * int(found[2])}.{found[3]}"] = tensor
+        else:
+            older[re.sub(r"(_blocks\.\d)\.0\.|(rpn\.head\.conv)\.0\.0\.", r"\1\2.", name)] = tensor
+    assert len(older.keys() - newer.keys()) > 8
+    build_model(model, 3).load_state_dict(dict(older))  # torchvision knows these names
+    torch.save(older, tmp_path / "older.pth")
+    built = build_model(model, 3)
+    matched, total = load_initial_weights(built, model, tmp_path / "older.pth")
+    assert matched == total
+    assert all(torch.equal(tensor, newer[name]) for name, tensor in built.state_dict().items())
 
 
 def test_batch_normalisation_that_learned_elsewhere_stays_as_it_is(reef: Dataset, tmp_path: Path) -> None:

@@ -104,15 +104,20 @@ def load_initial_weights(model: Any, name: str, path: Path) -> tuple[int, int]:
     refuse_no_weights(path)
     own = model.state_dict()
     weights = tensors_in(open_tensors(path), FORMAT, path)
-    weights = {key if key in own else _in_backbone(name, key): tensor for key, tensor in weights.items()}
+    weights = {key if key in own else _name_here(name, key): tensor for key, tensor in weights.items()}
     counts = load_matching(model, weights, path)
     if MODELS[name]:
         _freeze_batch_norm(model, {key for key in own if key in weights and weights[key].shape == own[key].shape})
     return counts
 
 
-def _in_backbone(name: str, key: str) -> str:
-    """Where a detector keeps what a classifier of torchvision calls `key`."""
+def _name_here(name: str, key: str) -> str:
+    """What a detector calls a tensor that an older torchvision's detector, or a classifier's backbone, calls `key`."""
+    for old, new in _OLDER_NAMES.items():
+        if found := re.fullmatch(old, key):
+            return found.expand(new)
+    if found := re.fullmatch(_OLDER_RETINANET, key):
+        return f"{found[1]}{int(found[2]) // 2}.0.{found[3]}"
     if not name.startswith("ssdlite"):
         return "backbone.body." + key.removeprefix("features.")
     # SSDlite cuts the backbone in two, within the block that makes its first feature map.
@@ -130,6 +135,12 @@ def _in_backbone(name: str, key: str) -> str:
 
 
 _SSDLITE_CUT = 13
+# torchvision renamed these once, and goes on reading files with the older names.
+_OLDER_NAMES = {
+    r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)": r"\1.0.\2",
+    r"(rpn\.head\.conv)\.(weight|bias)": r"\1.0.0.\2",
+}
+_OLDER_RETINANET = r"(head\.(?:classification|regression)_head\.conv\.)([0246])\.(weight|bias)"
 
 
 def _freeze_batch_norm(model: Any, loaded: set[str]) -> None:

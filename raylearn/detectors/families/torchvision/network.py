@@ -11,7 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
-from raylearn.errors import DetectorError, DivergedError
+from raylearn.errors import DivergedError
 
 _SMALLEST_SIDE = 1e-2  # pixels, of a box of Faster R-CNN
 
@@ -58,14 +58,9 @@ class Network:
         precision: "fp32", "fp16" or "bf16", of the layers.
         device: where it is.
         confidence: pairs whose score is not higher are no candidates.
-
-    Raises:
-        DetectorError: a precision that is not to be had here.
     """
 
     def __init__(self, model: Any, precision: str, device: torch.device, confidence: float) -> None:
-        if precision == "fp16" and device.type == "cpu":
-            raise DetectorError("precision fp16 needs a GPU: use fp32 or bf16 on a CPU")
         self._model, self._device, self._confidence = model, device, confidence
         compute_layers_in(model, precision, device, look_at=_refuse_what_is_not_finite)
         heads: dict[type, Callable[..., Iterator[Candidates]]] = {

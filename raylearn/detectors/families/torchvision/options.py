@@ -30,7 +30,7 @@ class TrainingOptions:
         scale: images are scaled by a factor between 1 - scale and 1 + scale.
         translate: images are moved by up to this share of the canvas.
         photometric: share of images whose brightness, contrast, saturation and hue are changed.
-        amp: "bf16" computes the network's layers in bf16, on CPUs too; "fp32", the default, does not.
+        amp: "bf16" computes the network's layers in bf16, on CPUs too, but for SSDlite; "fp32", the default, does not.
     """
 
     epochs: int = 1

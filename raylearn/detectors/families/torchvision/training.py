@@ -17,7 +17,7 @@ from raylearn.detectors.families.torchvision.models import seeded, state_of, tra
 from raylearn.detectors.families.torchvision.network import compute_layers_in
 from raylearn.detectors.families.torchvision.options import TrainingOptions, fewest_per_step
 from raylearn.detectors.letterbox import letterbox, to_canvas
-from raylearn.errors import DatasetError, DetectorError, DivergedError
+from raylearn.errors import DatasetError, DetectorError, DivergedError, RaylearnError
 
 _GREY = 114  # of the letterbox
 _SMALLEST_SIDE = 1.0  # canvas pixels: what augmentation leaves of a box beyond the edge is not learned from
@@ -39,9 +39,13 @@ def train_model(
 
     Raises:
         DatasetError: an image changed since the run began.
-        DetectorError: too few images for this model.
+        DetectorError: too few images, or a precision, that this model does not train with.
         DivergedError: the loss or a weight is not finite.
+        RaylearnError: the batch did not fit into a GPU's memory.
     """
+    if options.amp == "bf16" and device.type == "cpu" and name.startswith("ssdlite"):
+        # torch 2.14's gradient of a depthwise convolution now and then is NaN there, where a feature map is one pixel.
+        raise DetectorError(f"training.options.amp=bf16 needs a GPU for {name}: leave it out on a CPU")
     fewest = fewest_per_step(name)
     if len(train.images) < fewest:
         raise DetectorError(f"{name} does not train on one image: raise initial_size to 2 or more")
@@ -58,20 +62,30 @@ def train_model(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate_by_step(options, steps_per_epoch))
     with seeded(seed, device):
         for batch in batches(examples, options, steps_per_epoch):
-            images = [image.to(device).float() / 255 for image, _ in batch]
-            targets = [{key: value.to(device) for key, value in target.items()} for _, target in batch]
-            loss = sum(model(images, targets).values())
-            if not torch.isfinite(loss):
-                raise DivergedError("the training diverged: its loss is not finite; lower training.options.lr0")
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
-            optimizer.step()
+            try:
+                _step(model, batch, optimizer, device)
+            except torch.OutOfMemoryError as error:
+                raise RaylearnError(
+                    f"batch_size {options.batch} does not fit into memory: lower training.batch_size, or raise "
+                    "resources.gpus_per_task if trainings share a GPU"
+                ) from error
             schedule.step()
     weights = state_of(model)
     if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise DivergedError("the training diverged: a weight is not finite; lower training.options.lr0")
     return weights
+
+
+def _step(model: Any, batch: list[Example], optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    images = [image.to(device).float() / 255 for image, _ in batch]
+    targets = [{key: value.to(device) for key, value in target.items()} for _, target in batch]
+    loss = sum(model(images, targets).values())
+    if not torch.isfinite(loss):
+        raise DivergedError("the training diverged: its loss is not finite; lower training.options.lr0")
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
+    optimizer.step()
 
 
 def examples_of(train: TrainingSet, image_size: int, first_class: int) -> list[Example]:
