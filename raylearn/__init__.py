@@ -60,6 +60,8 @@ _PUBLIC = {
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
+__all__ = [*_HOME, "__version__"]
+
 
 def __getattr__(name: str) -> object:
     from importlib import import_module

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 from raylearn.api_results import Comparison, QueryResult, Run, ScoredPool
 from raylearn.config import Experiment
 from raylearn.config_files import from_content, load_experiment
-from raylearn.data.class_counts import read_class_counts
+from raylearn.data.class_counts import checked_counts, read_class_counts
 from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset
 from raylearn.data.storage import Folder
@@ -39,7 +39,7 @@ class ScoreSettings(TypedDict, total=False):
 
     limit: int | None
     shuffle_seed: int | None
-    root: Path | None
+    root: str | Path | None
     image_size: int | None
     confidence: float
     iou: float
@@ -292,6 +292,8 @@ def compare(
     """
     if weight_cap is not None and class_counts is None:
         raise QueryError("weight_cap has no meaning without weightings: give class counts too, or leave it out")
+    if strategies is not None and (probabilities != "background" or weight_cap is not None or not strategies):
+        raise QueryError("strategies are complete as they are given: name some, without probabilities or weight_cap")
     opened, left_out = _opened(ledger), image_ids(exclude)
     if size is None:
         candidates = len(opened) - opened.facts.get("num_errors", 0) - len(left_out)
@@ -346,6 +348,8 @@ def choice(strategy: str | Strategy, options: Mapping[str, Any]) -> Strategy:
     Raises:
         QueryError: an unknown strategy or option, or one that chooses no images.
     """
+    if isinstance(strategy, type):
+        raise QueryError(f"{strategy.__name__} is a class: give an object, such as {strategy.__name__}()")
     if isinstance(strategy, Strategy) and options:
         raise QueryError(f"{min(options)} has no meaning beside a Strategy object: set it there")
     found = strategy if isinstance(strategy, Strategy) else make_strategy(strategy, options)
@@ -362,7 +366,9 @@ def image_ids(excluded: Excluded) -> list[str]:
 
 
 def _class_counts(given: ClassCounts | None) -> Mapping[str, int] | None:
-    return read_class_counts(Path(given)) if isinstance(given, str | Path) else given
+    if given is None:
+        return None
+    return read_class_counts(Path(given)) if isinstance(given, str | Path) else checked_counts(given, "class_counts")
 
 
 def _checked_seed(seed: int) -> int:

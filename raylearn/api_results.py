@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raylearn.data.storage import Folder
+from raylearn.data.storage import Folder, reason_of
 from raylearn.detectors.base import Detections
 from raylearn.errors import RunFolderError
 from raylearn.handoff.comparison import show_comparison
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from raylearn.sweep.runner import Outcome
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """The folder of a run, on a disk or at an address.
 
@@ -58,14 +58,19 @@ class Run:
         trials = len(set(results["trial"].to_pylist()))
         return f"run in {self.folder}: {trials} trials, {results.num_rows} rounds"
 
+    __repr__ = __str__
+
     def _table(self, name: str) -> pa.Table:
         content = self.folder.read(name)
         if content is None:
             raise RunFolderError(f"{self.folder} has no {name}: it is not the folder of a run, or of one not finished")
-        return pq.read_table(pa.BufferReader(content))
+        try:
+            return pq.read_table(pa.BufferReader(content))
+        except pa.ArrowException as error:
+            raise RunFolderError(f"{self.folder}/{name} is damaged ({reason_of(error)}): run it again") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScoredPool:
     """A finished ledger: every detection of a pool of images, from which queries are arithmetic.
 
@@ -101,8 +106,10 @@ class ScoredPool:
     def __str__(self) -> str:
         return f"ledger in {self.folder}: {len(self):,} images, {self.facts.get('num_detections', 0):,} detections"
 
+    __repr__ = __str__
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class QueryResult:
     """Images of a ledger that are worth annotating, the most wanted first.
 
@@ -117,6 +124,11 @@ class QueryResult:
     @property
     def image_ids(self) -> tuple[str, ...]:
         return tuple(image.image_id for image in self.found.images)
+
+    @property
+    def num_excluded(self) -> int:
+        """Images of the ledger that were left out because they were named."""
+        return self.found.num_excluded
 
     @property
     def scores(self) -> np.ndarray:
@@ -156,8 +168,10 @@ class QueryResult:
     def __str__(self) -> str:
         return f"{len(self):,} of {self.found.num_candidates:,} images of {self.ledger.folder}"
 
+    __repr__ = __str__
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """How much the queries of several strategies have in common.
 
@@ -183,3 +197,5 @@ class Comparison:
 
     def __str__(self) -> str:
         return show_comparison(self.names, self.overlaps, self.size, None)
+
+    __repr__ = __str__

@@ -22,7 +22,15 @@ from raylearn.errors import DetectorError, QueryError, nearest
 from raylearn.measures.aggregation import AGGREGATIONS
 from raylearn.measures.uncertainty import PROBABILITIES, UNCERTAINTIES
 from raylearn.measures.weighting import WEIGHTINGS
-from raylearn.strategies import BASELINE, UPPER_BOUND, Strategy, controls, make_strategy
+from raylearn.strategies import (
+    BASELINE,
+    UPPER_BOUND,
+    Strategy,
+    built_in_controls,
+    controls,
+    is_control,
+    make_strategy,
+)
 from raylearn.strategies import Uncertainty as ByUncertainty
 
 if TYPE_CHECKING:
@@ -65,9 +73,8 @@ def _options(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_control(name: str) -> str:
-    known = controls()
-    if name not in known:
-        raise ValueError(f"unknown value {name!r}: {nearest(name, known)}")
+    if not is_control(name):
+        raise ValueError(f"unknown value {name!r}: {nearest(name, controls())}")
     return name
 
 
@@ -146,7 +153,10 @@ class DetectorSection(Section):
         default_family(),
         description="whose models, training and checkpoints: " + ", ".join(built_in_families()),
     )
-    model: str = Field("yolov5n", description="an architecture of the family: yolov5n, yolov8s, yolo11m, ...")
+    model: str = Field(
+        "yolov5n",
+        description="; ".join(f"{name}: {family.models}" for name, family in built_in_families().items()),
+    )
     image_size: int = Field(
         640, ge=32, le=8192, multiple_of=32, description="side of the square images are fitted into, pixels"
     )
@@ -241,7 +251,8 @@ class ArmsSection(Section):
         (), description="other strategies, by name, or as {name: ..., and its options}"
     )
     controls: Annotated[tuple[Annotated[str, AfterValidator(_is_control)], ...], AfterValidator(_distinct)] = Field(
-        (BASELINE, UPPER_BOUND), description="what every arm has to beat, and one training on the whole pool"
+        (BASELINE, UPPER_BOUND),
+        description="what every arm has to beat, and one training on the whole pool: " + ", ".join(built_in_controls()),
     )
 
     @model_validator(mode="after")
@@ -250,6 +261,10 @@ class ArmsSection(Section):
             raise ValueError(
                 "uncertainty, strategies and controls are all empty, so there is nothing to run: name an arm"
             )
+        names = ["-".join(strategy.words) for strategy in self.chosen]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"two arms would have the same name, {repeated[0]}: remove one")
         return self
 
     @property

@@ -1,9 +1,10 @@
 """Other installed packages: what they add to raylearn, and which versions they are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 
-from raylearn.errors import InputError
+from raylearn.errors import InputError, RaylearnError
 
 
 def entry_points_of(group: str) -> list[EntryPoint]:
@@ -24,3 +25,18 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
         except PackageNotFoundError as error:
             raise InputError(f"the package {name} is not installed, and is needed here: pip install {name}") from error
     return found
+
+
+@contextmanager
+def told_of(what: str) -> Iterator[None]:
+    """Turns what code of another package raises into an error of one line.
+
+    Args:
+        what: whose code it is, such as "strategy spread".
+    """
+    try:
+        yield
+    except RaylearnError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: {type(error).__name__}: {' '.join(str(error).split())}") from error

@@ -175,7 +175,7 @@ def query(
     options = {
         "uncertainty": uncertainty,
         "aggregation": aggregation,
-        "weighting": weighting,
+        "weighting": None if weighting == "none" else weighting,  # which any strategy has
         "probabilities": probabilities,
         "weight_cap": weight_cap,
         **key_values(option or ()),

@@ -16,8 +16,9 @@ from raylearn.cluster.machines import installed_versions
 from raylearn.cluster.resources import TRIAL_RESOURCE
 from raylearn.cluster.session import ray_session
 from raylearn.data.storage import Folder
-from raylearn.detectors import default_family
-from raylearn.errors import RaylearnError
+from raylearn.detectors import all_families, default_family
+from raylearn.errors import InputError, RaylearnError
+from raylearn.plugins import versions_of
 
 _NODE_SECONDS = 120.0  # for a node's first task: a worker is started there, and torch imported
 _DISK_GB, _SHM_GB = 5.0, 1.0
@@ -195,6 +196,16 @@ def _try_storage(storage: str, mark: str) -> str:
     return ""
 
 
+def _packages() -> dict[str, str]:
+    """Versions of what decides the results of any family; of what is not installed none."""
+    names = {name for family in all_families().values() for name in (*family.packages, *family.training_packages)}
+    found = installed_versions(default_family())
+    for name in sorted(names):
+        with suppress(InputError):
+            found |= versions_of([name])
+    return found
+
+
 def _versions() -> dict[str, Any]:
     python = ".".join(map(str, sys.version_info[:3]))
-    return {"python": python, "ray": version("ray"), **installed_versions(default_family())}
+    return {"python": python, "ray": version("ray"), **_packages()}

@@ -30,6 +30,8 @@ def ray_session(address: str | None) -> Iterator[None]:
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # otherwise its C++ part warns of what Ray Data itself does
     import ray
 
+    if ray.is_initialized():
+        raise ClusterError("this process uses Ray already: call ray.shutdown() first, or give its address to both")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     private = {
         "address": "local",

@@ -32,7 +32,7 @@ def read_class_counts(path: Path) -> dict[str, int]:
             raise QueryError(f"class counts {path} cannot be read: {error}") from error
         if isinstance(content, dict) and isinstance(content.get("annotations"), list):
             return _annotated(content, path)
-        return _checked(content, path)
+        return checked_counts(content, path)
     dataset = read_dataset(path, _format_of(path))
     counts = np.zeros(dataset.num_classes, dtype=np.int64)
     for image in dataset.pool:
@@ -40,13 +40,13 @@ def read_class_counts(path: Path) -> dict[str, int]:
     return dict(zip(dataset.class_names, counts.tolist(), strict=True))
 
 
-def _checked(content: Any, path: Path) -> dict[str, int]:
+def checked_counts(content: Any, source: object) -> dict[str, int]:
     if not isinstance(content, Mapping) or not content:
-        raise QueryError(f'class counts {path} must be an object such as {{"crab": 12, "fish": 340}}')
+        raise QueryError(f'class counts {source} must be an object such as {{"crab": 12, "fish": 340}}')
     for name, count in content.items():
         if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MAX_COUNT:
             raise QueryError(
-                f"class counts {path}: {name!r} has {count!r}, a whole number >= 0 and at most {_MAX_COUNT} is wanted"
+                f"class counts {source}: {name!r} has {count!r}, a whole number >= 0 and at most {_MAX_COUNT} is wanted"
             )
     return dict(content)
 

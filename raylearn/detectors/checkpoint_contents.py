@@ -4,6 +4,7 @@ import io
 import pickle
 import pickletools
 import zipfile
+import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def contents_of(path: Path) -> Contents:
                 return _outside_a_zip(file, path)
         with zipfile.ZipFile(path) as archive:
             return _names(_pickle_in(archive))
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError):  # torn, or something else
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError):  # torn, encrypted, or something else
         return Contents()
     except OSError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {reason_of(error)}") from error

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from raylearn.data.images import content_hash, read_bytes
 from raylearn.data.storage import not_writable
 from raylearn.detectors.base import Detections
-from raylearn.errors import QueryError
+from raylearn.errors import QueryError, nearest
 from raylearn.handoff import coco, csv_boxes, cvat, label_studio, yolo
 from raylearn.handoff.exchange import ONLY_COPIES, PreAnnotation, Record, SentImage, Tool
 from raylearn.learning.collectors import QueriedImage
@@ -27,6 +27,8 @@ _WRITERS: dict[str, Callable[[Sequence[SentImage], Mapping[str, PreAnnotation], 
 
 def check_handout(tool: Tool, folder: Path, copies: bool | None) -> None:
     """Raises QueryError where `export_query` could write nothing: the folder is there, or the tool needs copies."""
+    if tool not in _WRITERS:
+        raise QueryError(f"unknown tool {tool!r}: {nearest(tool, _WRITERS)}")
     if tool in ONLY_COPIES and copies is False:
         raise QueryError(f"{tool} knows images by their files' names alone: leave --images uri out")
     if folder.exists():

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from raylearn.errors import QueryError
 from raylearn.measures.sampling import tie_order
-from raylearn.strategies import Candidates, Context, ImageScoring, Query, Strategy, checked
+from raylearn.plugins import told_of
+from raylearn.strategies import Candidates, Context, ImageScoring, Query, Strategy, ask
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,8 @@ class Best:
 
     def look(self, part: LedgerPart) -> np.ndarray:
         """(N,) image scores of a part."""
-        scores = self._strategy.image_scores(part, self._context)
+        with told_of(f"strategy {self._strategy.name}"):
+            scores = np.asarray(self._strategy.image_scores(part, self._context), dtype=np.float64)
         if scores.shape != (len(part),) or not np.isfinite(scores).all():
             raise QueryError(
                 f"{self._strategy.label} gave scores of shape {scores.shape} for {len(part)} images, or one that is "
@@ -134,7 +136,7 @@ class Gathered:
 
     @cached_property
     def _query(self) -> Query:
-        return checked(self._strategy.select(self._candidates, self._size, self._context), self._candidates, self._size)
+        return ask(self._strategy, self._candidates, self._size, self._context)
 
     def ids(self) -> set[str]:
         return set(self._query.image_ids)

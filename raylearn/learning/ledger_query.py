@@ -23,8 +23,7 @@ from raylearn.strategies import (
     ImageScoring,
     Strategy,
     Uncertainty,
-    asking,
-    controls,
+    built_in_controls,
     make_strategy,
 )
 
@@ -163,7 +162,8 @@ def all_choices(probabilities: str, weighted: bool, weight_cap: float | None = N
     weightings = WEIGHTINGS if weighted else WEIGHTINGS[:1]
     grid = product(UNCERTAINTIES, AGGREGATIONS, weightings)
     chosen = [Uncertainty(*axes, probabilities, weight_cap if axes[-1] != WEIGHTINGS[0] else None) for axes in grid]
-    return [*chosen, *(make_strategy(name) for name in controls() if name in asking())]
+    beside = (make_strategy(name) for name in built_in_controls())
+    return [*chosen, *(control for control in beside if control.asks)]
 
 
 def class_names(facts: Mapping[str, Any], folder: Folder) -> list[str]:

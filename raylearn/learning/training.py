@@ -75,17 +75,22 @@ class BroughtCheckpoint:
 
     Args:
         file: the checkpoint.
+        family: of the detector.
         num_images: labelled ones that it is to stand for.
     """
 
     file: InitialWeights
+    family: str
     num_images: int
 
     kind = "training"
 
     @cached_property
     def key(self) -> str:
-        return artifact_key(kind=self.kind, recipe=1, brought=self.file.sha256)
+        facts = family_named(self.family).facts("")
+        return artifact_key(
+            kind=self.kind, recipe=1, brought=self.file.sha256, num_images=self.num_images, family=facts
+        )
 
     def run(self, folder: Folder, resources: WorkResources) -> dict[str, Any]:  # noqa: ARG002  it computes nothing
         folder.add(CHECKPOINT_FILE, self.file.read())

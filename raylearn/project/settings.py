@@ -121,10 +121,11 @@ class Project(Section):
         """The one trial that a simulation of this project would be."""
         query, chosen = self.query, self.query.chosen
         arms: dict[str, Any] = {"uncertainty": []}
-        if chosen.axes:
-            arms = {**{axis: [value] for axis, value in chosen.axes.items()}, "weight_cap": query.weight_cap}
+        if chosen.name == DEFAULT:
+            cap = chosen.own_options.get("weight_cap")
+            arms = {**{axis: [value] for axis, value in chosen.axes.items()}, "weight_cap": cap}
         elif not chosen.is_control:
-            arms["strategies"] = [{"name": chosen.name, **query.options}]
+            arms["strategies"] = [{"name": chosen.name, **chosen.own_options}]
         arms["controls"] = [chosen.name] if chosen.is_control else []
         sections = ("detector", "training", "scoring", "evaluation", "resources")
         return Experiment.model_validate(

@@ -34,7 +34,7 @@ from raylearn.learning.training import BroughtCheckpoint, InitialWeights
 from raylearn.project.folder import ProjectFolder
 from raylearn.strategies import Random
 from raylearn.sweep.gallery import write_gallery
-from raylearn.sweep.grid import Arm, trials
+from raylearn.sweep.grid import Arm, Trial
 from raylearn.sweep.results import dataset_facts, write_tables
 from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE
 from raylearn.sweep.trial import Bench, TrialRound
@@ -112,7 +112,8 @@ class Cycle:
         self.folder = folder
         self.store = DiskStore(folder.path / "store")
         experiment = folder.settings.experiment
-        (self.trial,) = trials(experiment)
+        query = folder.settings.query
+        self.trial = Trial(Arm(query.chosen, query.size), folder.settings.seed)
         self.bench = Bench.of_pool(experiment, folder.dataset)
 
     @cached_property
@@ -160,7 +161,8 @@ class Cycle:
         """
         brought = self.folder.checkpoint_file(index)
         if brought.exists():
-            return BroughtCheckpoint(InitialWeights.of(brought), len(pool.labelled))
+            family = self.bench.experiment.detector.family
+            return BroughtCheckpoint(InitialWeights.of(brought), family, len(pool.labelled))
         if self._no_training:
             raise NotMadeError
         return self.bench.training(pool, self.trial.seed)

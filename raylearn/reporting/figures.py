@@ -115,12 +115,12 @@ def arm_styles(arms: Iterable[Arm]) -> dict[ArmKey, Style]:
     styles = {key: _control_style(key, sizes[key.query_size]) for key in keys if key not in queries}
     if are_few(arms):
         return styles | {key: Style(PALETTE[i], MARKERS[i + 1], ()) for i, key in enumerate(queries)}
-    colours = _numbered((key.strategy, key.options, key.uncertainty) for key in queries)
+    colours = _numbered(_colour_of(key) for key in queries)
     markers = _numbered((key.aggregation, key.probabilities) for key in queries)
     dashes = _numbered((key.query_size, _weighting(key)) for key in queries)
     return styles | {
         key: Style(
-            PALETTE[colours[key.strategy, key.options, key.uncertainty] % len(PALETTE)],
+            PALETTE[colours[_colour_of(key)] % len(PALETTE)],
             MARKERS[markers[key.aggregation, key.probabilities] % len(MARKERS)],
             DASHES[dashes[key.query_size, _weighting(key)] % len(DASHES)],
             1.1,
@@ -242,6 +242,11 @@ def _settings() -> Iterator[None]:
 def _weighting(key: ArmKey) -> str:
     """Sorts before all others where there is none, so that the plain arms are the solid lines."""
     return "" if key.weighting in (None, "none") else str(key.weighting)
+
+
+def _colour_of(key: ArmKey) -> tuple[str | None, ...]:
+    """What has a colour of its own: an uncertainty, or another strategy with its options."""
+    return (key.strategy, key.uncertainty) if key.uncertainty else (key.strategy, key.options)
 
 
 def _control_style(key: ArmKey, number: int) -> Style:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from raylearn.reporting.summary import ArmKey, Round, arm_labels
-from raylearn.strategies import BASELINE, UPPER_BOUND, controls
+from raylearn.strategies import BASELINE, UPPER_BOUND, is_control
 
 ALPHA = 0.05
 TARGET = 0.9
@@ -218,7 +218,8 @@ def _differences(
     outcomes: Mapping[ArmKey, Mapping[Outcome, Mapping[int, float]]],
 ) -> dict[ArmKey, tuple[Difference, ...]]:
     found: dict[ArmKey, list[Difference]] = {key: [] for key in outcomes}
-    for control in (name for name in controls() if name != UPPER_BOUND):
+    names = sorted({key.strategy for key in outcomes}, key=lambda name: (name != BASELINE, name))
+    for control in filter(is_control, names):
         against = {key.query_size: key for key in outcomes if key.strategy == control}
         others = [key for key in outcomes if key.strategy != control and key.query_size in against]
         for outcome in OUTCOMES:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylearn.errors import RunFolderError
-from raylearn.strategies import BASELINE, UPPER_BOUND, is_control, label_of
+from raylearn.strategies import BASELINE, DEFAULT, UPPER_BOUND, is_control, label_of
 
 REQUIRED_COLUMNS = ("trial", "strategy", "seed", "round", "num_images", "num_boxes", "map50_95", "map50")
 
@@ -209,15 +209,15 @@ def arm_labels(keys: Iterable[ArmKey]) -> dict[ArmKey, str]:
     """A short name for every arm; query size and probabilities are named only where the arms differ in them."""
     keys = list(keys)
     several_sizes = len({key.query_size for key in keys} - {None}) > 1
-    several_options = len({key.options for key in keys if key.uncertainty}) > 1
+    alike = Counter(replace(key, options=None) for key in keys)  # options are named where nothing else tells them apart
     several_probabilities = len({key.probabilities for key in keys} - {None}) > 1
     labels = {}
     for key in keys:
         parts: list[str | None] = [label_of(key.strategy, key.options)]
         if key.uncertainty:
-            parts = [key.uncertainty, key.aggregation]
+            parts = [None if key.strategy == DEFAULT else key.strategy, key.uncertainty, key.aggregation]
             parts += [key.weighting] if key.weighting != "none" else []
-            parts += [f"{key.strategy} {key.options}"] if several_options and key.options else []
+            parts += [key.options] if alike[replace(key, options=None)] > 1 else []
         parts += [key.probabilities] if several_probabilities else []
         parts += [f"query of {key.query_size}"] if several_sizes and key.query_size is not None else []
         labels[key] = " · ".join(part for part in parts if part)

@@ -94,7 +94,7 @@ class ScoreRequest:
     max_detections: int = 100
     canvas: str = "square"
     decode: str = "full"
-    root: Path | None = None
+    root: str | Path | None = None
     limit: int | None = None
     shuffle_seed: int | None = None
     backend: str = "auto"
@@ -192,7 +192,7 @@ def _list(request: ScoreRequest, there: Record | None, console: Console) -> Mani
     with _listing_shown(console) as found:
         manifest, num_other = list_pool(
             request.pool,
-            root=request.root,
+            root=Path(request.root) if request.root is not None else None,
             limit=request.limit,
             shuffle_seed=request.shuffle_seed,
             part_size=request.part_size or (there["part_size"] if there else None),

@@ -19,7 +19,7 @@ from raylearn.strategies.base import (
     Query,
     ScoredImages,
     Strategy,
-    checked,
+    ask,
 )
 from raylearn.strategies.box_count import BoxCount
 from raylearn.strategies.full_data import FullData
@@ -38,7 +38,7 @@ __all__ = [
     "ScoredImages",
     "Strategy",
     "Uncertainty",
-    "checked",
+    "ask",
 ]
 
 ENTRY_POINTS = "raylearn.strategies"
@@ -88,10 +88,15 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strate
         if option not in known:
             others = f"; it has {', '.join(known)}" if known else ""
             raise QueryError(f"{option} has no meaning with strategy {name}: leave it out{others}")
+    given = {option: tuple(value) if isinstance(value, list) else value for option, value in (options or {}).items()}
     try:
-        return found(**options or {})
-    except TypeError as error:  # an option without a default, or of a type that it cannot be
-        raise QueryError(f"strategy {name}: {error}") from error
+        made = found(**given)
+        hash(made)  # trials are told apart by it
+    except QueryError:
+        raise
+    except Exception as error:  # an option that is missing, or a value that the class cannot be made with
+        raise QueryError(f"strategy {name}: {type(error).__name__}: {error}") from error
+    return made
 
 
 def controls() -> list[str]:
@@ -104,9 +109,14 @@ def asking() -> list[str]:
     return [name for name, found in all_strategies().items() if found.asks]
 
 
+def built_in_controls() -> list[str]:
+    """The names of the controls that come with raylearn."""
+    return [name for name, found in _BUILT_IN.items() if found.is_control]
+
+
 def is_control(name: str) -> bool:
     """Whether a name in a table is that of a control; one that nobody registered here is none."""
-    found = all_strategies().get(name)
+    found = _BUILT_IN.get(name) or all_strategies().get(name)
     return found is not None and found.is_control
 
 

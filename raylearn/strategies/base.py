@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from raylearn.errors import QueryError
 from raylearn.measures.sampling import top_n
+from raylearn.plugins import told_of
 
 Needs = Literal["nothing", "detections", "embeddings", "labelled embeddings"]
 
@@ -66,16 +67,24 @@ class Candidates:
         return np.bincount(cells, minlength=num_images * num_classes).reshape(num_images, num_classes)
 
 
-def checked(query: Query, candidates: Candidates, size: int) -> Query:
-    """The query, after a look at whether it is one: strategies of other packages are not ours to trust.
+def ask(strategy: "Strategy", candidates: Candidates, size: int, context: "Context") -> Query:
+    """What a strategy selects, after a look at whether it is a query: those of other packages are not ours to trust.
 
     Raises:
-        QueryError: another number of images, one twice, one that is no candidate, or a score that is not finite.
+        InputError: the strategy raised something.
+        QueryError: another number of images, one twice, one that is not a candidate, or a score that is not finite.
     """
+    with told_of(f"strategy {strategy.name}"):
+        return _checked(strategy.select(candidates, size, context), candidates, size)
+
+
+def _checked(query: Query, candidates: Candidates, size: int) -> Query:
+    if not isinstance(query, Query):
+        raise QueryError(f"a strategy was asked for {size} images and gave a {type(query).__name__}, not a Query")
     ids = query.image_ids
     strange = set(ids) - set(candidates.image_ids)
     if len(ids) != size or len(set(ids)) != size or strange:
-        wrong = f"{min(strange)!r} is no candidate" if strange else f"{len(set(ids))} different images"
+        wrong = f"{min(strange, key=str)!r} is not a candidate" if strange else f"{len(set(ids))} different images"
         raise QueryError(f"a strategy was asked for {size} images and gave {len(ids)}: {wrong}")
     if len(query.scores) != size or not np.isfinite(query.scores).all():
         raise QueryError(f"a strategy gave {len(query.scores)} scores for {size} images, or one that is not finite")
@@ -127,14 +136,13 @@ class Strategy(ABC):
         """
 
     @property
-    def options(self) -> dict[str, Any]:
-        """Its options by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @property
     def own_options(self) -> dict[str, Any]:
         """The options that are not the defaults."""
-        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
+        plain = {
+            field.name: field.default if field.default_factory is MISSING else field.default_factory()
+            for field in fields(self)
+        }
+        return {name: value for name, default in plain.items() if (value := getattr(self, name)) != default}
 
     @property
     def axes(self) -> dict[str, str]:

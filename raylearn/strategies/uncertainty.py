@@ -66,11 +66,18 @@ class Uncertainty(ImageScoring):
 
     @property
     def words(self) -> tuple[str, ...]:
-        return tuple(self.axes.values())
+        return (*self._own_name, *self.axes.values())
 
     @property
     def label(self) -> str:
-        return " ".join(value for value in self.axes.values() if value not in ("none", "background"))
+        return " ".join(
+            [*self._own_name, *(value for value in self.axes.values() if value not in ("none", "background"))]
+        )
+
+    @property
+    def _own_name(self) -> tuple[str, ...]:
+        """Of a strategy that another package makes of this one."""
+        return () if self.name == Uncertainty.name else (self.name,)
 
     @property
     def needs_class_counts(self) -> bool:

@@ -17,7 +17,7 @@ from raylearn.learning.training import InitialWeights, TrainingJob, with_resolve
 from raylearn.measures.sampling import random_generator
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
-from raylearn.strategies import Candidates, Context, Query, checked
+from raylearn.strategies import Candidates, Context, Query, ask
 from raylearn.sweep.grid import Arm, Trial, arms, num_rounds
 from raylearn.work.jobs import Job
 from raylearn.work.store import Artifact
@@ -125,7 +125,7 @@ class Bench:
         else:
             found = Ledger.read(ledger.folder)
             candidates = Candidates(found.image_ids, found.offsets, found.class_scores)
-        return checked(arm.strategy.select(candidates, arm.query_size, context), candidates, arm.query_size)
+        return ask(arm.strategy, candidates, arm.query_size, context)
 
 
 def run_trial(trial: Trial, bench: Bench, make: Callable[[Job], Artifact]) -> Iterator[TrialRound]:

@@ -1,14 +1,16 @@
 """Strategies: one registry, options that are checked when one is made, and queries that file order does not change."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raylearn.errors import QueryError
+from raylearn import strategies
+from raylearn.errors import InputError, QueryError
+from raylearn.reporting.summary import ArmKey, arm_labels
 from raylearn.strategies import (
     BASELINE,
     DEFAULT,
@@ -22,8 +24,8 @@ from raylearn.strategies import (
     Strategy,
     Uncertainty,
     all_strategies,
+    ask,
     asking,
-    checked,
     controls,
     is_control,
     label_of,
@@ -31,6 +33,7 @@ from raylearn.strategies import (
     options_text,
 )
 from raylearn.sweep.grid import Arm, Trial
+from tests.unit.hand_made import make_experiment
 
 CHOICES = [Uncertainty(), Uncertainty("margin", "max", "inverse_sqrt", "independent", 3.0), Random(), BoxCount()]
 IDS = [f"clip/{i:02}.jpg" for i in range(9)]
@@ -90,10 +93,10 @@ def test_the_registry_says_who_is_a_control_and_who_asks():
 @pytest.mark.parametrize("found", all_strategies().values(), ids=lambda found: found.name)
 def test_every_strategy_is_made_of_its_options_alone(found):
     made = found()
-    assert make_strategy(found.name, made.options) == made
+    options = {field.name: getattr(made, field.name) for field in fields(found)}
+    assert make_strategy(found.name, options) == made
     assert made.own_options == {}
     assert found.__doc__
-    assert [field.name for field in fields(found)] == list(made.options)
 
 
 def test_an_arm_cannot_have_options_that_its_strategy_has_not():
@@ -179,16 +182,76 @@ def test_options_of_another_strategy_are_in_its_label_and_fit_for_file_names_in_
     assert json.loads(options_text(Far(0.25)) or "") == {"alpha": 0.25}
 
 
+@dataclass(frozen=True)
+class Answer(Strategy):
+    """Gives what it was made with, or raises it."""
+
+    given: object = None
+
+    name = "answer"
+
+    def select(self, candidates, size, context):  # noqa: ARG002
+        if isinstance(self.given, Exception):
+            raise self.given
+        return self.given
+
+
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("given", "said"),
     [
         (Query(("a", "a"), (1.0, 1.0)), "asked for 2 images and gave 2: 1 different images"),
         (Query(("a",), (1.0,)), "asked for 2 images and gave 1"),
-        (Query(("a", "z"), (1.0, 1.0)), "'z' is no candidate"),
+        (Query(("a", "z"), (1.0, 1.0)), "'z' is not a candidate"),
         (Query(("a", "b"), (1.0,)), "gave 1 scores for 2 images"),
         (Query(("a", "b"), (1.0, float("nan"))), "or one that is not finite"),
+        (Query(("a", 7), (1.0, 1.0)), "7 is not a candidate"),
+        (Query(("a", "b"), None), "strategy answer: TypeError"),
+        (("a", "b"), "gave a tuple, not a Query"),
+        (ZeroDivisionError("of mine"), "strategy answer: ZeroDivisionError: of mine"),
     ],
 )
-def test_an_answer_that_is_no_query_is_refused(query, said):
-    with pytest.raises(QueryError, match=said):
-        checked(query, Candidates.unseen(["a", "b", "c"], 2), 2)
+def test_an_answer_that_is_not_a_query_is_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        ask(Answer(given), Candidates.unseen(["a", "b", "c"], 2), 2, CONTEXT)
+
+
+@dataclass(frozen=True)
+class Mine(Uncertainty):
+    """Of another package."""
+
+    name = "mine"
+
+
+def test_a_strategy_made_of_another_has_its_own_name_everywhere():
+    assert Mine("margin").label == "mine margin sum"
+    assert Trial(Arm(Mine(), 4), 0).name == "mine-entropy-sum-none-background-q4-s0"
+    keys = [ArmKey(name, "entropy", "sum", "none", "background", 4) for name in ("uncertainty", "mine")]
+    assert list(arm_labels(keys).values()) == ["entropy · sum", "mine · entropy · sum"]
+
+
+def test_options_are_in_a_label_where_nothing_else_tells_arms_apart():
+    cap = '{"weight_cap": 5.0}'
+    plain = ArmKey("uncertainty", "entropy", "sum", "none", "background", 4)
+    capped = replace(plain, weighting="inverse_frequency", options=cap)
+    assert list(arm_labels([plain, capped]).values()) == ["entropy · sum", "entropy · sum · inverse_frequency"]
+    uncapped = replace(capped, options=None)
+    assert arm_labels([capped, uncapped])[capped] == f"entropy · sum · inverse_frequency · {cap}"
+
+
+def test_two_arms_of_one_name_are_refused():
+    arms = {"query_size": [2], "controls": [], "strategies": ["uncertainty"]}
+    with pytest.raises(ValueError, match="two arms would have the same name, entropy-sum-none-background"):
+        make_experiment(arms=arms)
+
+
+def test_a_list_of_options_is_a_tuple_so_that_trials_can_be_told_apart(monkeypatch):
+    @dataclass(frozen=True)
+    class Some(Answer):
+        classes: tuple[str, ...] = ()
+
+        name = "some"
+
+    monkeypatch.setitem(strategies._BUILT_IN, "some", Some)
+    assert make_strategy("some", {"classes": ["a", "b"]}).classes == ("a", "b")
+    with pytest.raises(QueryError, match="strategy some: TypeError: unhashable"):
+        make_strategy("some", {"classes": {"a": 1}})
