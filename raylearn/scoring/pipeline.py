@@ -232,12 +232,22 @@ def score_parts(parts: Sequence[int], plan: ScoringPlan, folder: Folder, key: st
 def score_parts_here(parts: Sequence[int], plan: ScoringPlan, folder: Folder, key: str) -> Iterator[Part]:
     """`score_parts` in this process, which holds what one actor would ask for."""
     read = partial(read_image, settings=plan.settings)
-    scorer = ScorePart(partial(_open_detector, plan), read, folder, key, plan.batch_size, _num_reading_threads(plan))
-    for number in parts:
-        (part,) = scorer({"number": np.array([number])})["part"]
-        if isinstance(part, RaylearnError):
-            raise part
-        yield part
+    import cv2
+    import torch
+
+    threads = torch.get_num_threads(), cv2.getNumThreads()  # of a notebook, say, which goes on
+    try:
+        scorer = ScorePart(
+            partial(_open_detector, plan), read, folder, key, plan.batch_size, _num_reading_threads(plan)
+        )
+        for number in parts:
+            (part,) = scorer({"number": np.array([number])})["part"]
+            if isinstance(part, RaylearnError):
+                raise part
+            yield part
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
 
 
 def _num_reading_threads(plan: ScoringPlan) -> int:

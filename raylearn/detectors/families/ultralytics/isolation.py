@@ -8,6 +8,8 @@ from functools import cache
 
 from PIL import Image
 
+from raylearn.errors import DetectorError
+
 _SWITCHES = {
     "ULTRALYTICS_SAFE_LOAD": "1",  # otherwise a crafted .pt runs code when it is opened
     "YOLO_AUTOINSTALL": "0",  # otherwise a text file named .jpg makes it call pip
@@ -30,8 +32,14 @@ def isolate_ultralytics() -> None:
     os.environ["YOLO_CONFIG_DIR"] = folder
 
     pillow_open = Image.open
-    import ultralytics.utils.patches  # noqa: F401  it replaces Image.open, once
-    from ultralytics import settings
+    try:
+        import ultralytics.utils.patches  # noqa: F401  it replaces Image.open, once
+        from ultralytics import settings
+    except ImportError as error:
+        raise DetectorError(
+            f"the detector family ultralytics cannot be used ({error}): pip install ultralytics, or name another "
+            "detector.family"
+        ) from error
 
     # Theirs looks for a plugin to install whenever a file is no image.
     Image.open = pillow_open

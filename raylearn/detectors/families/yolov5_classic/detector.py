@@ -11,7 +11,7 @@ from raylearn.detectors.base import Detections, DetectorSettings, Engine, Traini
 from raylearn.detectors.families.yolov5_classic import NO_TRAINING
 from raylearn.detectors.families.yolov5_classic.checkpoint import open_model
 from raylearn.detectors.families.yolov5_classic.head import AnchorDecoder, to_original
-from raylearn.detectors.suppression import suppress
+from raylearn.detectors.suppression import nms_operator, suppress
 from raylearn.errors import DetectorError, DivergedError
 
 _RECTANGLE_STRIDE = 32  # which a canvas "rectangle" is padded to a multiple of
@@ -61,7 +61,7 @@ class ClassicDetector:
             CheckpointError: the file is torn, or not of the repository.
             DetectorError: it does not detect, its grid does not fit the canvas, or the engine is not to be had.
         """
-        import torchvision.ops  # noqa: F401  predict needs it, and its first images are not to wait for it
+        nms_operator()  # predict needs it, and its first images are not to wait for it
 
         opened = open_model(checkpoint)
         stride = max(opened.decoder.strides)
