@@ -45,7 +45,7 @@ def _read_checkpoint(path: Path) -> CheckpointFacts:
 
 
 def _recognises(contents: Contents) -> bool:
-    return FORMAT in contents.strings or any(name.startswith("ultralytics.") for name in contents.classes)
+    return FORMAT in contents.strings or any(name.startswith("ultralytics.nn.") for name in contents.classes)
 
 
 FAMILY = Family(

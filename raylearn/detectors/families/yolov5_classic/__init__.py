@@ -15,7 +15,7 @@ from raylearn.errors import DetectorError
 
 NO_TRAINING = (
     "detector.family yolov5-classic scores checkpoints and cannot train: train in the yolov5 repository, then use "
-    "`raylearn score --checkpoint best.pt`; or train here with another family, such as ultralytics and yolov5n"
+    "`raylearn score --checkpoint best.pt`; or train here with another detector.family"
 )
 
 _MODEL = re.compile(r"(yolov5\.)?models\.yolo\.")  # the second name is that of the package on PyPI
@@ -45,8 +45,7 @@ def _read_checkpoint(path: Path) -> CheckpointFacts:
 
 
 def _recognises(contents: Contents) -> bool:
-    classes = contents.classes
-    return any(map(_MODEL.match, classes)) and not any(name.startswith("ultralytics.") for name in classes)
+    return any(map(_MODEL.match, contents.classes))
 
 
 FAMILY = Family(
