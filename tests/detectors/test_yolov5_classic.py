@@ -208,7 +208,6 @@ def test_names_in_a_dictionary_and_the_image_size_of_the_options_are_read(tmp_pa
         ({"models.yolo.SegmentationModel"}, True),
         ({"yolov5.models.yolo.DetectionModel"}, True),
         ({"ultralytics.nn.tasks.DetectionModel"}, False),
-        ({"ultralytics.nn.tasks.DetectionModel", "models.yolo.Model"}, False),
         ({"mymodels.yolo.Model"}, False),
         ({"collections.OrderedDict"}, False),
         (set(), False),
