@@ -83,4 +83,4 @@ def test_a_command_says_what_it_begins_with_before_it_imports_what_takes_long(tm
 def test_what_is_watched_is_what_commands_bring_along(tmp_path: Path) -> None:
     """Otherwise the tests above could not fail: `schema` says something only when its libraries are there."""
     _, imported = first_said(tmp_path, "schema")
-    assert {"numpy", "pydantic", "yaml"} <= imported
+    assert {"numpy", "pydantic"} <= imported
