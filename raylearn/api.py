@@ -260,7 +260,7 @@ def query(
     found = query_ledger(
         opened.folder,
         choice(strategy, options),
-        size,
+        _checked_size(size),
         seed=_checked_seed(seed),
         class_counts=_class_counts(class_counts),
         exclude=image_ids(exclude),
@@ -292,8 +292,10 @@ def compare(
     """
     if weight_cap is not None and class_counts is None:
         raise QueryError("weight_cap has no meaning without weightings: give class counts too, or leave it out")
-    if strategies is not None and (probabilities != "background" or weight_cap is not None or not strategies):
-        raise QueryError("strategies are complete as they are given: name some, without probabilities or weight_cap")
+    if isinstance(strategies, str) or (strategies is not None and not strategies):
+        raise QueryError(f"strategies is a list of at least one name or Strategy, not {strategies!r}")
+    if strategies is not None and (probabilities != "background" or weight_cap is not None):
+        raise QueryError("probabilities and weight_cap are of the default strategies: set them in those you name")
     opened, left_out = _opened(ledger), image_ids(exclude)
     if size is None:
         candidates = len(opened) - opened.facts.get("num_errors", 0) - len(left_out)
@@ -306,7 +308,7 @@ def compare(
     overlaps = compare_strategies(
         opened.folder,
         chosen,
-        size,
+        _checked_size(size),
         seed=_checked_seed(seed),
         class_counts=_class_counts(class_counts),
         exclude=left_out,
@@ -348,6 +350,8 @@ def choice(strategy: str | Strategy, options: Mapping[str, Any]) -> Strategy:
     Raises:
         QueryError: an unknown strategy or option, or one that chooses no images.
     """
+    if not isinstance(strategy, str | Strategy | type):
+        raise QueryError(f"a strategy is its name or an object of a Strategy, not {strategy!r}")
     if isinstance(strategy, type):
         raise QueryError(f"{strategy.__name__} is a class: give an object, such as {strategy.__name__}()")
     if isinstance(strategy, Strategy) and options:
@@ -361,6 +365,9 @@ def choice(strategy: str | Strategy, options: Mapping[str, Any]) -> Strategy:
 def image_ids(excluded: Excluded) -> list[str]:
     """The ids in files and texts, each once, in order."""
     entries = [Path(excluded)] if isinstance(excluded, str | Path) else list(excluded)
+    strange = [entry for entry in entries if not isinstance(entry, str | Path)]
+    if strange:
+        raise QueryError(f"exclude holds {strange[0]!r}: give image ids as text, or paths of files of them")
     lists = (read_image_ids(entry) if isinstance(entry, Path) else [entry] for entry in entries)
     return sorted({image_id for ids in lists for image_id in ids})
 
@@ -372,9 +379,15 @@ def _class_counts(given: ClassCounts | None) -> Mapping[str, int] | None:
 
 
 def _checked_seed(seed: int) -> int:
-    if seed < 0:
-        raise QueryError(f"seed {seed} is negative: give 0 or more")
+    if not isinstance(seed, int) or seed < 0:
+        raise QueryError(f"seed {seed!r} is not a whole number of 0 or more")
     return seed
+
+
+def _checked_size(size: int) -> int:
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise QueryError(f"size {size!r} is not a whole number")
+    return size
 
 
 def _opened(ledger: LedgerLike) -> ScoredPool:

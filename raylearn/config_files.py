@@ -99,7 +99,7 @@ def dump_file(settings: Section) -> str:
     return yaml.safe_dump(json.loads(settings.model_dump_json()), sort_keys=False, allow_unicode=True)
 
 
-def key_values(texts: Sequence[str]) -> dict[str, Any]:
+def key_values(texts: Sequence[str], what: str, example: str) -> dict[str, Any]:
     """Options given as `key=value`, whose values are YAML.
 
     Raises:
@@ -107,7 +107,13 @@ def key_values(texts: Sequence[str]) -> dict[str, Any]:
     """
     content: dict[str, Any] = {}
     for text in texts:
-        _apply_override(content, text)
+        name, equals, value = text.partition("=")
+        if not name or not equals or name in content:
+            raise ConfigError(f"{what} {text!r} is not of the form key=value, such as {example}, or is given twice")
+        try:
+            content[name] = yaml.load(value, _UniqueKeys)
+        except _NO_YAML as error:
+            raise ConfigError(f"{what} {text!r}: the value cannot be read: {' '.join(str(error).split())}") from error
     return content
 
 

@@ -178,9 +178,13 @@ def query(
         "weighting": None if weighting == "none" else weighting,  # which any strategy has
         "probabilities": probabilities,
         "weight_cap": weight_cap,
-        **key_values(option or ()),
     }
-    chosen = api.choice(strategy, {name: value for name, value in options.items() if value is not None})
+    named = key_values(option or (), "--option", "power=2")
+    twice = [name for name in named if options.get(name) is not None]
+    if twice:
+        raise QueryError(f"{twice[0]} is given twice: leave --option {twice[0]}=... out")
+    given = {name: value for name, value in options.items() if value is not None}
+    chosen = api.choice(strategy, {**given, **named})
     if tool is None and (images, boxes_above) != (None, None):
         raise QueryError("--images and --boxes-above have no meaning without --format: give it too, or leave them out")
     copies = None if images is None else images == "copy"

@@ -17,7 +17,7 @@ from raylearn.detectors.base import CheckpointFacts, Detector, DetectorSettings,
 from raylearn.detectors.checkpoint_contents import contents_of, written_facts
 from raylearn.detectors.family import Family
 from raylearn.errors import DetectorError, nearest
-from raylearn.plugins import entry_points_of
+from raylearn.plugins import registered
 
 ENTRY_POINTS = "raylearn.detectors"
 
@@ -30,31 +30,27 @@ def built_in_families() -> dict[str, Family]:
 
 
 @cache
-def all_families() -> dict[str, Family]:
-    """Name -> family, those of other packages last.
+def _registered() -> tuple[dict[str, Family], dict[str, str]]:
+    """Families of other packages by name, and what is wrong with those that cannot be used."""
+    found, wrong = registered(ENTRY_POINTS, built_in_families())
+    for name, family in list(found.items()):
+        if not isinstance(family, Family) or family.name != name:
+            wrong[name] = f"{found.pop(name)!r:.100} is not a raylearn Family of this name"
+    return found, wrong
 
-    Raises:
-        DetectorError: an entry point that cannot be loaded, is not a Family, or has the name of another.
-    """
-    others: dict[str, Family] = {}
-    for point in entry_points_of(ENTRY_POINTS):
-        try:
-            family = point.load()
-        except Exception as error:
-            raise DetectorError(f"detector family {point.name!r} ({point.value}) cannot be loaded: {error}") from error
-        if not isinstance(family, Family):
-            raise DetectorError(f"detector family {point.name!r} ({point.value}) is not a raylearn Family")
-        if family.name in {**built_in_families(), **others}:
-            raise DetectorError(f"detector family {point.name!r} ({point.value}) is named as another: {family.name}")
-        others[family.name] = family
-    return {**built_in_families(), **others}
+
+def all_families() -> dict[str, Family]:
+    """Name -> family, those of other packages last; without those that cannot be used."""
+    return {**built_in_families(), **_registered()[0]}
 
 
 def family_named(name: str) -> Family:
-    """Raises DetectorError for a family that nobody registered."""
-    known = built_in_families()
-    family = known.get(name) or all_families().get(name)
+    """Raises DetectorError for a family that nobody registered, or that cannot be used."""
+    family = built_in_families().get(name) or all_families().get(name)
     if family is None:
+        wrong = _registered()[1]
+        if name in wrong:
+            raise DetectorError(f"detector.family {name!r}: {wrong[name]}")
         raise DetectorError(f"unknown detector.family {name!r}: {nearest(name, all_families())}")
     return family
 
@@ -72,10 +68,9 @@ def family_of(checkpoint: Path) -> Family:
         CheckpointError: no such file, or of no family.
     """
     contents = contents_of(checkpoint)
-    for known in (built_in_families, all_families):  # a package that cannot be loaded is of no matter to the others
-        for family in known().values():
-            if family.recognises(contents):
-                return family
+    for family in all_families().values():
+        if family.recognises(contents):
+            return family
     # its own library may still open it, or say best why not
     return family_named(default_family())
 

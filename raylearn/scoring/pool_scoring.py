@@ -58,6 +58,7 @@ _CHOICES = {
     "backend": ("auto", "torch", "openvino"),
     "precision": ("auto", "fp32", "fp16", "bf16"),
 }
+_MAY_BE_LEFT_OUT = ("image_size", "limit", "shuffle_seed", "batch_size", "num_actors", "gpus_per_actor", "part_size")
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("confidence", "iou"), (0, 1)),
     **dict.fromkeys(("shuffle_seed", "gpus_per_actor"), (0, math.inf)),
@@ -110,8 +111,12 @@ class ScoreRequest:
                 raise QueryError(f"unknown {name} {getattr(self, name)!r}: {nearest(str(getattr(self, name)), known)}")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise QueryError(f"{name} {value} is not in the range {low:g} to {high:g}")
+            whole = name not in ("confidence", "iou", "gpus_per_actor")
+            if value is None and name in _MAY_BE_LEFT_OUT:
+                continue
+            if not isinstance(value, int if whole else int | float) or not low <= value <= high:
+                kind = "a whole number" if whole else "a number"
+                raise QueryError(f"{name} {value!r} is not {kind} in the range {low:g} to {high:g}")
         if self.image_size is not None and self.image_size % 32:
             raise QueryError(
                 f"image_size {self.image_size} is not a multiple of 32: try {self.image_size // 32 * 32 + 32}"
@@ -170,8 +175,13 @@ def _asked(request: ScoreRequest) -> Record:
         raise DetectorError(
             f"backend {request.backend} cannot run a checkpoint of the family {family.name}: use {family.backends[0]}"
         )
+    size = request.image_size or facts.image_size or _IMAGE_SIZE
+    if size % 32 or not 32 <= size <= 8192:
+        raise CheckpointError(
+            f"{request.checkpoint} was trained at {size} pixels, which cannot be used: give image_size"
+        )
     settings = DetectorSettings(
-        image_size=request.image_size or facts.image_size or _IMAGE_SIZE,
+        image_size=size,
         confidence=request.confidence,
         iou=request.iou,
         max_detections=request.max_detections,

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from raylearn.errors import QueryError, nearest
-from raylearn.plugins import entry_points_of
+from raylearn.plugins import registered
 from raylearn.strategies.base import (
     Candidates,
     Context,
@@ -49,31 +49,36 @@ _BUILT_IN: dict[str, type[Strategy]] = {found.name: found for found in (Uncertai
 
 
 @cache
-def all_strategies() -> dict[str, type[Strategy]]:
-    """Name -> class, those of other packages last.
+def _registered() -> tuple[dict[str, type[Strategy]], dict[str, str]]:
+    """Strategies of other packages by name, and what is wrong with those that cannot be used."""
+    found, wrong = registered(ENTRY_POINTS, _BUILT_IN)
+    for name, strategy in list(found.items()):
+        if not (isinstance(strategy, type) and issubclass(strategy, Strategy)):
+            wrong[name] = f"{found.pop(name)!r} is not a raylearn Strategy"
+        elif getattr(strategy, "name", None) != name:
+            own = getattr(found.pop(name), "name", None)
+            wrong[name] = f"the class calls itself {own!r}: its `name` and its entry point must be the same"
+    return found, wrong
 
-    Raises:
-        QueryError: an entry point that cannot be loaded, is not a Strategy, or has the name of another.
-    """
-    found = dict(_BUILT_IN)
-    for point in entry_points_of(ENTRY_POINTS):
-        try:
-            strategy = point.load()
-        except Exception as error:
-            raise QueryError(f"strategy {point.name!r} ({point.value}) cannot be loaded: {error}") from error
-        if not (isinstance(strategy, type) and issubclass(strategy, Strategy) and getattr(strategy, "name", None)):
-            raise QueryError(f"strategy {point.name!r} ({point.value}) is not a raylearn Strategy with a name")
-        if found.setdefault(strategy.name, strategy) is not strategy:
-            raise QueryError(f"strategy {point.name!r} ({point.value}) has the name of another: {strategy.name}")
-    return found
+
+def all_strategies() -> dict[str, type[Strategy]]:
+    """Name -> class, those of other packages last; without those that cannot be used."""
+    return {**_BUILT_IN, **_registered()[0]}
 
 
 def strategy_named(name: str) -> type[Strategy]:
-    """Raises QueryError for a strategy that nobody registered."""
+    """Raises QueryError for a strategy that nobody registered, or that cannot be used."""
     found = _BUILT_IN.get(name) or all_strategies().get(name)
     if found is None:
-        raise QueryError(f"unknown strategy {name!r}: {nearest(name, all_strategies())}")
+        wrong = _registered()[1]
+        if name in wrong:
+            raise QueryError(f"strategy {name!r}: {wrong[name]}")
+        raise QueryError(f"unknown strategy {name!r}: {nearest(name, asking())}{''.join(map(_note, wrong.items()))}")
     return found
+
+
+def _note(wrong: tuple[str, str]) -> str:
+    return f" ({wrong[0]}: {wrong[1]})"
 
 
 def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:

@@ -85,7 +85,7 @@ def test_the_page_on_extending_shows_a_strategy_that_works(desk: Path, told: str
     exec(code, names)
     ledger = raylearn.open_ledger(desk / "ledgers" / "photos")
     counts = dict(zip(ledger.class_names, [50, 40, 30, 20, 10, 0], strict=True))
-    query = raylearn.query(ledger, 5, strategy=names["RareClasses"](power=2.0), class_counts=counts)
+    query = raylearn.query(ledger, 5, strategy=names["RareClasses"](power=2), class_counts=counts)
     assert len(set(query.image_ids)) == 5
     seen = detections_of(ledger.folder, query.image_ids[:1])[query.image_ids[0]][1]
     expected = sum((1 + 10 * (5 - k)) ** -2.0 for k in seen.class_ids)
