@@ -130,7 +130,7 @@ def test_what_is_wrong_is_a_typed_error(tmp_path: Path) -> None:
         raylearn.open_ledger(tmp_path)
     with pytest.raises(RunFolderError, match="it is not the folder of a finished run"):
         raylearn.open_run(tmp_path)
-    with pytest.raises(QueryError, match="confidence 3 is not in the range 0 to 1"):
+    with pytest.raises(QueryError, match="confidence 3 is not a number in the range 0 to 1"):
         raylearn.score(tmp_path, tmp_path / "a.pt", tmp_path / "out", confidence=3)
     with pytest.raises(QueryError, match="unknown canvas 'squar': did you mean 'square'"):
         raylearn.score(tmp_path, tmp_path / "a.pt", tmp_path / "out", canvas="squar")  # type: ignore[arg-type]
