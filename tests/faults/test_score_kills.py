@@ -86,7 +86,8 @@ def test_a_second_driver_is_refused_and_one_that_was_killed_or_asked_to_end_goes
         family = psutil.Process(driver.pid).children(recursive=True)
         driver.terminate()  # as a scheduler does; Ray's own answer would be a trace of its C++ part
         driver.send_signal(signal.SIGCONT)
-        assert driver.wait(timeout=60) == 130
+        _, said = driver.communicate(timeout=60)
+        assert driver.returncode == 130, said.decode()
     finally:
         driver.kill()
         driver.wait()
