@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def raylearn(folder: Path, checkpoint: Path, *, backend: str, out: Path) -> tupl
     parts: list[Any] = []
     score_parts = pool_scoring.score_parts
 
-    def watched(*arguments: Any) -> Iterator[Any]:
+    def watched(*arguments: Any) -> Generator[Any, None, None]:
         for part in score_parts(*arguments):
             parts.append(part)
             yield part

@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +15,8 @@ from raylearn.data.storage import reason_of
 from raylearn.errors import ClusterError
 
 _CONNECT_SECONDS = 10.0
+_LEAVE_SECONDS = 30.0
+_RAY_DATA_THREADS = ("StreamingExecutor-", "ray-data-")
 
 
 @contextmanager
@@ -54,8 +58,19 @@ def ray_session(address: str | None) -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         yield
     finally:
-        ray.shutdown()
-        signal.signal(signal.SIGTERM, before)
+        try:
+            _wait_for_ray_data()
+        finally:
+            ray.shutdown()
+            signal.signal(signal.SIGTERM, before)
+
+
+def _wait_for_ray_data() -> None:
+    """Until Ray Data's threads have ended: one that calls Ray after its shutdown ends the process without a word."""
+    deadline = time.monotonic() + _LEAVE_SECONDS
+    for thread in threading.enumerate():
+        if thread.name.startswith(_RAY_DATA_THREADS):
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _refuse_if_nobody_listens(address: str) -> None:

@@ -5,7 +5,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -217,7 +217,7 @@ def finish(folder: Folder, manifest: Manifest, counts: PartCounts, facts: Mappin
     ledger.write_facts(folder, {**facts, **asdict(counts), "num_errors": counts.num_errors})
 
 
-def score_parts(parts: Sequence[int], plan: ScoringPlan, folder: Folder, key: str) -> Iterator[Part]:
+def score_parts(parts: Sequence[int], plan: ScoringPlan, folder: Folder, key: str) -> Generator[Part, None, None]:
     """Scores parts of the manifest in `folder`, and tells of each when it is in the ledger; in no order.
 
     Raises:
@@ -229,7 +229,7 @@ def score_parts(parts: Sequence[int], plan: ScoringPlan, folder: Folder, key: st
     return deal_out(parts, partial(_open_detector, plan), read, plan, folder, key)
 
 
-def score_parts_here(parts: Sequence[int], plan: ScoringPlan, folder: Folder, key: str) -> Iterator[Part]:
+def score_parts_here(parts: Sequence[int], plan: ScoringPlan, folder: Folder, key: str) -> Generator[Part, None, None]:
     """`score_parts` in this process, which holds what one actor would ask for."""
     read = partial(read_image, settings=plan.settings)
     import cv2
@@ -261,7 +261,7 @@ def deal_out(
     plan: ScoringPlan,
     folder: Folder,
     key: str,
-) -> Iterator[Part]:
+) -> Generator[Part, None, None]:
     """`score_parts` for any detector and any way of reading."""
     import ray.data
     from ray.util.annotations import RayDeprecationWarning
@@ -292,14 +292,20 @@ def deal_out(
             num_gpus=plan.gpus_per_actor,
             ray_remote_args_fn=lambda: {"max_task_retries": _ATTEMPTS},
         )
+    finished = None
     try:
-        for batch in scored.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is there
-            for part in batch["part"]:
-                if isinstance(part, RaylearnError):
-                    raise part
-                yield part
+        # Bundles and not batches, which Ray Data would read ahead in threads that nobody can wait for.
+        finished = scored.iter_internal_ref_bundles()
+        for bundle in finished:  # each as soon as it is there
+            for block in bundle.block_refs:
+                for row in ray.data.block.BlockAccessor.for_block(ray.get(block)).iter_rows(public_row_format=True):
+                    if isinstance(row["part"], RaylearnError):
+                        raise row["part"]
+                    yield row["part"]
     except ray.exceptions.RayError as error:
         raise RaylearnError(f"scoring stopped: {cause_line(error)}; the same command goes on from here") from error
+    finally:
+        del finished  # which ends Ray Data's thread, also where an error still holds this frame
 
 
 def _open_detector(plan: ScoringPlan) -> Detector:

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -295,8 +295,8 @@ def _score_missing(
     say(console, f"scoring with {_describe_plan(plan)}{kept}")
     if missing:
         progress = ScoringProgress(console, len(manifest), counts, began)
-        with progress:
-            for part in score_parts(missing, plan, folder, key):
+        with progress, closing(score_parts(missing, plan, folder, key)) as finished:
+            for part in finished:
                 counts += part.counts
                 progress.tell(part, counts)
         say(console, progress.rate())

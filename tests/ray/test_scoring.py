@@ -1,5 +1,7 @@
 """The scoring pass on a real Ray."""
 
+import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +16,8 @@ from raylearn.detectors.base import DetectorSettings
 from raylearn.detectors.letterbox import letterbox
 from raylearn.errors import ClusterError
 from raylearn.scoring.ledger import Ledger, map_parts
-from raylearn.scoring.manifest import Manifest
-from raylearn.scoring.pipeline import ScoringPlan, score_manifest
+from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
+from raylearn.scoring.pipeline import ScoringPlan, score_manifest, score_parts
 from raylearn.strategies import Candidates, Context, Uncertainty
 from tests.conftest import IMAGE_SIZE
 
@@ -98,6 +100,18 @@ def test_an_image_without_detections_keeps_its_row(reef: Dataset, plan: ScoringP
     assert len(ledger.image_ids) == 7
     assert len(ledger.class_scores) == 0
     assert (CHOICE.image_scores(ledger, CONTEXT) == 0).all()
+
+
+def test_a_pass_that_is_left_early_leaves_no_thread_behind(reef: Dataset, plan: ScoringPlan, tmp_path: Path) -> None:
+    """One that called Ray after its shutdown would end the process with exit code 1 and without a word."""
+    manifest, folder = Manifest.of(reef.pool, part_size=2), Folder.at(tmp_path)
+    folder.add(MANIFEST_FILE, manifest.to_buffer())
+    before = set(threading.enumerate())
+    with closing(score_parts(range(manifest.num_parts), plan, folder, manifest.hash)) as parts:
+        next(parts)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(20)
+        assert not thread.is_alive(), thread.name
 
 
 @pytest.mark.parametrize(
