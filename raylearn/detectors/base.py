@@ -1,9 +1,9 @@
 """What raylearn asks of a detector: train, load, and give every detection's class scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from raylearn.errors import DivergedError
 CHECKPOINT_FILE = "checkpoint.pt"
 """What a trained detector is kept as, in a store and in the folder of a scoring pass."""
 
+BOX_EMBEDDING, IMAGE_EMBEDDING = 64, 128
+"""Numbers of the embedding of a box, and of an image."""
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:
@@ -21,6 +24,8 @@ class Detections:
     Args:
         boxes: (n, 4) float32 xyxy in pixels of the original, upright image; n may be 0.
         class_scores: (n, K) float32 in [0, 1], exactly what the head gave for each kept box.
+        box_embeddings: (n, BOX_EMBEDDING) float16, what the network saw in each kept box; None where not asked for.
+        image_embedding: (IMAGE_EMBEDDING,) float16, what it saw in the whole image; None where not asked for.
 
     Raises:
         ValueError: shapes that do not fit, or a score outside [0, 1].
@@ -29,6 +34,8 @@ class Detections:
 
     boxes: np.ndarray
     class_scores: np.ndarray
+    box_embeddings: np.ndarray | None = None
+    image_embedding: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         boxes, scores = self.boxes, self.class_scores
@@ -75,6 +82,7 @@ class DetectorSettings:
         max_detections: the most confident that are kept per image; cuts what `sum` adds up.
         canvas: "square", as in training, or "rectangle", padded only to the next multiple of 32; see letterbox.
         decode: "full", or "reduced": a JPEG of twice image_size or more is decoded at a fraction of its size.
+        embeddings: whether detections come with embeddings of their boxes and of the image.
     """
 
     image_size: int
@@ -83,6 +91,13 @@ class DetectorSettings:
     max_detections: int
     canvas: str = "square"
     decode: str = "full"
+    embeddings: bool = False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What keys and records say of them; nothing of embeddings where there are none, as they never did."""
+        facts = asdict(self)
+        return facts if self.embeddings else {name: value for name, value in facts.items() if name != "embeddings"}
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ class Family:
         packages: distributions whose versions decide detections, beside numpy, pillow and opencv.
         training_packages: distributions whose versions decide what a training gives.
         backends: what may run its network, of "torch" and "openvino".
+        embeddings: whether its detections come with embeddings where the settings ask for them.
         no_training: why it only scores, and what to do; "" for a family that trains. Its `check` says the same.
         recipe: raised when its code comes to train or score otherwise; part of the store's keys.
         is_default: whether an experiment that names no family means this one.
@@ -95,6 +96,7 @@ class Family:
     packages: tuple[str, ...]
     training_packages: tuple[str, ...]
     backends: tuple[str, ...] = ("torch",)
+    embeddings: bool = False
     no_training: str = ""
     recipe: int = 1
     is_default: bool = False

@@ -21,12 +21,16 @@ class LedgerPart:
         image_ids, uris: (N,) of Arrow.
         offsets: (N + 1,) int64; image i owns detections offsets[i] to offsets[i + 1].
         class_scores: (D, K) float32.
+        box_embeddings: (D, E) float16; None where they were not read.
+        image_embeddings: (N, F) float16; None where they were not read.
     """
 
     image_ids: pa.ChunkedArray
     uris: pa.ChunkedArray
     offsets: np.ndarray
     class_scores: np.ndarray
+    box_embeddings: np.ndarray | None = None
+    image_embeddings: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

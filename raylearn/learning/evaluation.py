@@ -142,7 +142,7 @@ class EvaluationJob:
             kind=self.kind,
             recipe=1,  # raise it when the code comes to measure otherwise
             training=self.training.key,
-            settings=asdict(self.settings),
+            settings=self.settings.facts,
             dataset=self.fingerprint,
             versions={"faster-coco-eval": version("faster-coco-eval")},
         )

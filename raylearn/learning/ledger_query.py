@@ -112,7 +112,7 @@ def _best_of_each(
     names = class_names(facts, folder)
     bests: list[Best | Gathered] = []
     for strategy in strategies:
-        strategy.refuse_unmet_needs()
+        _refuse_unmet_needs(strategy, facts, folder)
         strategy.refuse_classes(len(names))
         context = Context(seed, counts_by_class(class_counts, names, strategy))
         if isinstance(strategy, ImageScoring):
@@ -128,6 +128,16 @@ def _best_of_each(
         progress(done, facts["num_parts"])
     _check_size(size, totals)
     return bests, totals, names
+
+
+def _refuse_unmet_needs(strategy: Strategy, facts: Mapping[str, Any], folder: Folder) -> None:
+    """Raises QueryError where a strategy needs what a ledger does not hold."""
+    if strategy.simulation_only:
+        raise QueryError(f"strategy {strategy.name} looks at labels nobody has made yet: it is for simulations only")
+    if strategy.needs_embeddings and not facts.get("settings", {}).get("embeddings"):
+        raise QueryError(
+            f"strategy {strategy.name} needs {strategy.needs}, which {folder} does not hold: score with --embeddings"
+        )
 
 
 def detections_of(folder: Folder, image_ids: Sequence[str]) -> dict[str, tuple[tuple[int, int], Detections]]:

@@ -48,7 +48,7 @@ class ScoringJob:
             kind=self.kind,
             recipe=2,  # raise it when the code comes to score otherwise
             training=self.training.key,
-            settings=asdict(self.settings),
+            settings=self.settings.facts,
             manifest=self.manifest.hash,
         )
 

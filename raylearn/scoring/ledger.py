@@ -205,6 +205,8 @@ class Ledger:
         class_scores: (D, K) float32.
         errors: image id -> what was wrong with it.
         facts: what made it: checkpoint, settings, manifest, versions, counts.
+        box_embeddings: (D, E) float16; None where the pass kept none.
+        image_embeddings: (N, F) float16; None where the pass kept none.
     """
 
     image_ids: np.ndarray
@@ -213,6 +215,8 @@ class Ledger:
     class_scores: np.ndarray
     errors: Mapping[str, str]
     facts: Mapping[str, Any]
+    box_embeddings: np.ndarray | None = None
+    image_embeddings: np.ndarray | None = None
 
     @classmethod
     def read(cls, folder: Folder) -> "Ledger":

@@ -189,7 +189,7 @@ def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, An
     folder.add(MANIFEST_FILE, manifest.to_buffer())
     made_by = {
         **facts,
-        "settings": asdict(plan.settings),
+        "settings": plan.settings.facts,
         "engine": asdict(plan.engine),
         "manifest": manifest.hash,
         "num_parts": manifest.num_parts,

@@ -193,7 +193,7 @@ def _asked(request: ScoreRequest) -> Record:
         "model": facts.model,
         **family.facts(facts.model),
         "class_names": list(facts.class_names),
-        "settings": asdict(settings),
+        "settings": settings.facts,
         "engine": {"backend": request.backend, "precision": request.precision},
     }
 

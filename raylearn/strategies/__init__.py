@@ -12,14 +12,17 @@ from typing import Any
 
 from raylearn.errors import QueryError, nearest
 from raylearn.plugins import registered
+from raylearn.strategies.asking import ask, ask_within
 from raylearn.strategies.base import (
     Candidates,
     Context,
     ImageScoring,
+    Labelled,
     Query,
     ScoredImages,
+    Shortlisting,
     Strategy,
-    ask,
+    Summarising,
 )
 from raylearn.strategies.box_count import BoxCount
 from raylearn.strategies.full_data import FullData
@@ -33,12 +36,16 @@ __all__ = [
     "Context",
     "FullData",
     "ImageScoring",
+    "Labelled",
     "Query",
     "Random",
     "ScoredImages",
+    "Shortlisting",
     "Strategy",
+    "Summarising",
     "Uncertainty",
     "ask",
+    "ask_within",
 ]
 
 ENTRY_POINTS = "raylearn.strategies"
@@ -93,7 +100,9 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strate
         if option not in known:
             others = f"; it has {', '.join(known)}" if known else ""
             raise QueryError(f"{option} has no meaning with strategy {name}: leave it out{others}")
-    given = {option: tuple(value) if isinstance(value, list) else value for option, value in (options or {}).items()}
+    given: dict[str, Any] = {
+        option: tuple(value) if isinstance(value, list) else value for option, value in (options or {}).items()
+    }
     try:
         made = found(**given)
         hash(made)  # trials are told apart by it

@@ -3,15 +3,14 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from raylearn.errors import QueryError
-from raylearn.measures.sampling import top_n
-from raylearn.plugins import told_of
+from raylearn.measures.sampling import check_size, top_n
 
 Needs = Literal["nothing", "detections", "embeddings", "labelled embeddings"]
 
@@ -37,6 +36,16 @@ class ScoredImages(Protocol):
         """(D, K) float32."""
         ...
 
+    @property
+    def box_embeddings(self) -> np.ndarray | None:
+        """(D, E) float16 or float32; None where the scoring pass kept none."""
+        ...
+
+    @property
+    def image_embeddings(self) -> np.ndarray | None:
+        """(N, F) float16 or float32; None where the scoring pass kept none."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
@@ -46,11 +55,17 @@ class Candidates:
         image_ids: N unique ids.
         offsets: (N + 1,) int64; image i owns detections offsets[i] to offsets[i + 1].
         class_scores: (D, K) float32 in [0, 1].
+        box_embeddings: (D, E) float16 or float32, what the detector sees in each box; None where nobody asked for it.
+        image_embeddings: (N, F) float16 or float32, what it sees in each image; None where nobody asked for it.
+        groups: (N,) the clip, folder or the like that each image is of; None where there are no groups.
     """
 
     image_ids: Sequence[str] | np.ndarray
     offsets: np.ndarray
     class_scores: np.ndarray
+    box_embeddings: np.ndarray | None = None
+    image_embeddings: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     @classmethod
     def unseen(cls, image_ids: Sequence[str], num_classes: int) -> "Candidates":
@@ -66,29 +81,32 @@ class Candidates:
         cells = images * num_classes + (self.class_scores.argmax(axis=1) if len(self.class_scores) else 0)
         return np.bincount(cells, minlength=num_images * num_classes).reshape(num_images, num_classes)
 
+    def take(self, positions: np.ndarray) -> "Candidates":
+        """These images only, in this order."""
+        counts = np.diff(self.offsets)[positions]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = np.repeat(self.offsets[:-1][positions] - offsets[:-1], counts) + np.arange(offsets[-1])
+        return Candidates(
+            [self.image_ids[position] for position in positions],
+            offsets,
+            self.class_scores[rows],
+            None if self.box_embeddings is None else self.box_embeddings[rows],
+            None if self.image_embeddings is None else self.image_embeddings[positions],
+            None if self.groups is None else self.groups[positions],
+        )
 
-def ask(strategy: "Strategy", candidates: Candidates, size: int, context: "Context") -> Query:
-    """What a strategy selects, after a look at whether it is a query: those of other packages are not ours to trust.
 
-    Raises:
-        InputError: the strategy raised something.
-        QueryError: another number of images, one twice, one that is not a candidate, or a score that is not finite.
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """The labelled images: what the detector sees in them, and what people said.
+
+    Args:
+        seen: of L images.
+        true_counts: (L, K) int64 ground-truth boxes of each; None where they are not known image by image.
     """
-    with told_of(f"strategy {strategy.name}"):
-        return _checked(strategy.select(candidates, size, context), candidates, size)
 
-
-def _checked(query: Query, candidates: Candidates, size: int) -> Query:
-    if not isinstance(query, Query):
-        raise QueryError(f"a strategy was asked for {size} images and gave a {type(query).__name__}, not a Query")
-    ids = query.image_ids
-    strange = set(ids) - set(candidates.image_ids)
-    if len(ids) != size or len(set(ids)) != size or strange:
-        wrong = f"{min(strange, key=str)!r} is not a candidate" if strange else f"{len(set(ids))} different images"
-        raise QueryError(f"a strategy was asked for {size} images and gave {len(ids)}: {wrong}")
-    if len(query.scores) != size or not np.isfinite(query.scores).all():
-        raise QueryError(f"a strategy gave {len(query.scores)} scores for {size} images, or one that is not finite")
-    return query
+    seen: Candidates
+    true_counts: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +116,14 @@ class Context:
     Args:
         seed: of the trial; decides what chance decides, the order of equal scores included.
         class_counts: (K,) ground-truth boxes per class in the currently labelled images.
+        labelled: the currently labelled images, for a strategy that needs labelled embeddings.
+        true_counts: (N, K) int64 ground-truth boxes of each candidate, for a strategy of simulations only.
     """
 
     seed: int
     class_counts: np.ndarray
+    labelled: Labelled | None = None
+    true_counts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -113,12 +135,24 @@ class Strategy(ABC):
         needs: what its candidates must come with; "nothing" spares the scoring pass.
         is_control: whether it is there to be compared with, and not to be beaten by chance.
         asks: whether it chooses at all; one that does not trains once on the whole pool.
+        simulation_only: whether it looks at labels that nobody has paid for, which only a simulation can show it.
+
+    Args:
+        max_per_group: the most images of one group, such as the frames of one clip, in a query; None is no limit.
     """
 
     name: ClassVar[str]
     needs: ClassVar[Needs] = "nothing"
     is_control: ClassVar[bool] = False
     asks: ClassVar[bool] = True
+    simulation_only: ClassVar[bool] = False
+
+    max_per_group: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        limit = self.max_per_group
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise QueryError(f"max_per_group is {limit!r}: it must be a whole number of 1 or more, or left out")
 
     @abstractmethod
     def select(self, candidates: Candidates, size: int, context: Context) -> Query:
@@ -139,8 +173,8 @@ class Strategy(ABC):
     def own_options(self) -> dict[str, Any]:
         """The options that are not the defaults."""
         plain = {
-            field.name: field.default if field.default_factory is MISSING else field.default_factory()
-            for field in fields(self)
+            option.name: option.default if option.default_factory is MISSING else option.default_factory()
+            for option in fields(self)
         }
         return {name: value for name, default in plain.items() if (value := getattr(self, name)) != default}
 
@@ -165,10 +199,15 @@ class Strategy(ABC):
         """Whether a detector has to look at the images first."""
         return self.needs != "nothing"
 
-    def refuse_unmet_needs(self) -> None:
-        """Raises QueryError where it needs what no scoring pass gives."""
-        if self.needs not in ("nothing", "detections"):
-            raise QueryError(f"strategy {self.name} needs {self.needs}, which ledgers do not hold: choose another")
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether the scoring pass has to keep embeddings."""
+        return self.needs in ("embeddings", "labelled embeddings")
+
+    @property
+    def needs_labelled(self) -> bool:
+        """Whether the detector has to look at the labelled images too."""
+        return self.needs == "labelled embeddings"
 
     @property
     def needs_class_counts(self) -> bool:
@@ -203,3 +242,59 @@ class ImageScoring(Strategy):
         chosen = top_n(candidates.image_ids, scores, size, self.tie_seed(context.seed))
         ids = candidates.image_ids
         return Query(tuple(str(ids[i]) for i in chosen), tuple(float(scores[i]) for i in chosen))
+
+
+class Shortlisting(Strategy):
+    """A strategy that gives each image a number, and weighs the best of them against each other.
+
+    So it can read a pool of any size part by part, and keep its shortlist.
+    """
+
+    @abstractmethod
+    def shortlist_size(self, size: int) -> int:
+        """How many of the images of the highest scores are looked at for a query of `size`; at least `size`."""
+
+    @abstractmethod
+    def image_scores(self, images: ScoredImages, context: Context) -> np.ndarray:
+        """(N,) finite float64, in the order of the images; higher is more promising."""
+
+    @abstractmethod
+    def choose(self, candidates: Candidates, scores: np.ndarray, size: int, context: Context) -> Query:
+        """The query, out of a shortlist.
+
+        Args:
+            candidates: the shortlist, highest score first, equal scores by the hash of seed and id.
+            scores: (N,) float64 of the shortlist.
+            size: 1 to N.
+            context: what else decides.
+        """
+
+    def select(self, candidates: Candidates, size: int, context: Context) -> Query:
+        """See Strategy.select."""
+        check_size(size, len(candidates.image_ids))
+        scores = np.asarray(self.image_scores(candidates, context), dtype=np.float64)
+        wanted = min(self.shortlist_size(size), len(scores))
+        best = top_n(candidates.image_ids, scores, wanted, context.seed)
+        return self.choose(candidates.take(best), scores[best], size, context)
+
+
+class Summarising(Strategy):
+    """A strategy that needs to keep few numbers of each image to weigh all of them against each other.
+
+    So it can read a pool of any size part by part, and keep those numbers.
+    """
+
+    @abstractmethod
+    def summaries(self, images: ScoredImages, context: Context) -> np.ndarray:
+        """(N, F) float32, in the order of the images: all that `choose` has to know of them."""
+
+    @abstractmethod
+    def choose(
+        self, image_ids: Sequence[str] | np.ndarray, summaries: np.ndarray, size: int, context: Context
+    ) -> Query:
+        """The query, out of N images and their (N, F) summaries; the same images in another order give the same."""
+
+    def select(self, candidates: Candidates, size: int, context: Context) -> Query:
+        """See Strategy.select."""
+        check_size(size, len(candidates.image_ids))
+        return self.choose(candidates.image_ids, self.summaries(candidates, context), size, context)

@@ -49,6 +49,7 @@ class Uncertainty(ImageScoring):
     needs: ClassVar[Needs] = "detections"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for axis, known in _CHOICES.items():
             value = getattr(self, axis)
             if value not in known:
@@ -66,13 +67,14 @@ class Uncertainty(ImageScoring):
 
     @property
     def words(self) -> tuple[str, ...]:
-        return (*self._own_name, *self.axes.values())
+        limit = () if self.max_per_group is None else (f"max_per_group_{self.max_per_group}",)
+        return (*self._own_name, *self.axes.values(), *limit)
 
     @property
     def label(self) -> str:
-        return " ".join(
-            [*self._own_name, *(value for value in self.axes.values() if value not in ("none", "background"))]
-        )
+        named = [value for value in self.axes.values() if value not in ("none", "background")]
+        limit = [] if self.max_per_group is None else [f"max_per_group={self.max_per_group}"]
+        return " ".join([*self._own_name, *named, *limit])
 
     @property
     def _own_name(self) -> tuple[str, ...]:

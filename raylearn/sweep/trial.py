@@ -7,6 +7,7 @@ from functools import cached_property
 from raylearn.config import Experiment
 from raylearn.data.dataset import Dataset
 from raylearn.data.pool import Pool, SimulatedOracle, initial_set
+from raylearn.detectors import family_named
 from raylearn.detectors.base import DetectorSettings, TrainingSet
 from raylearn.errors import DivergedError, QueryError
 from raylearn.learning.cycle import Round, run_cycle
@@ -57,7 +58,11 @@ class Bench:
         """
         for arm in arms(experiment):
             arm.strategy.refuse_classes(dataset.num_classes)
-            arm.strategy.refuse_unmet_needs()
+            if arm.strategy.needs_embeddings and not family_named(experiment.detector.family).embeddings:
+                raise QueryError(
+                    f"strategy {arm.strategy.name} needs {arm.strategy.needs}, which detector family "
+                    f"{experiment.detector.family} does not give: choose another of the two"
+                )
         weights = experiment.detector.initial_weights
         resolved = with_resolved_model(experiment)
         return cls(resolved, dataset, InitialWeights.of(weights) if weights else None)

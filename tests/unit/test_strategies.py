@@ -170,12 +170,6 @@ class Far(Strategy):
         return Query(tuple(candidates.image_ids[:size]), (1.0,) * size)
 
 
-def test_a_strategy_that_needs_what_ledgers_do_not_hold_is_refused():
-    with pytest.raises(QueryError, match="strategy far needs embeddings, which ledgers do not hold"):
-        Far().refuse_unmet_needs()
-    Uncertainty().refuse_unmet_needs()
-
-
 def test_options_of_another_strategy_are_in_its_label_and_fit_for_file_names_in_its_trials():
     assert Far(0.25).label == "far alpha=0.25"
     assert Trial(Arm(Far(0.25, "x/y z"), 2), 1).name == "far-alpha_0.25-near_x_y_z-q2-s1"
