@@ -11,7 +11,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -245,7 +247,7 @@ class ArmsSection(Section):
         ("background",), description="how class scores are read as probabilities"
     )
     query_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_distinct), Field(min_length=1)] = (
-        Field(..., description="images labelled per round")
+        Field(..., description="images labelled per round; boxes where the budget is in boxes")
     )
     strategies: tuple[Annotated[dict[str, Any], BeforeValidator(_as_entry)], ...] = Field(
         (), description="other strategies, by name, or as {name: ..., and its options}"
@@ -293,6 +295,12 @@ class ResourcesSection(Section):
     )
 
 
+class BoxBudget(Section):
+    """A budget that is counted in boxes, as most annotators are paid; query sizes then are boxes too."""
+
+    boxes: int = Field(..., ge=1, description="boxes labelled after the initial set")
+
+
 class Experiment(Section):
     """One experiment: a question, a data set, a detector, and the arms that are compared."""
 
@@ -304,7 +312,10 @@ class Experiment(Section):
     scoring: ScoringSection = Field(ScoringSection(), description="its pass over the unlabelled images")
     evaluation: EvaluationSection = Field(EvaluationSection(), description="its measurement on the held-out images")
     initial_size: int = Field(..., ge=1, description="images of the class-balanced set that round 0 trains on")
-    budget: int = Field(..., ge=1, description="images labelled after it, the same for every query size")
+    budget: Annotated[
+        Annotated[int, Field(ge=1), Tag("<images>")] | Annotated[BoxBudget, Tag("<boxes>")],
+        Discriminator(lambda value: "<boxes>" if isinstance(value, dict | BoxBudget) else "<images>"),
+    ] = Field(..., description="images labelled after it, the same for every query size; or {boxes: ...}")
     arms: ArmsSection = Field(..., description="what is compared")
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], AfterValidator(_distinct), Field(min_length=1)
@@ -321,16 +332,27 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _budget_is_a_whole_number_of_queries(self) -> "Experiment":
+        budget = self.budget_size
         for size in self.arms.query_size:
-            if self.budget % size:
+            if budget % size:
                 raise ValueError(
-                    f"budget {self.budget} is no multiple of query_size {size}: arms could not be compared at its end"
+                    f"budget {budget} is no multiple of query_size {size}: arms could not be compared at its end"
                 )
         return self
 
     @model_validator(mode="after")
     def _a_query_can_be_answered(self) -> "Experiment":
         scored, largest = self.scoring.pool_size, max(self.arms.query_size)
-        if scored is not None and scored < largest:
+        if scored is not None and scored < largest and not self.pays_boxes:
             raise ValueError(f"scoring.pool_size {scored} is less than query_size {largest}: raise it, or lower that")
         return self
+
+    @property
+    def pays_boxes(self) -> bool:
+        """Whether budget and query sizes are boxes, and not images."""
+        return isinstance(self.budget, BoxBudget)
+
+    @property
+    def budget_size(self) -> int:
+        """The budget, in images or in boxes."""
+        return self.budget.boxes if isinstance(self.budget, BoxBudget) else self.budget

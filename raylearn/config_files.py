@@ -143,9 +143,10 @@ def _put(content: dict[str, Any], key: str, value: Any, override: str) -> None:
 def _describe(error: ValidationError, kind: type[Section]) -> str:
     """The first of pydantic's errors in one line: where, what, and the nearest right spelling."""
     first, *others = error.errors()
-    where = ".".join(str(part) for part in first["loc"])
+    location = tuple(part for part in first["loc"] if not str(part).startswith("<"))  # tags of a choice, as in budget
+    where = ".".join(map(str, location))
     if first["type"] == "extra_forbidden":
-        what = f"unknown key {where!r}: {nearest(str(first['loc'][-1]), _keys_beside(first['loc'], kind))}"
+        what = f"unknown key {where!r}: {nearest(str(location[-1]), _keys_beside(location, kind))}"
     elif first["type"] == "missing":
         what = f"{where} is missing"
     elif first["type"] == "literal_error" and isinstance(first["input"], str):

@@ -55,7 +55,7 @@ class Image:
         uri: where the bytes are: a local path, or an address that pyarrow's file systems open.
         width, height: pixels of the upright image.
         content_hash: SHA-256 of the bytes, in hex.
-        clip_id: the video clip that a frame was taken from, or "".
+        clip_id: the clip, or other group of near-duplicates, that it is of; "" for none.
     """
 
     image_id: str

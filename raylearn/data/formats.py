@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from raylearn.data.coco_format import read_coco
 from raylearn.data.dataset import Dataset, GroundTruth, Image
+from raylearn.data.groups import GROUPS_FILE, groups_of, read_groups
 from raylearn.data.images import content_hash, read_bytes, whole_size
 from raylearn.data.records import Frame, Problem, ProblemError, Row, Source
 from raylearn.data.voc_format import read_voc
@@ -50,6 +51,9 @@ def read_dataset(
     at most one pixel out of its image is clipped, one that reaches further is bad. Of boxes that are equal in class and
     corners one is kept, with a note, as Ultralytics would train on one. Image ids are paths below the data set's
     folder, and no file outside of that folder is read, by whatever link, `../` or absolute path.
+
+    A groups.csv beside the data set, with the columns image (or stem) and group, says which images are near-duplicates
+    of each other, such as frames of one clip; see raylearn.data.groups.
 
     yolo: `path` is a data.yaml, or a folder with a data.yaml or exactly one *.yaml. All that Ultralytics accepts in it,
         except that relative paths start at the yaml's folder and `download:` is never run. A split is a key of the
@@ -171,11 +175,34 @@ def _read(
     for frame in source.frames:
         _read_frame(frame, reading)
     _report_repeats(reading)
+    _name_groups(Path(path), reading)
     done = "read as empty frames" if policies.missing_labels == "background" else "left out"
     for split, images in reading.without_labels.items():
         if images:
             reading.notes.append(f"{len(images)} {split} images without a label file {done}, the first {images[0]!r}")
     return reading
+
+
+def _name_groups(path: Path, reading: _Reading) -> None:
+    """Puts the groups of a groups.csv into the images of the pool; a group that the test split has too is noted."""
+    file = (path if path.is_dir() else path.parent) / GROUPS_FILE
+    if not file.is_file():
+        return
+    try:
+        table = read_groups(file)
+        pool, test = (
+            groups_of([image.image_id for image in reading.images[split]], table) for split in ("pool", "test")
+        )
+    except DatasetError as error:
+        reading.problems.append(Problem(str(file), 0, str(error).removeprefix(f"{file}: ")))
+        return
+    reading.images["pool"] = [replace(image, clip_id=pool.get(image.image_id, "")) for image in reading.images["pool"]]
+    shared = set(pool.values()) & set(test.values())
+    if shared:
+        reading.notes.append(
+            f"{file}: {len(shared)} groups, the first {min(shared)!r}, have images in the pool and in the test split: "
+            "near-duplicates of what is trained on flatter the mAP"
+        )
 
 
 def _read_frame(frame: Frame, reading: _Reading) -> None:

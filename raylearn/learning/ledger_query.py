@@ -133,7 +133,7 @@ def _best_of_each(
 def _refuse_unmet_needs(strategy: Strategy, facts: Mapping[str, Any], folder: Folder) -> None:
     """Raises QueryError where a strategy needs what a ledger does not hold."""
     if strategy.simulation_only:
-        raise QueryError(f"strategy {strategy.name} looks at labels nobody has made yet: it is for simulations only")
+        raise QueryError(f"strategy {strategy.name} looks at labels that nobody has made yet: for simulations only")
     if strategy.needs_embeddings and not facts.get("settings", {}).get("embeddings"):
         raise QueryError(
             f"strategy {strategy.name} needs {strategy.needs}, which {folder} does not hold: score with --embeddings"

@@ -60,6 +60,8 @@ class QuerySection(Section):
             raise ValueError(str(error)) from error
         if not chosen.asks:
             raise ValueError(f"strategy {self.strategy} chooses no images: {nearest(self.strategy, asking())}")
+        if chosen.simulation_only:
+            raise ValueError(f"strategy {self.strategy} looks at labels that nobody has made yet: for simulations only")
         return self
 
     @property
@@ -121,7 +123,7 @@ class Project(Section):
         """The one trial that a simulation of this project would be."""
         query, chosen = self.query, self.query.chosen
         arms: dict[str, Any] = {"uncertainty": []}
-        if chosen.name == DEFAULT:
+        if chosen.name == DEFAULT and chosen.max_per_group is None:
             cap = chosen.own_options.get("weight_cap")
             arms = {**{axis: [value] for axis, value in chosen.axes.items()}, "weight_cap": cap}
         elif not chosen.is_control:

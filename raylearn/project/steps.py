@@ -37,7 +37,7 @@ from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Arm, Trial
 from raylearn.sweep.results import dataset_facts, write_tables
 from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE
-from raylearn.sweep.trial import Bench, TrialRound
+from raylearn.sweep.trial import Bench, Scored, TrialRound
 from raylearn.work.jobs import Job, NotMadeError, made_before
 from raylearn.work.store import Artifact, DiskStore
 
@@ -149,8 +149,8 @@ class Cycle:
             len(self.labels),
             train=lambda pool: make(self._training(pool, next(rounds))),
             evaluate=lambda model: make(self.bench.evaluation(model)),
-            score=self._ledger,
-            query=lambda _ledger, _pool: self.folder.asked(next(asked)),
+            score=self._scored,
+            query=lambda _scored, _pool: self.folder.asked(next(asked)),
         )
 
     def _training(self, pool: Pool, index: int) -> Job:
@@ -172,12 +172,13 @@ class Cycle:
         """Why checkpoints have to be brought, or ""."""
         return family_named(self.bench.experiment.detector.family).no_training
 
-    def _ledger(self, model: Artifact, pool: Pool, index: int) -> Artifact | None:
-        """The scoring pass that a query was drawn from, if it needed one and is still there."""
-        if not self.trial.arm.strategy.needs_pass:
+    def _scored(self, model: Artifact, pool: Pool, index: int) -> Scored | None:
+        """The scoring passes that a query was drawn from, if it needed any and they are still there."""
+        try:
+            strategy = self.trial.arm.strategy
+            return self.bench.score(strategy, model, pool, self.trial.seed, index, partial(made_before, self.store))
+        except NotMadeError:
             return None
-        job = self.bench.scoring(model, pool, self.trial.seed, index)
-        return self.store.find(job.kind, job.key)
 
     def fresh(self) -> Standing:
         """The standing after a step, with what it changed on the disk."""
@@ -264,17 +265,17 @@ class Cycle:
         seed, names = self.trial.seed, self.bench.dataset.class_names
         by_id = {image.image_id: image for image in self.bench.dataset.pool}
         size = min(self.folder.settings.query.size, len(standing.pool.unlabelled_images))  # the last one may be short
-        ledger: Artifact | None = None
-        if standing.rounds and self.trial.arm.strategy.needs_pass:
-            model = standing.rounds[-1].model
+        scored: Scored | None = None
+        if standing.rounds:
+            model, strategy = standing.rounds[-1].model, self.trial.arm.strategy
             with self.making(("ledger",), address) as make:
-                ledger = make(self.bench.scoring(model, standing.pool, seed, standing.index))
+                scored = self.bench.score(strategy, model, standing.pool, seed, standing.index, make)
         arm = self.trial.arm if standing.rounds else Arm(Random(), None)  # nothing can be known before round 0
-        query = self.bench.query(replace(arm, query_size=size), ledger, standing.pool, seed)
+        query = self.bench.query(replace(arm, query_size=size), scored, standing.pool, seed)
         nothing = Detections(np.empty((0, 4), np.float32), np.empty((0, len(names)), np.float32))
         found = {i: ((by_id[i].width, by_id[i].height), nothing) for i in query.image_ids}
-        if ledger:
-            found = detections_of(ledger.folder, query.image_ids)
+        if scored:
+            found = detections_of(scored.unlabelled.folder, query.image_ids)
         images = [
             QueriedImage.of(rank, image_id, by_id[image_id].uri, score, found[image_id][1].class_ids, names)
             for rank, (image_id, score) in enumerate(zip(query.image_ids, query.scores, strict=True), start=1)

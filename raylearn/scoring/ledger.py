@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from raylearn.data.storage import Folder, is_damage, reason_of
 from raylearn.detectors.base import Detections
 from raylearn.errors import LedgerError, RaylearnError, StorageError
+from raylearn.strategies import Candidates
 
 FACTS_FILE = "ledger.json"
 _PARTS_AT_ONCE = 4
@@ -217,6 +218,11 @@ class Ledger:
     facts: Mapping[str, Any]
     box_embeddings: np.ndarray | None = None
     image_embeddings: np.ndarray | None = None
+
+    @property
+    def candidates(self) -> Candidates:
+        """Its images, as a strategy is asked about them."""
+        return Candidates(self.image_ids, self.offsets, self.class_scores, self.box_embeddings, self.image_embeddings)
 
     @classmethod
     def read(cls, folder: Folder) -> "Ledger":

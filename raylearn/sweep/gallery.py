@@ -71,7 +71,7 @@ def _one_trial_per_arm(rounds: Mapping[Trial, Sequence[TrialRound]]) -> list[Tri
 def _queries(trial: Trial, rounds: Sequence[TrialRound], bench: Bench, top: int) -> Iterator[dict[str, Any]]:
     for before, done in itertools.pairwise(rounds):
         assert done.query is not None  # only round 0 has none
-        found = Ledger.read(done.scores.folder) if done.scores else None
+        found = Ledger.read(done.scores.unlabelled.folder) if done.scores else None
         context = Context(trial.seed, before.pool.class_counts(bench.dataset.num_classes))
         images = []
         for image_id, score in list(zip(done.query.image_ids, done.query.scores, strict=True))[:top]:

@@ -8,7 +8,7 @@ from raylearn.strategies import Strategy
 
 @dataclass(frozen=True)
 class Arm:
-    """One cell of the grid: a strategy and how many images it asks for each round; None where it never asks."""
+    """One cell of the grid: a strategy, and the images (or boxes) it asks for each round; None where it never asks."""
 
     strategy: Strategy
     query_size: int | None
@@ -47,4 +47,4 @@ def trials(experiment: Experiment) -> list[Trial]:
 
 def num_rounds(experiment: Experiment, arm: Arm) -> int:
     """Rounds of one trial, round 0 included."""
-    return 1 if arm.query_size is None else 1 + experiment.budget // arm.query_size
+    return 1 if arm.query_size is None else 1 + experiment.budget_size // arm.query_size

@@ -67,7 +67,7 @@ def plan_sweep(wanted: Sequence[Trial], bench: Bench, store: Store) -> SweepPlan
     for trial in wanted:
         seen.look(trial, bench)
     num_images = [images for trial in wanted for images in _num_images(trial, bench)]
-    num_scored = sum(num_rounds(bench.experiment, trial.arm) - 1 for trial in wanted if trial.arm.strategy.needs_pass)
+    num_scored = sum(_num_passes(trial, bench) for trial in wanted)
     training = seen.work("training", len(num_images))
     if training.made:
         # The time of a training goes with its images; which are left is not known, so the mean of all stands for them.
@@ -109,11 +109,20 @@ def _hours(seconds: float) -> str:
 
 
 def _num_images(trial: Trial, bench: Bench) -> list[int]:
-    """Labelled images in every round of a trial."""
+    """Labelled images in every round of a trial; where boxes are paid, of images as crowded as the pool's are."""
     if trial.arm.query_size is None:
         return [len(bench.dataset.pool)]
-    rounds = range(num_rounds(bench.experiment, trial.arm))
-    return [bench.experiment.initial_size + index * trial.arm.query_size for index in rounds]
+    rounds, size = range(num_rounds(bench.experiment, trial.arm)), float(trial.arm.query_size)
+    if bench.experiment.pays_boxes:
+        truth = bench.dataset.truth
+        size /= max(1e-9, float(np.mean([len(truth[image.image_id]) for image in bench.dataset.pool])))
+    return [round(bench.experiment.initial_size + index * size) for index in rounds]
+
+
+def _num_passes(trial: Trial, bench: Bench) -> int:
+    """Scoring passes of a trial."""
+    strategy = trial.arm.strategy
+    return (strategy.needs_pass + strategy.needs_labelled) * (num_rounds(bench.experiment, trial.arm) - 1)
 
 
 class _NotKnownError(Exception):

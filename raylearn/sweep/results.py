@@ -54,7 +54,7 @@ QUERIES_SCHEMA = pa.schema(
 def result_row(trial: Trial, finished: TrialRound, num_classes: int, reused: bool) -> dict[str, Any]:
     """One row of results.parquet. `reused`: a row before it has the same training."""
     arm, pool, model, measured = trial.arm, finished.pool, finished.model, finished.evaluation.facts
-    passed = finished.scores.facts if finished.scores else None
+    passed = finished.scores.unlabelled.facts if finished.scores else None
     return {
         "trial": trial.name,
         "strategy": arm.strategy.name,

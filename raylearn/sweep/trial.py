@@ -1,11 +1,14 @@
 """One trial: the cycle with real training, scoring and evaluation, each asked for as a job."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from raylearn.config import Experiment
-from raylearn.data.dataset import Dataset
+from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.data.pool import Pool, SimulatedOracle, initial_set
 from raylearn.detectors import family_named
 from raylearn.detectors.base import DetectorSettings, TrainingSet
@@ -18,12 +21,26 @@ from raylearn.learning.training import InitialWeights, TrainingJob, with_resolve
 from raylearn.measures.sampling import random_generator
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
-from raylearn.strategies import Candidates, Context, Query, ask
+from raylearn.strategies import Candidates, Context, Labelled, Query, Strategy, ask, ask_within
 from raylearn.sweep.grid import Arm, Trial, arms, num_rounds
 from raylearn.work.jobs import Job
 from raylearn.work.store import Artifact
 
-TrialRound = Round[Artifact, Artifact | None, Artifact]
+
+@dataclass(frozen=True)
+class Scored:
+    """The scoring passes that a query is drawn from.
+
+    Args:
+        unlabelled: of the images that may be asked for.
+        labelled: of those that are labelled, for a strategy that looks at both.
+    """
+
+    unlabelled: Artifact
+    labelled: Artifact | None = None
+
+
+TrialRound = Round[Artifact, Scored | None, Artifact]
 
 
 @dataclass(frozen=True)
@@ -41,10 +58,16 @@ class Bench:
         Raises:
             QueryError: the pool is smaller than initial set and budget, or a strategy has no meaning for it.
         """
-        wanted = experiment.initial_size + experiment.budget
-        if wanted > len(dataset.pool):
+        initial, budget = experiment.initial_size, experiment.budget_size
+        if experiment.pays_boxes:
+            there = sum(
+                len(truth) for image in dataset.pool if (truth := dataset.truth.get(image.image_id)) is not None
+            )
+            if budget > there:
+                raise QueryError(f"a budget of {budget} boxes, but the pool of {dataset.name!r} has {there}: lower it")
+        elif initial + budget > len(dataset.pool):
             raise QueryError(
-                f"initial_size {experiment.initial_size} and budget {experiment.budget} ask for {wanted} images, but "
+                f"initial_size {initial} and budget {budget} ask for {initial + budget} images, but "
                 f"the pool of {dataset.name!r} has {len(dataset.pool)}: lower budget"
             )
         return cls.of_pool(experiment, dataset)
@@ -107,30 +130,88 @@ class Bench:
             family=detector.family,
         )
 
-    def scoring(self, model: Artifact, pool: Pool, seed: int, round_index: int) -> ScoringJob:
-        section, detector = self.experiment.scoring, self.experiment.detector
+    def scoring(self, model: Artifact, pool: Pool, seed: int, round_index: int, strategy: Strategy) -> ScoringJob:
+        """The pass over the unlabelled images of a round."""
         unlabelled = [image.image_id for image in pool.unlabelled_images]
-        wanted = scored_subset(unlabelled, section.pool_size, seed, round_index)
+        wanted = scored_subset(unlabelled, self.experiment.scoring.pool_size, seed, round_index)
+        return self._pass_over(model, (self.dataset.pool[self._images_by_id[name]] for name in wanted), strategy)
+
+    def labelled_scoring(self, model: Artifact, pool: Pool, strategy: Strategy) -> ScoringJob:
+        """The pass over the images that are labelled, which the model has learned from."""
+        return self._pass_over(model, pool.labelled_images, strategy)
+
+    def _pass_over(self, model: Artifact, images: Iterable[Image], strategy: Strategy) -> ScoringJob:
+        section, detector = self.experiment.scoring, self.experiment.detector
         return ScoringJob(
             training=model,
             model=detector.model,
-            settings=DetectorSettings(detector.image_size, section.confidence, section.iou, section.max_detections),
-            manifest=Manifest.of(self.dataset.pool[self._images_by_id[image_id]] for image_id in wanted),
+            settings=DetectorSettings(
+                detector.image_size,
+                section.confidence,
+                section.iou,
+                section.max_detections,
+                embeddings=strategy.needs_embeddings,
+            ),
+            manifest=Manifest.of(images),
             batch_size=section.batch_size,
             family=detector.family,
         )
 
-    def query(self, arm: Arm, ledger: Artifact | None, pool: Pool, seed: int) -> Query:
-        """What an arm asks for next, of the images of a ledger or, for a strategy that needs none, of the pool."""
+    def score(
+        self, strategy: Strategy, model: Artifact, pool: Pool, seed: int, index: int, make: Callable[[Job], Artifact]
+    ) -> Scored | None:
+        """What a strategy has to know of the images before it is asked for round `index`; None for nothing."""
+        if not strategy.needs_pass:
+            return None
+        unlabelled = make(self.scoring(model, pool, seed, index, strategy))
+        labelled = make(self.labelled_scoring(model, pool, strategy)) if strategy.needs_labelled else None
+        return Scored(unlabelled, labelled)
+
+    def query(self, arm: Arm, scored: Scored | None, pool: Pool, seed: int, boxes: int | None = None) -> Query:
+        """What an arm asks for next: of the images that were scored or, where none had to be, of the whole pool.
+
+        Args:
+            arm: who asks.
+            scored: what `score` gave.
+            pool: as it is labelled now.
+            seed: of the trial.
+            boxes: what may be paid in this round of a simulation, where the budget is in boxes; at least one image is
+                asked for.
+        """
         assert arm.query_size is not None  # a strategy that never asks has one round
-        context = Context(seed, pool.class_counts(self.dataset.num_classes))
-        if ledger is None:
+        if scored is None:
             unlabelled = [image.image_id for image in pool.unlabelled_images]
             candidates = Candidates.unseen(unlabelled, self.dataset.num_classes)
         else:
-            found = Ledger.read(ledger.folder)
-            candidates = Candidates(found.image_ids, found.offsets, found.class_scores)
-        return ask(arm.strategy, candidates, arm.query_size, context)
+            candidates = Ledger.read(scored.unlabelled.folder).candidates
+        candidates = replace(candidates, groups=self._groups(candidates.image_ids))
+        context = Context(
+            seed,
+            pool.class_counts(self.dataset.num_classes),
+            self._labelled(scored.labelled, pool) if scored and scored.labelled else None,
+            self._true_counts(candidates.image_ids, self.dataset.truth) if arm.strategy.simulation_only else None,
+        )
+        if boxes is None:
+            return ask(arm.strategy, candidates, arm.query_size, context)
+        costs = self._true_counts(candidates.image_ids, self.dataset.truth).sum(axis=1)
+        return ask_within(arm.strategy, candidates, costs, boxes, context)
+
+    def _groups(self, image_ids: Sequence[str] | np.ndarray) -> np.ndarray | None:
+        """The clip of each image; an image of none is a group of its own. None where no image has one."""
+        if not any(image.clip_id for image in self.dataset.pool):
+            return None
+        images = (self.dataset.pool[self._images_by_id[image_id]] for image_id in image_ids)
+        return np.array([f"clip {image.clip_id}" if image.clip_id else image.image_id for image in images], object)
+
+    def _labelled(self, ledger: Artifact, pool: Pool) -> Labelled:
+        seen = Ledger.read(ledger.folder).candidates
+        return Labelled(seen, self._true_counts(seen.image_ids, pool.labelled))
+
+    def _true_counts(self, image_ids: Sequence[str] | np.ndarray, truth: Mapping[str, GroundTruth]) -> np.ndarray:
+        """(N, K) int64: ground-truth boxes of each class in each image."""
+        num_classes = self.dataset.num_classes
+        counts = [np.bincount(truth[image_id].class_ids, minlength=num_classes) for image_id in image_ids]
+        return np.array(counts, dtype=np.int64).reshape(-1, num_classes)
 
 
 def run_trial(trial: Trial, bench: Bench, make: Callable[[Job], Artifact]) -> Iterator[TrialRound]:
@@ -145,18 +226,23 @@ def run_trial(trial: Trial, bench: Bench, make: Callable[[Job], Artifact]) -> It
         DivergedError: names the trial and the round.
     """
     arm, seed = trial.arm, trial.seed
+    start, paid = bench.start_pool(trial), itertools.count(1)
+
+    def query(scored: Scored | None, pool: Pool) -> Query:
+        # What a round paid too much for its last image, the next has less: so rounds of all arms cost the same.
+        due = start.num_boxes + next(paid) * (arm.query_size or 0) - pool.num_boxes
+        return bench.query(arm, scored, pool, seed, max(1, due) if bench.experiment.pays_boxes else None)
+
     done = -1
     try:
         for finished in run_cycle(
-            bench.start_pool(trial),
+            start,
             SimulatedOracle(bench.dataset.truth),
             num_rounds(bench.experiment, arm),
             train=lambda pool: make(bench.training(pool, seed)),
             evaluate=lambda model: make(bench.evaluation(model)),
-            score=lambda model, pool, index: (
-                make(bench.scoring(model, pool, seed, index)) if arm.strategy.needs_pass else None
-            ),
-            query=lambda ledger, pool: bench.query(arm, ledger, pool, seed),
+            score=lambda model, pool, index: bench.score(arm.strategy, model, pool, seed, index, make),
+            query=query,
         ):
             done = finished.index
             yield finished

@@ -227,6 +227,15 @@ def test_a_key_that_must_be_there_is_named_when_it_is_missing(file, key):
     assert refusal(file) == f"{file}: {key} is missing"
 
 
+def test_a_budget_is_of_images_or_of_boxes(file):
+    assert not load_experiment(file, ["budget=8"]).pays_boxes
+    boxes = load_experiment(file, ["budget={boxes: 16}"])
+    assert (boxes.pays_boxes, boxes.budget_size) == (True, 16)
+    assert "unknown key 'budget.images'" in refusal(file, "budget={boxes: 16, images: 8}")
+    assert "budget.boxes: Input should be greater than or equal to 1" in refusal(file, "budget={boxes: 0}")
+    assert "budget: Input should be greater than or equal to 1" in refusal(file, "budget=0")
+
+
 def test_of_several_faults_the_first_is_told_and_the_others_counted(file):
     assert refusal(file, "training.epochs=0", "budget=0", "seeds=[]").endswith(" (and 2 more)")
 

@@ -9,7 +9,7 @@ from raylearn.learning.cycle import Round
 from raylearn.strategies import FullData, Query, Random, Uncertainty
 from raylearn.sweep.grid import Arm, Trial
 from raylearn.sweep.results import query_rows, result_row, write_tables
-from raylearn.sweep.trial import TrialRound
+from raylearn.sweep.trial import Scored, TrialRound
 from raylearn.work.store import Artifact
 from tests.unit.hand_made import make_dataset
 
@@ -25,7 +25,7 @@ def make_round(index: int, labelled: str, queried: str = "", checkpoint: str = "
     query = Query(tuple(f"{letter}.jpg" for letter in queried), tuple(0.9 - i / 10 for i in range(len(queried))))
     model = Artifact(checkpoint or labelled, Folder("/store"), {"seconds": 2.5, "made_by": "somebody"})
     passed = {"seconds": 1.5, "num_images": 4, "num_without_detections": 1}
-    ledger = Artifact("ledger", Folder("/store"), passed) if queried else None
+    ledger = Scored(Artifact("ledger", Folder("/store"), passed)) if queried else None
     return Round(index, query if queried else None, ledger, pool, model, Artifact("e", Folder("/store"), MEASURED))
 
 

@@ -17,7 +17,7 @@ from raylearn.learning.scoring import ScoringJob
 from raylearn.learning.training import TrainingJob
 from raylearn.strategies import BoxCount, FullData, Random, Uncertainty
 from raylearn.sweep.grid import Arm, Trial, arms, num_rounds, trials
-from raylearn.sweep.trial import Bench, TrialRound, run_trial
+from raylearn.sweep.trial import Bench, Scored, TrialRound, run_trial
 from raylearn.work.jobs import Job
 from raylearn.work.store import Artifact, DiskStore
 from tests.unit.hand_made import make_dataset, make_image, make_ledger
@@ -99,7 +99,7 @@ def test_class_weights_come_from_the_labelled_boxes_and_not_from_the_pool(tmp_pa
     arm = Arm(Uncertainty("entropy", "sum", "inverse_frequency", "background"), 1)
     for shown, asked in (("crabs.jpg", "fish.jpg"), ("fishes.jpg", "crab.jpg")):
         pool = Pool(dataset.pool, {shown: dataset.truth[shown]})
-        query = bench.query(arm, Artifact("ledger", Folder.at(tmp_path), {}), pool, 0)
+        query = bench.query(arm, Scored(Artifact("ledger", Folder.at(tmp_path), {})), pool, 0)
         assert query.image_ids == (asked,)
 
 
@@ -151,7 +151,9 @@ def test_settings_of_a_prediction_decide_its_key_and_places_do_not(section: str)
 
     def key(bench: Bench, folder: str, pool: Pool = pool) -> str:
         model = Artifact("trained", Folder(folder), {})
-        return (bench.scoring(model, pool, 0, 1) if section == "scoring" else bench.evaluation(model)).key
+        return (
+            bench.scoring(model, pool, 0, 1, Uncertainty()) if section == "scoring" else bench.evaluation(model)
+        ).key
 
     assert key(BENCH, "/here") == key(BENCH, "/there")
     assert key(BENCH, "/here") != key(other, "/here")
@@ -183,6 +185,22 @@ def test_a_diverged_training_names_its_trial_and_round(tmp_path: Path) -> None:
 def test_a_budget_larger_than_the_pool_is_refused_before_any_work() -> None:
     with pytest.raises(QueryError, match=r"ask for 13 images, but the pool of 'hand-made' has 12: lower budget"):
         Bench.of(Experiment.model_validate({**CONTENT, "budget": 10}), DATASET)
+
+
+def test_a_budget_in_boxes_is_paid_round_by_round_and_what_was_paid_too_much_is_not_paid_twice(tmp_path: Path) -> None:
+    dataset = make_dataset({f"{number:02d}.jpg": [0] * (1 + number % 3) for number in range(30)})
+    content = {**CONTENT, "budget": {"boxes": 24}, "arms": {"query_size": [8], "controls": ["random"]}}
+    bench = Bench.of(Experiment.model_validate(content), dataset)
+    for seed in range(8):
+        rounds = list(run_trial(Trial(Arm(Random(), 8), seed), bench, HandMaker(tmp_path / str(seed))))
+        paid = [done.pool.num_boxes - rounds[0].pool.num_boxes for done in rounds]
+        assert len(rounds) == 4
+        assert all(8 * index <= boxes <= 8 * index + 2 for index, boxes in enumerate(paid))
+
+
+def test_a_budget_of_more_boxes_than_there_are_is_refused_before_any_work() -> None:
+    with pytest.raises(QueryError, match=r"a budget of 14 boxes, but the pool of 'hand-made' has 12: lower it"):
+        Bench.of(Experiment.model_validate({**CONTENT, "budget": {"boxes": 14}}), DATASET)
 
 
 def test_conditional_probabilities_of_one_class_are_refused() -> None:

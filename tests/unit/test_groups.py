@@ -1,0 +1,59 @@
+"""Groups of images: tables, stems, folders, and what a data set makes of them."""
+
+import pytest
+
+from raylearn.data.formats import read_dataset
+from raylearn.data.groups import folder_of, groups_of, read_groups
+from raylearn.errors import DatasetError
+from tests.unit.test_formats_yolo import make
+
+
+def _table(tmp_path, text):
+    path = tmp_path / "groups.csv"
+    path.write_text(text)
+    return path
+
+
+def test_a_table_names_images_by_id_or_by_stem(tmp_path):
+    assert read_groups(_table(tmp_path, "image,group\na/1.jpg,x\n")) == {"a/1.jpg": "x"}
+    table = read_groups(_table(tmp_path, "stem,split,group\n1,train,x\n2,val,y\n"))
+    assert groups_of(["a/1.jpg", "b/3.jpg"], table) == {"a/1.jpg": "x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,2\n", "expected the columns image .or stem. and group, got a, b"),
+        ("", "got none"),
+        ("image,group\na.jpg,\n", "groups.csv:2: group is empty"),
+        ("image,group\n,x\n", "groups.csv:2: image is empty"),
+        ("image,group\na.jpg,x\na.jpg,y\n", "groups.csv:3: 'a.jpg' has two groups, 'x' and 'y'"),
+    ],
+)
+def test_a_table_that_is_wrong_is_refused_with_its_line(tmp_path, text, said):
+    with pytest.raises(DatasetError, match=said):
+        read_groups(_table(tmp_path, text))
+
+
+def test_a_stem_that_fits_two_images_is_refused():
+    with pytest.raises(DatasetError, match="the stem '1' fits 2 images"):
+        groups_of(["a/1.jpg", "b/1.jpg"], {"1": "x"})
+
+
+def test_the_folder_of_an_image_is_what_stands_before_its_name():
+    assert folder_of("clip7/001.jpg") == "clip7"
+
+
+def test_a_groups_file_beside_a_data_set_names_the_clips_of_its_pool(tmp_path):
+    make(tmp_path, train={"a": "", "b": ""})
+    _table(tmp_path, "stem,group\na,x\nv,y\n")
+    dataset = read_dataset(tmp_path, "yolo")
+    assert [image.clip_id for image in dataset.pool] == ["x", ""]
+    assert not dataset.notes
+
+
+def test_a_group_in_pool_and_test_is_noted(tmp_path):
+    make(tmp_path, train={"a": "", "b": ""})
+    _table(tmp_path, "stem,group\na,x\nv,x\n")
+    (note,) = read_dataset(tmp_path, "yolo").notes
+    assert "1 groups, the first 'x', have images in the pool and in the test split" in note
