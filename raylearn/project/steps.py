@@ -30,6 +30,8 @@ from raylearn.handoff.query_files import write_query
 from raylearn.learning.collectors import QueriedImage
 from raylearn.learning.cycle import run_cycle
 from raylearn.learning.ledger_query import detections_of
+from raylearn.learning.scoring import ScoringJob
+from raylearn.learning.scoring import ScoringJob
 from raylearn.learning.training import BroughtCheckpoint, InitialWeights
 from raylearn.project.folder import ProjectFolder
 from raylearn.strategies import Random
@@ -176,8 +178,12 @@ class Cycle:
         """The scoring pass that a query was drawn from, if it needed one and is still there."""
         if not self.trial.arm.strategy.needs_pass:
             return None
-        job = self.bench.scoring(model, pool, self.trial.seed, index)
+        job = self._scoring(model, pool, index)
         return self.store.find(job.kind, job.key)
+
+    def _scoring(self, model: Artifact, pool: Pool, index: int) -> ScoringJob:
+        trial = self.trial
+        return self.bench.scoring(model, pool, trial.seed, index, trial.arm.strategy.needs_embeddings)
 
     def fresh(self) -> Standing:
         """The standing after a step, with what it changed on the disk."""
@@ -268,7 +274,7 @@ class Cycle:
         if standing.rounds and self.trial.arm.strategy.needs_pass:
             model = standing.rounds[-1].model
             with self.making(("ledger",), address) as make:
-                ledger = make(self.bench.scoring(model, standing.pool, seed, standing.index))
+                ledger = make(self._scoring(model, standing.pool, standing.index))
         arm = self.trial.arm if standing.rounds else Arm(Random(), None)  # nothing can be known before round 0
         query = self.bench.query(replace(arm, query_size=size), ledger, standing.pool, seed)
         nothing = Detections(np.empty((0, 4), np.float32), np.empty((0, len(names)), np.float32))

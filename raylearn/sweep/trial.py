@@ -107,14 +107,21 @@ class Bench:
             family=detector.family,
         )
 
-    def scoring(self, model: Artifact, pool: Pool, seed: int, round_index: int) -> ScoringJob:
+    def scoring(self, model: Artifact, pool: Pool, seed: int, round_index: int, embeddings: bool = False) -> ScoringJob:
+        """The pass that a query is chosen from; with embeddings it is another pass."""
         section, detector = self.experiment.scoring, self.experiment.detector
         unlabelled = [image.image_id for image in pool.unlabelled_images]
         wanted = scored_subset(unlabelled, section.pool_size, seed, round_index)
         return ScoringJob(
             training=model,
             model=detector.model,
-            settings=DetectorSettings(detector.image_size, section.confidence, section.iou, section.max_detections),
+            settings=DetectorSettings(
+                detector.image_size,
+                section.confidence,
+                section.iou,
+                section.max_detections,
+                embeddings=embeddings,
+            ),
             manifest=Manifest.of(self.dataset.pool[self._images_by_id[image_id]] for image_id in wanted),
             batch_size=section.batch_size,
             family=detector.family,
@@ -129,7 +136,9 @@ class Bench:
             candidates = Candidates.unseen(unlabelled, self.dataset.num_classes)
         else:
             found = Ledger.read(ledger.folder)
-            candidates = Candidates(found.image_ids, found.offsets, found.class_scores)
+            candidates = Candidates(
+                found.image_ids, found.offsets, found.class_scores, found.box_embeddings, found.image_embeddings
+            )
         return ask(arm.strategy, candidates, arm.query_size, context)
 
 
@@ -154,7 +163,9 @@ def run_trial(trial: Trial, bench: Bench, make: Callable[[Job], Artifact]) -> It
             train=lambda pool: make(bench.training(pool, seed)),
             evaluate=lambda model: make(bench.evaluation(model)),
             score=lambda model, pool, index: (
-                make(bench.scoring(model, pool, seed, index)) if arm.strategy.needs_pass else None
+                make(bench.scoring(model, pool, seed, index, arm.strategy.needs_embeddings))
+                if arm.strategy.needs_pass
+                else None
             ),
             query=lambda ledger, pool: bench.query(arm, ledger, pool, seed),
         ):
