@@ -46,6 +46,7 @@ class ScoreSettings(TypedDict, total=False):
     max_detections: int
     canvas: Literal["square", "rectangle"]
     decode: Literal["full", "reduced"]
+    embeddings: bool
     backend: Literal["auto", "torch", "openvino"]
     precision: Literal["auto", "fp32", "fp16", "bf16"]
     batch_size: int | None

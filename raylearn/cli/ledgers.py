@@ -67,6 +67,12 @@ def score(
         Literal["full", "reduced"],
         typer.Option(help="reduced decodes JPEGs of at least twice the image size at 1/2, 1/4 or 1/8."),
     ] = "full",
+    embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--embeddings", help="Keep what the detector saw in each box and image, for strategies that need it."
+        ),
+    ] = False,
     backend: Annotated[
         Literal["auto", "torch", "openvino"],
         typer.Option(help="auto: openvino for large pools on CPUs where it is installed, else torch."),
@@ -114,6 +120,7 @@ def score(
         max_detections=max_detections,
         canvas=canvas,
         decode=decode,
+        embeddings=embeddings,
         backend=backend,
         precision=precision,
         batch_size=batch_size,

@@ -28,7 +28,7 @@ class Detections:
         image_embedding: (IMAGE_EMBEDDING,) float16, what it saw in the whole image; None where not asked for.
 
     Raises:
-        ValueError: shapes that do not fit, or a score outside [0, 1].
+        ValueError: shapes that do not fit, a score outside [0, 1], or one kind of embedding without the other.
         DivergedError: a number that is not finite.
     """
 
@@ -45,6 +45,22 @@ class Detections:
             raise DivergedError("the detector gave a box or a score that is not a finite number: its training diverged")
         if scores.size and (scores.min() < 0 or scores.max() > 1):
             raise ValueError(f"class scores must be in [0, 1], got {scores.min():.3g} to {scores.max():.3g}")
+        self._check_embeddings()
+
+    def _check_embeddings(self) -> None:
+        of_boxes, of_image = self.box_embeddings, self.image_embedding
+        if of_boxes is None or of_image is None:
+            if of_boxes is not of_image:
+                raise ValueError("embeddings of the boxes and of the image come together: give both, or neither")
+            return
+        for name, found, shape in (
+            ("box embeddings", of_boxes, (len(self), BOX_EMBEDDING)),
+            ("an image embedding", of_image, (IMAGE_EMBEDDING,)),
+        ):
+            if found.shape != shape or found.dtype != np.float16:
+                raise ValueError(f"expected {name} of shape {shape} in float16, got {found.shape} in {found.dtype}")
+            if not np.isfinite(found).all():
+                raise DivergedError("the detector gave an embedding that is not finite: its training diverged")
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -136,7 +136,12 @@ class Gathered:
         ids = [image_id for part in self._parts for image_id in part.image_ids.to_pylist()]
         counts = np.concatenate([np.diff(part.offsets) for part in self._parts])
         scores = np.concatenate([self._no_scores, *(part.class_scores for part in self._parts)])
-        return Candidates(ids, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), scores)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        if not self._strategy.needs_embeddings:
+            return Candidates(ids, offsets, scores)
+        of_boxes = np.concatenate([part.box_embeddings for part in self._parts])
+        of_images = np.concatenate([part.image_embeddings for part in self._parts])
+        return Candidates(ids, offsets, scores, of_boxes, of_images)
 
     @cached_property
     def _query(self) -> Query:

@@ -17,7 +17,7 @@ from raylearn.learning.collectors import Best, Gathered, LedgerPart, QueriedImag
 from raylearn.measures.aggregation import AGGREGATIONS
 from raylearn.measures.uncertainty import UNCERTAINTIES
 from raylearn.measures.weighting import WEIGHTINGS
-from raylearn.scoring.ledger import flat, map_parts, offsets_of, read_facts
+from raylearn.scoring.ledger import EMBEDDING_COLUMNS, embeddings_of, flat, map_parts, offsets_of, read_facts
 from raylearn.strategies import (
     Context,
     ImageScoring,
@@ -120,8 +120,9 @@ def _best_of_each(
         else:
             bests.append(Gathered(strategy, size, context, len(names)))
     totals = _Totals()
+    columns = (*_COLUMNS, *(EMBEDDING_COLUMNS if any(strategy.needs_embeddings for strategy in strategies) else ()))
     look = partial(_look_at_part, bests=bests, left_out=_strings(exclude))
-    for done, (part, seen, part_totals) in enumerate(map_parts(folder, facts, _COLUMNS, look), start=1):
+    for done, (part, seen, part_totals) in enumerate(map_parts(folder, facts, columns, look), start=1):
         for best, own in zip(bests, seen, strict=True):
             best.add(part, own)
         totals += part_totals
@@ -230,7 +231,9 @@ def _look_at_part(
     kept = readable.filter(pc.invert(pc.is_in(readable["image_id"], left_out))) if len(left_out) else readable
     totals = _Totals(kept.num_rows, table.num_rows - readable.num_rows, readable.num_rows - kept.num_rows)
     class_scores = kept["class_scores"]
-    part = LedgerPart(kept["image_id"], kept["uri"], offsets_of(class_scores), flat(class_scores))
+    part = LedgerPart(
+        kept["image_id"], kept["uri"], offsets_of(class_scores), flat(class_scores), **embeddings_of(kept)
+    )
     return part, [best.look(part) for best in bests], totals
 
 

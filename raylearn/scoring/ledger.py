@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raylearn.data.storage import Folder, is_damage, reason_of
-from raylearn.detectors.base import Detections
-from raylearn.errors import LedgerError, RaylearnError, StorageError
+from raylearn.detectors.base import BOX_EMBEDDING, IMAGE_EMBEDDING, Detections
+from raylearn.errors import DetectorError, LedgerError, RaylearnError, StorageError
 from raylearn.strategies import Candidates
 
 FACTS_FILE = "ledger.json"
@@ -29,11 +29,20 @@ _MARKS_AT_ONCE = 16  # small, and at an address mostly waiting
 Result = TypeVar("Result")
 _COUNTS = b"raylearn"
 _PART = re.compile(r"part-(\d+)\.parquet")
+_EMBEDDINGS = (
+    pa.field("box_embeddings", pa.list_(pa.list_(pa.float16(), BOX_EMBEDDING))),
+    pa.field("image_embedding", pa.list_(pa.float16(), IMAGE_EMBEDDING)),
+)
+EMBEDDING_COLUMNS = tuple(column.name for column in _EMBEDDINGS)
+"""Beside the others in a ledger whose settings say `embeddings`."""
 
 
-def schema(num_classes: int) -> pa.Schema:
-    """One row per image; boxes are xyxy pixels of the upright original, and error_kind is "" where status is "ok"."""
-    return pa.schema(
+def schema(num_classes: int, embeddings: bool = False) -> pa.Schema:
+    """One row per image; boxes are xyxy pixels of the upright original, and error_kind is "" where status is "ok".
+
+    The image embedding of an image with an error is all zeros.
+    """
+    plain = pa.schema(
         [
             ("image_id", pa.string()),
             ("uri", pa.string()),
@@ -46,20 +55,56 @@ def schema(num_classes: int) -> pa.Schema:
             ("class_scores", pa.list_(pa.list_(pa.float32(), num_classes))),
         ]
     )
+    return pa.schema([*plain, *_EMBEDDINGS]) if embeddings else plain
 
 
 def rows(
-    images: Mapping[str, Sequence[Any] | np.ndarray], detections: Sequence[Detections], num_classes: int
+    images: Mapping[str, Sequence[Any] | np.ndarray],
+    detections: Sequence[Detections],
+    num_classes: int,
+    embeddings: bool = False,
 ) -> pa.Table:
-    """Ledger rows from the columns before `boxes` and one Detections per image."""
+    """Ledger rows from the columns before `boxes` and one Detections per image.
+
+    Args:
+        embeddings: keep those of the detections too; those of an image with an error may be missing.
+
+    Raises:
+        DetectorError: the detector gave none.
+    """
     offsets = np.cumsum([0, *(len(found) for found in detections)]).astype(np.int32)
     empty = [np.empty((0, 4), np.float32)], [np.empty((0, num_classes), np.float32)]
     boxes = np.concatenate(empty[0] + [found.boxes for found in detections]).astype(np.float32)
     scores = np.concatenate(empty[1] + [found.class_scores for found in detections]).astype(np.float32)
-    wanted = schema(num_classes)
-    columns = [pa.array(images[name], wanted.field(name).type) for name in wanted.names[:-2]]
+    plain = schema(num_classes)
+    columns = [pa.array(images[name], plain.field(name).type) for name in plain.names[:-2]]
     columns += [_ragged(boxes, offsets), _ragged(scores, offsets)]
-    return pa.table(columns, schema=wanted)
+    if not embeddings:
+        return pa.table(columns, schema=plain)
+    return pa.table(
+        [*columns, *_embedding_columns(detections, images["status"], offsets)], schema=schema(num_classes, True)
+    )
+
+
+def _embedding_columns(
+    detections: Sequence[Detections], status: Sequence[str] | np.ndarray, offsets: np.ndarray
+) -> list[pa.Array]:
+    of_boxes, of_images = (
+        [np.empty((0, BOX_EMBEDDING), np.float16)],
+        np.zeros((len(detections), IMAGE_EMBEDDING), np.float16),
+    )
+    for position, found in enumerate(detections):
+        if found.box_embeddings is not None and found.image_embedding is not None:
+            of_boxes.append(found.box_embeddings)
+            of_images[position] = found.image_embedding
+        elif status[position] == "ok":
+            raise DetectorError(
+                "the detector gave no embeddings, though its family says that it does: score without them"
+            )
+    return [
+        _ragged(np.concatenate(of_boxes), offsets),
+        pa.FixedSizeListArray.from_arrays(of_images.reshape(-1), IMAGE_EMBEDDING),
+    ]
 
 
 def _ragged(values: np.ndarray, offsets: np.ndarray) -> pa.Array:
@@ -239,6 +284,7 @@ class Ledger:
             class_scores=flat(scored["class_scores"]),
             errors=dict(zip(failed["image_id"].to_pylist(), failed["error"].to_pylist(), strict=True)),
             facts=facts,
+            **embeddings_of(scored),
         )
 
 
@@ -279,7 +325,18 @@ def offsets_of(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def flat(column: pa.ChunkedArray) -> np.ndarray:
-    """(D, k) float32: the rows of all images one after the other."""
-    width = column.type.value_type.list_size
-    parts = [chunk.flatten().flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, width)
+    """(D, k) float32 or float16: the rows of all images one after the other."""
+    return _flat_rows(column.type.value_type, [chunk.flatten() for chunk in column.chunks])
+
+
+def _flat_rows(row: pa.FixedSizeListType, chunks: Sequence[pa.FixedSizeListArray]) -> np.ndarray:
+    parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
+    return np.concatenate([np.empty(0, row.value_type.to_pandas_dtype()), *parts]).reshape(-1, row.list_size)
+
+
+def embeddings_of(table: pa.Table) -> dict[str, np.ndarray]:
+    """`box_embeddings`, (D, E), and `image_embeddings`, (N, F), of N rows of a ledger; nothing where it has none."""
+    if not set(EMBEDDING_COLUMNS).issubset(table.column_names):
+        return {}
+    of_boxes, of_images = (table[name] for name in EMBEDDING_COLUMNS)
+    return {"box_embeddings": flat(of_boxes), "image_embeddings": _flat_rows(of_images.type, of_images.chunks)}

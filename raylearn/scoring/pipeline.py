@@ -97,6 +97,7 @@ class ScorePart:
         key: of the pass, put as a mark into every part.
         batch_size: images per call of the model.
         num_threads: that read.
+        embeddings: whether the ledger keeps embeddings.
     """
 
     def __init__(
@@ -107,8 +108,10 @@ class ScorePart:
         key: str,
         batch_size: int,
         num_threads: int,
+        embeddings: bool = False,
     ) -> None:
         self._read, self._folder, self._key, self._batch_size = read, folder, key, batch_size
+        self._embeddings = embeddings
         self._num_threads = num_threads
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
         self._manifest_lock = Lock()
@@ -167,7 +170,8 @@ class ScorePart:
             "error_kind": [image.error.kind if image.error else "" for image in images],
             "error": [str(image.error or "") for image in images],
         }
-        counts = ledger.add_part(self._folder, number, self._key, ledger.rows(columns, found, num_classes))
+        table = ledger.rows(columns, found, num_classes, self._embeddings)
+        counts = ledger.add_part(self._folder, number, self._key, table)
         return Part(number, counts, started, time.time(), f"{socket.gethostname()}:{os.getpid()}")
 
 
@@ -238,7 +242,13 @@ def score_parts_here(parts: Sequence[int], plan: ScoringPlan, folder: Folder, ke
     threads = torch.get_num_threads(), cv2.getNumThreads()  # of a notebook, say, which goes on
     try:
         scorer = ScorePart(
-            partial(_open_detector, plan), read, folder, key, plan.batch_size, _num_reading_threads(plan)
+            partial(_open_detector, plan),
+            read,
+            folder,
+            key,
+            plan.batch_size,
+            _num_reading_threads(plan),
+            plan.settings.embeddings,
         )
         for number in parts:
             (part,) = scorer({"number": np.array([number])})["part"]
@@ -280,7 +290,15 @@ def deal_out(
         warnings.simplefilter("ignore", category=RayDeprecationWarning)
         scored = numbers.map_batches(
             ScorePart,
-            fn_constructor_args=(open_detector, read, folder, key, plan.batch_size, _num_reading_threads(plan)),
+            fn_constructor_args=(
+                open_detector,
+                read,
+                folder,
+                key,
+                plan.batch_size,
+                _num_reading_threads(plan),
+                plan.settings.embeddings,
+            ),
             batch_size=1,  # a part at a time; its images are batched in the actor
             compute=ray.data.ActorPoolStrategy(
                 size=min(plan.num_actors, len(parts)),

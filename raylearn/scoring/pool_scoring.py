@@ -75,7 +75,7 @@ class ScoreRequest:
         pool: see `list_pool`, with root, limit and shuffle_seed.
         checkpoint: of raylearn, or of a library whose detectors raylearn knows.
         image_size: by default what the checkpoint was trained at, or 640 where it does not say.
-        confidence, iou, max_detections, canvas, decode: see DetectorSettings.
+        confidence, iou, max_detections, canvas, decode, embeddings: see DetectorSettings.
         backend: "torch", "openvino" or "auto".
         precision: "fp32", "fp16", "bf16" or "auto".
         batch_size: images per call of the model.
@@ -95,6 +95,7 @@ class ScoreRequest:
     max_detections: int = 100
     canvas: str = "square"
     decode: str = "full"
+    embeddings: bool = False
     root: str | Path | None = None
     limit: int | None = None
     shuffle_seed: int | None = None
@@ -117,6 +118,8 @@ class ScoreRequest:
             if not isinstance(value, int if whole else int | float) or not low <= value <= high:
                 kind = "a whole number" if whole else "a number"
                 raise QueryError(f"{name} {value!r} is not {kind} in the range {low:g} to {high:g}")
+        if not isinstance(self.embeddings, bool):
+            raise QueryError(f"embeddings {self.embeddings!r} is neither True nor False")
         if self.image_size is not None and self.image_size % 32:
             raise QueryError(
                 f"image_size {self.image_size} is not a multiple of 32: try {self.image_size // 32 * 32 + 32}"
@@ -175,6 +178,8 @@ def _asked(request: ScoreRequest) -> Record:
         raise DetectorError(
             f"backend {request.backend} cannot run a checkpoint of the family {family.name}: use {family.backends[0]}"
         )
+    if request.embeddings and not family.embeddings:
+        raise DetectorError(f"detector family {family.name} gives no embeddings: score without them")
     size = request.image_size or facts.image_size or _IMAGE_SIZE
     if size % 32 or not 32 <= size <= 8192:
         raise CheckpointError(
@@ -187,6 +192,7 @@ def _asked(request: ScoreRequest) -> Record:
         max_detections=request.max_detections,
         canvas=request.canvas,
         decode=request.decode,
+        embeddings=request.embeddings,
     )
     return {
         "checkpoint": digest,

@@ -138,7 +138,7 @@ def test_boxes_are_decoded_in_full_precision_whatever_the_network_runs_in(reef: 
         exact, reduced = (
             start_engine(open_model(trained)[0].eval().fuse(verbose=False), Engine("torch", precision), device, 1)(
                 canvases
-            )
+            ).predictions
             for precision in ("fp32", "bf16")
         )
     boxes = reduced[:, :4]

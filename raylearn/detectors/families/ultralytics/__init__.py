@@ -96,5 +96,6 @@ FAMILY = Family(
     packages=("torch", "torchvision", "ultralytics"),
     training_packages=("opencv-python", "torch", "ultralytics"),
     backends=("torch", "openvino"),
+    embeddings=True,
     is_default=True,
 )

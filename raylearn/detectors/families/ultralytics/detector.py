@@ -20,6 +20,7 @@ from raylearn.detectors.checkpoints import (
     tensors_in,
     write_checkpoint,
 )
+from raylearn.detectors.embeddings import with_embeddings
 from raylearn.detectors.families.ultralytics import FORMAT
 from raylearn.detectors.families.ultralytics.engines import RawModel, start_engine
 from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
@@ -100,7 +101,7 @@ class YoloDetector:
         self._limit_threads()
         fused = model.to(self._device).eval().fuse(verbose=False)
         with torch.inference_mode():
-            run = start_engine(fused, self._engine, self._device, self._num_threads)
+            run = start_engine(fused, self._engine, self._device, self._num_threads, self.settings.embeddings)
             run(np.zeros((1, _WARM_UP, _WARM_UP, 3), dtype=np.uint8))  # what an engine does once, it does here
         self._run = run
 
@@ -110,7 +111,8 @@ class YoloDetector:
             raise RuntimeError("load a checkpoint before predict")
         with torch.inference_mode():
             with self._one_at_a_time:
-                raw = self._run(canvases)
+                given = self._run(canvases)
+            raw = given.predictions
             # Looked at before the threshold, which NaN would not pass: a diverged model is no model without detections.
             if not torch.isfinite(raw).all():
                 raise DivergedError(
@@ -121,16 +123,28 @@ class YoloDetector:
             image, anchor = torch.nonzero(raw[:, 4:].amax(1) > self.settings.confidence, as_tuple=True)
             candidates = raw[image, :, anchor].cpu()
             counts = torch.bincount(image, minlength=len(raw)).tolist()
-            return [
+            found = [
                 self._suppress(rows, canvases.shape[1:3], (height, width))
                 for rows, (width, height) in zip(candidates.split(counts), sizes.tolist(), strict=True)
             ]
+            detections = [own for _, own in found]
+            if not self.settings.embeddings:
+                return detections
+            starts = np.cumsum([0, *counts[:-1]]).tolist()
+            kept = torch.cat([rows + start for (rows, _), start in zip(found, starts, strict=True)]).to(image.device)
+            return with_embeddings(detections, given.features_at(image[kept], anchor[kept]), given.pooled)
 
-    def _suppress(self, candidates: torch.Tensor, canvas: tuple[int, ...], size: tuple[int, int]) -> Detections:
-        """Non-maximum suppression within each class, among (n, 4 + K) candidates given as xywh boxes in a canvas."""
+    def _suppress(
+        self, candidates: torch.Tensor, canvas: tuple[int, ...], size: tuple[int, int]
+    ) -> tuple[torch.Tensor, Detections]:
+        """Non-maximum suppression within each class, among (n, 4 + K) candidates given as xywh boxes in a canvas.
+
+        Returns:
+            (m,) int64 positions of what is kept, and the detections that it makes.
+        """
         boxes, class_scores = xywh2xyxy(candidates[:, :4]), candidates[:, 4:]
         kept = suppress(boxes, class_scores, self.settings.iou, self.settings.max_detections, canvas)
-        return Detections(scale_boxes(canvas, boxes[kept], size).numpy(), class_scores[kept].numpy())
+        return kept, Detections(scale_boxes(canvas, boxes[kept], size).numpy(), class_scores[kept].numpy())
 
     def _limit_threads(self) -> None:
         """Undoes Ultralytics, which takes all cores but one whenever it selects the CPU."""

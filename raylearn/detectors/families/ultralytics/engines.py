@@ -1,7 +1,8 @@
 """What runs a YOLO network: torch on a CPU or a GPU, or OpenVINO on a CPU."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,41 @@ from raylearn.detectors import openvino_is_installed
 from raylearn.detectors.base import Engine
 from raylearn.errors import DetectorError, nearest
 
-RawModel = Callable[[np.ndarray], torch.Tensor]
-"""(n, height, width, 3) uint8 RGB -> (n, 4 + K, anchors) float32: xywh boxes in canvas pixels, and class scores."""
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """What a network gives for n canvases.
+
+    Args:
+        predictions: (n, 4 + K, anchors) float32: xywh boxes in canvas pixels, and class scores.
+        pooled: (n, C) float32, the maps that go into the head, each averaged over its cells; None without embeddings.
+        class_features: of each level (n, c, height, width), what the last convolution of the class branch is given;
+            empty without embeddings.
+    """
+
+    predictions: torch.Tensor
+    pooled: torch.Tensor | None = None
+    class_features: tuple[torch.Tensor, ...] = ()
+
+    def features_at(self, images: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
+        """(k, c) the class features of k anchors, each given by the position of its image and its own."""
+        found = self.class_features[0].new_empty((len(images), self.class_features[0].shape[1]))
+        start = 0
+        for level in self.class_features:
+            cells = level.flatten(2)
+            own = (anchors >= start) & (anchors < start + cells.shape[2])
+            found[own] = cells[images[own], :, anchors[own] - start]
+            start += cells.shape[2]
+        return found
 
 
-def start_engine(model: Any, engine: Engine, device: torch.device, num_threads: int | None) -> RawModel:
+RawModel = Callable[[np.ndarray], Raw]
+"""From (n, height, width, 3) uint8 RGB."""
+
+
+def start_engine(
+    model: Any, engine: Engine, device: torch.device, num_threads: int | None, embeddings: bool = False
+) -> RawModel:
     """Prepares a fused network in evaluation mode.
 
     Args:
@@ -23,6 +54,7 @@ def start_engine(model: Any, engine: Engine, device: torch.device, num_threads: 
         engine: what runs it.
         device: where.
         num_threads: on a CPU; None leaves the engine's own choice.
+        embeddings: whether to give what embeddings are made of too.
 
     Raises:
         DetectorError: a precision or backend that is not to be had here.
@@ -30,28 +62,29 @@ def start_engine(model: Any, engine: Engine, device: torch.device, num_threads: 
     known = {"torch": _torch_engine, "openvino": _openvino_engine}
     if engine.backend not in known:
         raise DetectorError(f"unknown backend {engine.backend!r}: {nearest(engine.backend, known)}")
-    return known[engine.backend](model, engine.precision, device, num_threads)
+    network = _UpToTheHead(model, embeddings)
+    return known[engine.backend](network, engine.precision, device, num_threads)
 
 
-def _torch_engine(model: Any, precision: str, device: torch.device, _num_threads: int | None) -> RawModel:
+def _torch_engine(network: "_UpToTheHead", precision: str, device: torch.device, _num_threads: int | None) -> RawModel:
     wanted = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     if wanted is torch.float16 and device.type == "cpu":
         raise DetectorError("precision fp16 needs a GPU: use fp32 or bf16 on a CPU")
     if wanted is torch.float32:
         torch.backends.cudnn.allow_tf32 = False  # otherwise a GPU's convolutions keep ten bits of each number
     # channels_last is how the pixels lie already, and what both oneDNN and cuDNN are fastest with.
-    network = _UpToTheHead(model).to(memory_format=torch.channels_last)
+    network = network.to(memory_format=torch.channels_last)
     if wanted is torch.float16:
         network.half_but_for_the_decoder()
 
-    def run(canvases: np.ndarray) -> torch.Tensor:
+    def run(canvases: np.ndarray) -> Raw:
         batch = torch.from_numpy(canvases)
         if device.type == "cuda":
             batch = batch.pin_memory().to(device, non_blocking=True)
         images = batch.permute(0, 3, 1, 2).to(torch.float16 if wanted is torch.float16 else torch.float32) / 255
         with torch.autocast(device.type, torch.bfloat16, enabled=wanted is torch.bfloat16):
-            boxes, scores = network(images)
-        return network.decode(boxes, scores, canvases.shape[1:3])
+            outputs = network(images)
+        return network.decode(outputs, canvases.shape[1:3])
 
     return run
 
@@ -59,33 +92,46 @@ def _torch_engine(model: Any, precision: str, device: torch.device, _num_threads
 class _UpToTheHead(torch.nn.Module):  # type: ignore[misc]
     """A network up to where boxes are decoded: convolutions only, so one conversion serves canvases of any shape."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, embeddings: bool) -> None:
         super().__init__()
         self.model = model
         self._head = model.model[-1]
+        self._embeddings = embeddings
+        self._class_features: list[torch.Tensor] = []  # of one call, until it returns
+        if embeddings:
+            for branch in self._head.cv3:
+                branch[-1].register_forward_pre_hook(lambda _, given: self._class_features.append(given[0]))
 
     def half_but_for_the_decoder(self) -> None:
         self.half()
         self._head.dfl.float()
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Boxes and scores as the decoder wants them; with embeddings, `pooled` and `class_features` of Raw too."""
         self._head.training = True  # of the head alone: it then gives what goes into the decoder, and does not decode
         found = self.model(images)
         found = found.get("one2many", found)
-        return found["boxes"], found["scores"]
+        if not self._embeddings:
+            return found["boxes"], found["scores"]
+        class_features, self._class_features = self._class_features, []
+        pooled = [level.mean((2, 3), dtype=torch.float32) for level in found["feats"]]
+        return found["boxes"], found["scores"], torch.cat(pooled, 1), *class_features
 
-    def decode(self, boxes: torch.Tensor, scores: torch.Tensor, canvas: tuple[int, ...]) -> torch.Tensor:
-        """What the network gave, as `RawModel` gives it; in fp32, since eleven bits are half a pixel of a box."""
+    def decode(self, outputs: Sequence[torch.Tensor], canvas: tuple[int, ...]) -> Raw:
+        """What the network gave, with boxes decoded; in fp32, since eleven bits are half a pixel of a box."""
+        boxes, scores, *seen = outputs
         # Of the feature maps the decoder wants the shapes only.
         maps = [
             torch.empty(1, 1, canvas[0] // int(stride), canvas[1] // int(stride), device=boxes.device)
             for stride in self._head.stride
         ]
-        raw: torch.Tensor = self._head._inference({"boxes": boxes.float(), "scores": scores.float(), "feats": maps})
-        return raw
+        raw = self._head._inference({"boxes": boxes.float(), "scores": scores.float(), "feats": maps})
+        return Raw(raw, seen[0], tuple(seen[1:])) if self._embeddings else Raw(raw)
 
 
-def _openvino_engine(model: Any, precision: str, device: torch.device, num_threads: int | None) -> RawModel:
+def _openvino_engine(
+    network: "_UpToTheHead", precision: str, device: torch.device, num_threads: int | None
+) -> RawModel:
     if not openvino_is_installed():
         raise DetectorError('backend openvino is not installed: pip install "raylearn[openvino]", or use torch')
     if device.type != "cpu":
@@ -94,7 +140,6 @@ def _openvino_engine(model: Any, precision: str, device: torch.device, num_threa
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino as ov
 
-    network = _UpToTheHead(model)
     converted = ov.convert_model(network, example_input=torch.zeros(2, 3, 64, 64))
     converted.reshape([-1, 3, -1, -1])
     pixels = ov.preprocess.PrePostProcessor(converted)
@@ -110,8 +155,8 @@ def _openvino_engine(model: Any, precision: str, device: torch.device, num_threa
         settings["INFERENCE_NUM_THREADS"] = num_threads
     compiled = ov.Core().compile_model(pixels.build(), "CPU", settings)
 
-    def run(canvases: np.ndarray) -> torch.Tensor:
-        boxes, scores = (torch.from_numpy(np.array(output)) for output in compiled(canvases).values())
-        return network.decode(boxes, scores, canvases.shape[1:3])
+    def run(canvases: np.ndarray) -> Raw:
+        outputs = [torch.from_numpy(np.array(output)) for output in compiled(canvases).values()]
+        return network.decode(outputs, canvases.shape[1:3])
 
     return run
