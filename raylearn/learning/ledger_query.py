@@ -169,12 +169,13 @@ def detections_of(folder: Folder, image_ids: Sequence[str]) -> dict[str, tuple[t
 
 
 def all_choices(probabilities: str, weighted: bool, weight_cap: float | None = None) -> list[Strategy]:
-    """Every uncertainty with every aggregation and, if `weighted`, weighting; then the controls that ask."""
+    """Every uncertainty with every aggregation and, if `weighted`, weighting; then the controls of any ledger."""
     weightings = WEIGHTINGS if weighted else WEIGHTINGS[:1]
     grid = product(UNCERTAINTIES, AGGREGATIONS, weightings)
     chosen = [Uncertainty(*axes, probabilities, weight_cap if axes[-1] != WEIGHTINGS[0] else None) for axes in grid]
     beside = (make_strategy(name) for name in built_in_controls())
-    return [*chosen, *(control for control in beside if control.asks)]
+    served = (control for control in beside if not (control.needs_embeddings or control.simulation_only))
+    return [*chosen, *(control for control in served if control.asks)]
 
 
 def class_names(facts: Mapping[str, Any], folder: Folder) -> list[str]:

@@ -54,6 +54,11 @@ def tie_order(image_ids: ImageIds, seed: int) -> np.ndarray:
     return np.array([_hash64(f"{seed}/{image_id}") for image_id in image_ids], dtype=np.uint64)
 
 
+def by_tie_order(image_ids: ImageIds, seed: int) -> np.ndarray:
+    """(N,) int64: all positions in an order that depends on the ids and the seed alone; see `tie_order`."""
+    return np.argsort(tie_order(image_ids, seed), kind="stable")
+
+
 def draw_random(image_ids: ImageIds, size: int, rng: np.random.Generator) -> np.ndarray:
     """The positions of `size` images drawn without replacement, in random order.
 

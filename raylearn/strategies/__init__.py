@@ -25,7 +25,10 @@ from raylearn.strategies.base import (
     Summarising,
 )
 from raylearn.strategies.box_count import BoxCount
+from raylearn.strategies.coverage import Coverage
+from raylearn.strategies.diverse import Diverse
 from raylearn.strategies.full_data import FullData
+from raylearn.strategies.oracle import Oracle
 from raylearn.strategies.random import Random
 from raylearn.strategies.uncertainty import AXES, Uncertainty
 
@@ -34,9 +37,12 @@ __all__ = [
     "BoxCount",
     "Candidates",
     "Context",
+    "Coverage",
+    "Diverse",
     "FullData",
     "ImageScoring",
     "Labelled",
+    "Oracle",
     "Query",
     "Random",
     "ScoredImages",
@@ -52,7 +58,9 @@ ENTRY_POINTS = "raylearn.strategies"
 BASELINE, UPPER_BOUND, DEFAULT = Random.name, FullData.name, Uncertainty.name
 """What every method has to beat; what none can be expected to beat; what is meant where none is named."""
 
-_BUILT_IN: dict[str, type[Strategy]] = {found.name: found for found in (Uncertainty, Random, BoxCount, FullData)}
+_BUILT_IN: dict[str, type[Strategy]] = {
+    found.name: found for found in (Uncertainty, Random, BoxCount, FullData, Diverse, Coverage, Oracle)
+}
 
 
 @cache

@@ -1,0 +1,123 @@
+"""By uncertainty and novelty: the uncertain images that are unlike what is labelled and unlike each other."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from raylearn.measures.aggregation import aggregate
+from raylearn.measures.novelty import nearest_squares, unit_distances, unit_vectors
+from raylearn.strategies.base import Candidates, Context, Needs, Query, ScoredImages, Shortlisting
+from raylearn.strategies.embeddings import (
+    box_embeddings,
+    image_embeddings,
+    labelled_box_embeddings,
+    labelled_image_embeddings,
+)
+from raylearn.strategies.options import check_at_least
+from raylearn.strategies.uncertainty import Uncertainty
+
+
+@dataclass(frozen=True)
+class Diverse(Shortlisting):
+    """Asks for uncertain images that are far from the labelled and the chosen ones.
+
+    Of the beta x size images of the highest image scores, the one with the highest score^p x distance^q is chosen
+    again and again, equal ones by score and then by hash. The distance of an image is the mean, over its boxes, of the
+    distance from the box's embedding to the nearest box of any labelled or chosen image; of an image without boxes,
+    that of its own embedding to the nearest labelled or chosen image's. Both are between directions, in [0, 1]
+    (`raylearn.measures.novelty.unit_distances`), and 1 where there is nothing to be near to.
+
+    Farthest-first choice among the uncertain: the core set of Sener and Savarese, Active Learning for Convolutional
+    Neural Networks, 2018, arXiv 1708.00489, with the image score of Brust, Kaeding and Denzler, 2019, arXiv
+    1809.09875; on embeddings of objects, because whole images hide the rare ones (OFDS, arXiv 2412.10032).
+
+    Args:
+        uncertainty, aggregation, weighting, probabilities, weight_cap: of the image score; see `Uncertainty`.
+        beta: how many times the size of the query are looked at; at least 1.
+        score_power: p >= 0; 0 leaves the score to the shortlist alone.
+        distance_power: q >= 0; 0 is the plain ranking.
+
+    Raises:
+        QueryError: see `Uncertainty`; or a number out of its range.
+    """
+
+    uncertainty: str = "entropy"
+    aggregation: str = "sum"
+    weighting: str = "none"
+    probabilities: str = "background"
+    weight_cap: float | None = None
+    beta: float = 10
+    score_power: float = 1.0
+    distance_power: float = 1.0
+
+    name: ClassVar[str] = "diverse"
+    needs: ClassVar[Needs] = "labelled embeddings"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._scoring  # noqa: B018  refuses what it cannot be made of
+        for option, least in (("beta", 1), ("score_power", 0), ("distance_power", 0)):
+            check_at_least(option, getattr(self, option), least)
+
+    @property
+    def _scoring(self) -> Uncertainty:
+        return Uncertainty(self.uncertainty, self.aggregation, self.weighting, self.probabilities, self.weight_cap)
+
+    @property
+    def needs_class_counts(self) -> bool:
+        return self._scoring.needs_class_counts
+
+    def refuse_classes(self, num_classes: int) -> None:
+        self._scoring.refuse_classes(num_classes)
+
+    def detection_scores(self, class_scores: np.ndarray, context: Context) -> np.ndarray:
+        return self._scoring.detection_scores(class_scores, context)
+
+    def image_scores(self, images: ScoredImages, context: Context) -> np.ndarray:
+        return self._scoring.image_scores(images, context)
+
+    def shortlist_size(self, size: int) -> int:
+        return round(self.beta * size)
+
+    def choose(self, candidates: Candidates, scores: np.ndarray, size: int, context: Context) -> Query:
+        distances = _Distances(candidates, context)
+        wanted = scores**self.score_power
+        left = np.ones(len(scores), bool)
+        picks: list[int] = []
+        products: list[float] = []
+        for _ in range(size):
+            product = wanted * distances.now() ** self.distance_power
+            # the first of equal products is the one of the highest score, then of the lowest hash: so they come
+            best = int(np.where(left, product, -1.0).argmax())
+            picks.append(best)
+            products.append(float(product[best]))
+            left[best] = False
+            distances.choose(best)
+        return Query(tuple(str(candidates.image_ids[i]) for i in picks), tuple(products))
+
+
+class _Distances:
+    """From each image of a shortlist to the nearest labelled or chosen one; brought up to date by each choice."""
+
+    def __init__(self, candidates: Candidates, context: Context) -> None:
+        of_boxes, of_images = box_embeddings(candidates), image_embeddings(candidates)
+        self.offsets = candidates.offsets
+        self.boxes, self.images = unit_vectors(of_boxes), unit_vectors(of_images)
+        self.without = np.flatnonzero(np.diff(self.offsets) == 0)
+        self.of_boxes = nearest_squares(self.boxes, unit_vectors(labelled_box_embeddings(context, of_boxes)))
+        self.of_images = nearest_squares(
+            self.images[self.without], unit_vectors(labelled_image_embeddings(context, of_images))
+        )
+
+    def choose(self, position: int) -> None:
+        own = self.boxes[self.offsets[position] : self.offsets[position + 1]]
+        np.minimum(self.of_boxes, nearest_squares(self.boxes, own), out=self.of_boxes)
+        near = nearest_squares(self.images[self.without], self.images[position : position + 1])
+        np.minimum(self.of_images, near, out=self.of_images)
+
+    def now(self) -> np.ndarray:
+        """(N,) in [0, 1]."""
+        found = aggregate(unit_distances(self.of_boxes), self.offsets, "mean")
+        found[self.without] = unit_distances(self.of_images)
+        return found

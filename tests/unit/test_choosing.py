@@ -1,0 +1,278 @@
+"""Strategies that weigh images against each other: their formulas by hand, and what holds for any images."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raylearn.errors import QueryError
+from raylearn.measures.sampling import top_n
+from raylearn.strategies import Candidates, Context, Coverage, Diverse, Labelled, Oracle, Uncertainty, make_strategy
+from tests.unit.scored_pools import CLASSES, random_context, random_pool, reordered, seen
+
+CHOICES = [
+    *(Diverse(), Diverse("margin", "max", beta=1.5, score_power=0.5, distance_power=2), Diverse(beta=3, score_power=0)),
+    *(Coverage(), Coverage("margin", "independent", alpha=0.5, box_cost=3.0), Oracle()),
+]
+NOTHING_LABELLED = Context(0, np.zeros(2, int))
+PLAIN = Uncertainty("least_confidence")  # (.5, 0) is .5 uncertain, (.75, 0) and (.25, 0) .25, (1, 0) not at all
+EAST, NORTH, WEST = (2.0, 0.0), (0.0, 1.0), (-0.5, 0.0)
+UNSURE, SURER, SURE = (0.5, 0.0), (0.75, 0.0), (1.0, 0.0)
+
+seeds = st.integers(0, 2**32)
+
+
+def labelled_boxes(*embeddings, true_counts=None) -> Context:
+    return replace(NOTHING_LABELLED, labelled=Labelled(seen([[(SURE, e) for e in embeddings]]), true_counts))
+
+
+@given(st.sampled_from(CHOICES), seeds, st.data())
+def test_the_order_of_the_candidates_changes_no_query(strategy, seed, data):
+    rng = np.random.default_rng(seed)
+    candidates = random_pool(rng, int(rng.integers(1, 12)))
+    count = len(candidates.image_ids)
+    size = data.draw(st.integers(1, count))
+    context = random_context(rng, count)
+    first = strategy.select(candidates, size, context)
+    other = strategy.select(*reorder(candidates, size, context, rng.permutation(count)))
+    assert first == other
+    assert len(set(first.image_ids)) == size
+    assert np.isfinite(first.scores).all()
+    assert list(first.scores) == sorted(first.scores, reverse=True)
+
+
+def reorder(candidates, size, context, order):
+    moved, moved_context = reordered(candidates, context, order)
+    return moved, size, moved_context
+
+
+@given(st.sampled_from(CHOICES), seeds)
+def test_the_order_of_the_classes_changes_no_query(strategy, seed):
+    rng = np.random.default_rng(seed)
+    candidates = random_pool(rng, 8)
+    # of equal scores the first class is the predicted one: none here
+    candidates = replace(candidates, class_scores=rng.random(candidates.class_scores.shape).astype(np.float32))
+    context = random_context(rng, 8)
+    order = rng.permutation(CLASSES)
+    moved = replace(candidates, class_scores=candidates.class_scores[:, order])
+    moved_context = replace(
+        context,
+        class_counts=context.class_counts[order],
+        true_counts=context.true_counts[:, order],
+        labelled=context.labelled
+        and Labelled(
+            replace(context.labelled.seen, class_scores=context.labelled.seen.class_scores[:, order]),
+            None if context.labelled.true_counts is None else context.labelled.true_counts[:, order],
+        ),
+    )
+    assert strategy.select(candidates, 5, context).image_ids == strategy.select(moved, 5, moved_context).image_ids
+
+
+# diverse
+
+
+def test_diverse_by_hand():
+    images = seen([[(UNSURE, NORTH)], [(UNSURE, EAST)], [(SURER, WEST)], [(SURER, NORTH), (SURER, WEST)]])
+    query = Diverse("least_confidence").select(images, 4, labelled_boxes(EAST))
+    # d: .5 x mean(.707, 1); then nothing is new: by score, and of a and b by the hash
+    tied = top_n(["a", "b"], np.zeros(2), 2, 0)
+    assert query.image_ids == ("d", *("ab"[i] for i in tied), "c")
+    assert query.scores == (pytest.approx(0.5 * (0.707 + 1) / 2), 0.0, 0.0, 0.0)
+
+
+def test_powers_of_score_and_distance():
+    images = seen([[(UNSURE, NORTH)], [(SURER, WEST)]])
+    context = labelled_boxes(EAST)
+    assert Diverse("least_confidence").select(images, 1, context).scores == (pytest.approx(0.5 * 0.707),)
+    far = Diverse("least_confidence", score_power=0.5, distance_power=4)
+    assert far.select(images, 1, context).image_ids == ("b",)  # .25^.5 x 1 against .5^.5 x .707^4
+    assert far.select(images, 1, context).scores == (0.5,)
+
+
+def test_an_image_without_boxes_is_compared_as_a_whole():
+    images = seen([[], [], [(UNSURE, EAST)]], of_images=[EAST, NORTH, WEST])
+    context = replace(NOTHING_LABELLED, labelled=Labelled(seen([[(SURE, EAST)]], of_images=[EAST]), None))
+    query = Diverse(score_power=0).select(images, 2, context)
+    assert query.image_ids[0] == "b"
+    assert query.scores == (0.707, 0.0)
+    # chosen images count too, with boxes or without: west is opposite to east, and then the nearest is north
+    chosen_first = Diverse("least_confidence", score_power=1e-9).select(images, 1, NOTHING_LABELLED)
+    assert chosen_first.image_ids == ("c",)
+
+
+def test_where_nothing_is_labelled_the_first_is_the_highest_score():
+    images = seen([[(SURER, NORTH)], [(UNSURE, NORTH)], [(SURER, EAST)]])
+    query = Diverse("least_confidence").select(images, 3, NOTHING_LABELLED)
+    assert query.image_ids == ("b", "c", "a")
+    assert query.scores == (0.5, pytest.approx(0.25 * 0.707), 0.0)
+
+
+def test_only_the_shortlist_is_looked_at():
+    images = seen([[(UNSURE, EAST)], [(UNSURE, EAST)], [(SURER, WEST)]])
+    context = labelled_boxes(EAST)
+    assert Diverse("least_confidence", beta=2).select(images, 1, context).scores == (0.0,)
+    assert Diverse("least_confidence", beta=3).select(images, 1, context).image_ids == ("c",)
+
+
+@given(seeds, st.booleans())
+def test_with_equal_embeddings_diverse_is_the_plain_ranking(seed, labelled):
+    rng = np.random.default_rng(seed)
+    candidates = random_pool(rng, 9)
+    embedding = rng.normal(size=3)
+    same = np.tile(embedding, (len(candidates.class_scores), 1)).astype(np.float16)
+    candidates = replace(candidates, box_embeddings=same, image_embeddings=np.ones((9, 4), np.float16))
+    context = Context(3, np.zeros(CLASSES))
+    if labelled:
+        context = replace(context, labelled=Labelled(candidates.take(np.array([0, 1])), None))
+    size = int(rng.integers(1, 10))
+    assert (
+        Diverse().select(candidates, size, context).image_ids
+        == Uncertainty().select(candidates, size, context).image_ids
+    )
+
+
+@given(seeds)
+def test_a_duplicate_is_never_second_while_another_image_is_worth_something(seed):
+    rng = np.random.default_rng(seed)
+    candidates = random_pool(rng, 7)
+    candidates = replace(candidates, box_embeddings=rng.normal(size=(len(candidates.class_scores), 16)).astype("f2"))
+    doubled = candidates.take(np.repeat(np.arange(7), 2))
+    doubled = replace(doubled, image_ids=[f"{i}/{twin}" for i in range(7) for twin in "ab"])
+    query = Diverse().select(doubled, 14, Context(seed, np.zeros(CLASSES)))
+    worth = [name.split("/")[0] for name, score in zip(query.image_ids, query.scores, strict=True) if score > 0]
+    assert len(set(worth)) == len(worth)
+
+
+def test_the_same_box_from_another_batch_is_no_other_box():
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(200, 64)).astype(np.float16)
+    shaken = np.nextafter(
+        embeddings, np.where(rng.random(embeddings.shape) < 0.1, np.inf, embeddings), dtype=np.float16
+    )
+    assert (shaken != embeddings).any(axis=1).all()
+    first = seen([[(UNSURE, e)] for e in embeddings[:20]])
+    context = replace(NOTHING_LABELLED, labelled=Labelled(seen([[(SURE, e) for e in shaken]]), None))
+    assert set(Diverse().select(first, 20, context).scores) == {0.0}
+
+
+# coverage
+
+
+def test_coverage_by_hand():
+    # classes 0 and 1; 3 boxes of class 0 are labelled, none of class 1; east is labelled
+    images = seen([[(UNSURE, WEST), (SURER, NORTH)], [((0.0, 0.5), WEST)], [(UNSURE, EAST)], []])
+    context = replace(labelled_boxes(EAST), class_counts=np.array([3, 0]))
+    query = Coverage("least_confidence", alpha=0).select(images, 2, context)
+    of_class_0 = 0.5 * 1 + 0.25 * 0.707
+    assert query.image_ids == ("b", "a")
+    assert query.scores == (pytest.approx(np.log(1.5)), pytest.approx(np.log1p(of_class_0 / 4)))
+    # a second image of class 1 adds log(2) - log(1.5)
+    twice = seen([[((0.0, 0.5), WEST)], [((0.0, 0.5), WEST)]])
+    scores = Coverage("least_confidence", alpha=0).select(twice, 2, context).scores
+    assert scores == (pytest.approx(np.log(1.5)), pytest.approx(np.log(2 / 1.5)))
+
+
+def test_coverage_per_cost_by_hand():
+    images = seen([[(UNSURE, WEST)] * 3, [(UNSURE, WEST)]])
+    # nobody knows true boxes: the sums of the confidences, 1.5 and .5
+    dear = Coverage("least_confidence", alpha=1, image_cost=0.5, box_cost=2.0)
+    query = dear.select(images, 2, NOTHING_LABELLED)
+    assert query.image_ids == ("b", "a")
+    assert query.scores == (pytest.approx(np.log(1.5) / 1.5), pytest.approx(np.log(3 / 1.5) / 3.5))
+
+
+@given(seeds)
+def test_alpha_0_ignores_boxes(seed):
+    rng = np.random.default_rng(seed)
+    candidates, context = random_pool(rng, 8), random_context(rng, 8)
+    for strategy in (Coverage, Oracle):
+        free = strategy(alpha=0).select(candidates, 8, context)
+        assert free == strategy(alpha=0, image_cost=9.0, box_cost=5.0).select(candidates, 8, context)
+
+
+def test_novelty_is_exact_up_to_512_labelled_boxes_and_too_high_by_a_bound_beyond():
+    rng = np.random.default_rng(0)
+    labelled = rng.normal(size=(700, 4))
+    candidates = seen([[(UNSURE, e)] for e in rng.normal(size=(20, 4))])
+    strategy = Coverage("least_confidence")
+
+    def masses(count):
+        return strategy.summaries(candidates, labelled_boxes(*labelled[:count]))[:, 0]
+
+    unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731
+    boxes = candidates.box_embeddings.astype(float)
+    for count in (1, 512, 700):
+        apart = unit(boxes)[:, None] - unit(labelled[:count].astype(np.float16).astype(float))
+        exact = 0.5 * np.linalg.norm(apart, axis=2).min(axis=1) / 2
+        if count == 700:
+            assert (masses(count) >= exact - 1e-3).all()
+            assert (masses(count) <= exact + 0.06).all()
+        else:
+            assert masses(count) == pytest.approx(exact, abs=3e-4)
+
+
+def test_parts_of_a_pool_have_the_summaries_of_the_whole():
+    rng = np.random.default_rng(0)
+    candidates, context = random_pool(rng, 40), replace(random_context(rng, 40), labelled=None)
+    context = replace(context, labelled=Labelled(random_pool(rng, 5), None))
+    whole = Coverage().summaries(candidates, context)
+    parts = [Coverage().summaries(candidates.take(part), context) for part in np.array_split(np.arange(40), 7)]
+    assert np.concatenate(parts).tolist() == whole.tolist()
+    assert whole.dtype == np.float32
+
+
+# oracle
+
+
+def test_oracle_by_hand():
+    context = Context(0, np.array([1, 0]), true_counts=np.array([[3, 0], [0, 1], [0, 0]]))
+    query = Oracle().select(Candidates.unseen(["a", "b", "c"], 2), 3, context)
+    assert query.image_ids == ("b", "a", "c")
+    assert query.scores == (pytest.approx(np.log(2) / 2), pytest.approx(np.log(5 / 2) / 4), 0.0)
+    assert Oracle(alpha=0).select(Candidates.unseen(["a", "b", "c"], 2), 1, context).image_ids == ("a",)
+
+
+def test_the_oracle_says_what_it_is_and_asks_for_the_labels():
+    assert Oracle().label == "oracle (knows the labels)"
+    assert Oracle(alpha=0.5).label == "oracle (knows the labels) alpha=0.5"
+    assert (Oracle.is_control, Oracle.simulation_only, Oracle.needs) == (True, True, "nothing")
+    with pytest.raises(QueryError, match="nobody knows those of these images"):
+        Oracle().select(Candidates.unseen(["a"], 2), 1, NOTHING_LABELLED)
+
+
+# options and errors
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("diverse", {"beta": 0.5}, "beta is 0.5: it must be a number of 1 or more"),
+        ("diverse", {"distance_power": -1}, "distance_power is -1: it must be a number of 0 or more"),
+        ("diverse", {"score_power": "much"}, "score_power is 'much'"),
+        ("diverse", {"aggregation": "summ"}, "unknown aggregation 'summ': did you mean 'sum'?"),
+        ("coverage", {"alpha": float("nan")}, "alpha is nan: it must be a number of 0 or more"),
+        ("coverage", {"image_cost": 0}, "image_cost is 0: it must be above 0"),
+        ("coverage", {"uncertainty": "entropie"}, "unknown uncertainty 'entropie': did you mean 'entropy'?"),
+        ("oracle", {"box_cost": True}, "box_cost is True: it must be a number of 0 or more"),
+    ],
+)
+def test_options_that_have_no_meaning_are_refused(name, options, said):
+    with pytest.raises(QueryError) as refusal:
+        make_strategy(name, options)
+    assert str(refusal.value).startswith(said)
+
+
+@pytest.mark.parametrize("strategy", [Diverse(), Coverage()], ids=lambda strategy: strategy.name)
+def test_images_without_embeddings_are_refused(strategy):
+    bare = replace(seen([[(UNSURE, EAST)]]), box_embeddings=None, image_embeddings=None)
+    with pytest.raises(QueryError, match="score them with embeddings"):
+        strategy.select(bare, 1, NOTHING_LABELLED)
+
+
+@pytest.mark.parametrize("strategy", [Diverse(), Coverage()], ids=lambda strategy: strategy.name)
+def test_embeddings_that_are_not_finite_are_refused(strategy):
+    broken = seen([[(UNSURE, (np.nan, 1.0))]])
+    with pytest.raises(ValueError, match="1 of 1 embeddings are not finite, the first is row 0"):
+        strategy.select(broken, 1, labelled_boxes(EAST))
