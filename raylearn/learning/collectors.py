@@ -1,21 +1,33 @@
-"""What a strategy makes of a ledger read part by part: the best so far, or all of it for a look at the whole."""
+"""What a strategy makes of a ledger read part by part: as little as it has to keep of it, until all has been read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from raylearn.errors import QueryError
-from raylearn.measures.sampling import tie_order
+from raylearn.measures.sampling import positions_within, tie_order
 from raylearn.plugins import told_of
-from raylearn.strategies import Candidates, Context, ImageScoring, Query, Strategy, ask
+from raylearn.strategies import (
+    Candidates,
+    Context,
+    ImageScoring,
+    Query,
+    Shortlisting,
+    Strategy,
+    Summarising,
+    ask,
+    checked_query,
+    select_within,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class LedgerPart:
-    """The readable images of one part of a ledger, without those that were left out.
+    """Readable images of a ledger, without those that were left out.
 
     Args:
         image_ids, uris: (N,) of Arrow.
@@ -23,6 +35,7 @@ class LedgerPart:
         class_scores: (D, K) float32.
         box_embeddings: (D, E) float16; None where they were not read.
         image_embeddings: (N, F) float16; None where they were not read.
+        groups: (N,) the group of each image; None where there are no groups.
     """
 
     image_ids: pa.ChunkedArray
@@ -31,9 +44,57 @@ class LedgerPart:
     class_scores: np.ndarray
     box_embeddings: np.ndarray | None = None
     image_embeddings: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        """As a strategy is asked about them."""
+        ids = self.image_ids.to_pylist()
+        return Candidates(ids, self.offsets, self.class_scores, self.box_embeddings, self.image_embeddings, self.groups)
+
+    def take(self, positions: np.ndarray) -> "LedgerPart":
+        """These images only, in this order."""
+        rows = Candidates(
+            np.empty(len(self), object),  # ids go their own way, without becoming Python's
+            self.offsets,
+            self.class_scores,
+            self.box_embeddings,
+            self.image_embeddings,
+            self.groups,
+        ).take(positions)
+        return LedgerPart(
+            self.image_ids.take(positions),
+            self.uris.take(positions),
+            rows.offsets,
+            rows.class_scores,
+            rows.box_embeddings,
+            rows.image_embeddings,
+            rows.groups,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["LedgerPart"]) -> "LedgerPart":
+        """All images of at least one part, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        counts = np.concatenate([np.diff(part.offsets) for part in parts])
+        return cls(
+            pa.chunked_array([chunk for part in parts for chunk in part.image_ids.chunks], pa.string()),
+            pa.chunked_array([chunk for part in parts for chunk in part.uris.chunks], pa.string()),
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            np.concatenate([part.class_scores for part in parts]),
+            _joined([part.box_embeddings for part in parts]),
+            _joined([part.image_embeddings for part in parts]),
+            _joined([part.groups for part in parts]),
+        )
+
+
+def _joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if there else None
 
 
 @dataclass(frozen=True)
@@ -63,107 +124,240 @@ class QueriedImage:
         return cls(rank, image_id, uri, score, len(class_ids), classes)
 
 
-class Best:
-    """The images of the highest scores so far, in order, and what is to be told of them."""
+class Collector(Protocol):
+    """Reads a ledger for a strategy: `look` at each part in a thread, then `add`, part after part."""
+
+    def look(self, part: LedgerPart) -> np.ndarray:
+        """What the strategy makes of a part by itself, one row per image."""
+        ...
+
+    def add(self, part: LedgerPart, seen: np.ndarray) -> None:
+        """Keeps what will be needed of a part, given what `look` saw in it."""
+        ...
+
+    def ids(self) -> set[str]:
+        """Of the query, once all parts were added."""
+        ...
+
+    def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
+        """The query, once all parts were added; `names` are those of the classes."""
+        ...
+
+
+def collector_of(strategy: Strategy, size: int, context: Context) -> Collector:
+    """The collector that keeps least for a strategy's kind."""
+    if isinstance(strategy, ImageScoring):
+        return _Best(strategy, size, context)
+    if isinstance(strategy, Shortlisting):
+        return _Shortlist(strategy, size, context)
+    if isinstance(strategy, Summarising):
+        return _Summaries(strategy, size, context)
+    return _Gathered(strategy, size, context)
+
+
+class _TopRows:
+    """The images of the highest scores so far, at most so many of each group."""
+
+    def __init__(self, size: int, seed: int, limit: int | None) -> None:
+        self._size, self._seed, self._limit = size, seed, limit
+        self._parts: list[LedgerPart] = []
+        self._scores, self._ties = np.empty(0), np.empty(0, np.uint64)
+        self._threshold = -np.inf
+
+    def add(self, part: LedgerPart, scores: np.ndarray) -> None:
+        wanted = np.flatnonzero(scores >= self._threshold)
+        if self._limit is None and len(wanted) > self._size:
+            cut = np.partition(scores[wanted], -self._size)[-self._size]
+            wanted = wanted[scores[wanted] >= cut]
+        if not len(wanted):
+            return
+        rows = part.take(wanted)
+        self._parts.append(rows)
+        self._scores = np.concatenate([self._scores, scores[wanted]])
+        self._ties = np.concatenate([self._ties, tie_order(rows.image_ids.to_pylist(), self._seed)])
+        if len(self._scores) > 2 * self._size:  # not at each part, so that a large query costs no more than its sorting
+            self._cut()
+
+    def _cut(self) -> None:
+        rows = LedgerPart.joined(self._parts)
+        order = np.lexsort((self._ties, -self._scores))
+        best = positions_within(order, rows.groups, self._limit)[: self._size]
+        self._parts = [rows.take(best)]
+        self._scores, self._ties = self._scores[best], self._ties[best]
+        if len(best) == self._size:
+            self._threshold = self._scores[-1]
+
+    def ranked(self) -> tuple[LedgerPart, np.ndarray]:
+        """The images, best first, and their scores."""
+        self._cut()
+        return self._parts[0], self._scores
+
+
+def _told(rows: LedgerPart, scores: Sequence[float], names: Sequence[str]) -> tuple[QueriedImage, ...]:
+    class_ids = rows.class_scores.argmax(axis=1) if len(rows.class_scores) else np.empty(0, np.int64)
+    return tuple(
+        QueriedImage.of(rank, image_id, uri, float(score), class_ids[start:end], names)
+        for rank, (image_id, uri, score, start, end) in enumerate(
+            zip(
+                rows.image_ids.to_pylist(),
+                rows.uris.to_pylist(),
+                scores,
+                rows.offsets[:-1],
+                rows.offsets[1:],
+                strict=True,
+            ),
+            start=1,
+        )
+    )
+
+
+def _image_scores(strategy: ImageScoring | Shortlisting, part: LedgerPart, context: Context) -> np.ndarray:
+    with told_of(f"strategy {strategy.name}"):
+        scores = np.asarray(strategy.image_scores(part, context), dtype=np.float64)
+    if scores.shape != (len(part),) or not np.isfinite(scores).all():
+        raise QueryError(
+            f"{strategy.label} gave scores of shape {scores.shape} for {len(part)} images, or one that is "
+            "not a finite number"
+        )
+    return scores
+
+
+class _Best:
+    """For a strategy that gives each image a number: the best."""
 
     def __init__(self, strategy: ImageScoring, size: int, context: Context) -> None:
         self._strategy, self._context, self._size = strategy, context, size
-        self._seed = strategy.tie_seed(context.seed)
-        self._ids: list[str] = []
-        self._uris: list[str] = []
-        self._classes: list[np.ndarray] = []
-        self._scores = np.empty(0)
-        self._ties = np.empty(0, np.uint64)
+        self._top = _TopRows(size, strategy.tie_seed(context.seed), strategy.max_per_group)
 
     def look(self, part: LedgerPart) -> np.ndarray:
-        """(N,) image scores of a part."""
-        with told_of(f"strategy {self._strategy.name}"):
-            scores = np.asarray(self._strategy.image_scores(part, self._context), dtype=np.float64)
-        if scores.shape != (len(part),) or not np.isfinite(scores).all():
-            raise QueryError(
-                f"{self._strategy.label} gave scores of shape {scores.shape} for {len(part)} images, or one that is "
-                "not a finite number"
-            )
-        return scores
+        return _image_scores(self._strategy, part, self._context)
 
-    def add(self, part: LedgerPart, scores: np.ndarray) -> None:
-        wanted = self._promising(scores)
-        ids = part.image_ids.take(wanted).to_pylist()
-        uris = part.uris.take(wanted).to_pylist()
-        own = np.concatenate([self._scores, scores[wanted]])
-        ties = np.concatenate([self._ties, tie_order(ids, self._seed)])
-        best = np.lexsort((ties, -own))[: self._size]
-        before = len(self._ids)
-        self._ids = [self._ids[i] if i < before else ids[i - before] for i in best]
-        self._uris = [self._uris[i] if i < before else uris[i - before] for i in best]
-        self._classes = [self._classes[i] if i < before else _classes_of(part, wanted[i - before]) for i in best]
-        self._scores, self._ties = own[best], ties[best]
+    def add(self, part: LedgerPart, seen: np.ndarray) -> None:
+        self._top.add(part, seen)
 
-    def _promising(self, scores: np.ndarray) -> np.ndarray:
-        """Positions of what can come in: once there are enough, only what is not below the lowest of them."""
-        threshold = self._scores[-1] if len(self._scores) == self._size else -np.inf
-        wanted = np.flatnonzero(scores >= threshold)
-        if len(wanted) > self._size:
-            cut = np.partition(scores[wanted], -self._size)[-self._size]
-            wanted = wanted[scores[wanted] >= cut]
-        return wanted
+    @cached_property
+    def _ranked(self) -> tuple[LedgerPart, np.ndarray]:
+        rows, scores = self._top.ranked()
+        _refuse_too_few(len(rows), self._size, self._strategy)
+        return rows, scores
 
     def ids(self) -> set[str]:
-        return set(self._ids)
+        return set(self._ranked[0].image_ids.to_pylist())
 
     def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
-        rows = zip(self._ids, self._uris, self._scores.tolist(), self._classes, strict=True)
-        return tuple(QueriedImage.of(rank, *row, names) for rank, row in enumerate(rows, start=1))
+        rows, scores = self._ranked
+        return _told(rows, scores.tolist(), names)
 
 
-class Gathered:
-    """All images of a ledger, for a strategy that weighs them against each other: it chooses when all are there."""
+def _refuse_too_few(found: int, size: int, strategy: Strategy) -> None:
+    if found < size:
+        raise QueryError(
+            f"a query of {size} images, but groups of at most {strategy.max_per_group} images each give {found}: raise "
+            "max_per_group, or lower --size"
+        )
 
-    def __init__(self, strategy: Strategy, size: int, context: Context, num_classes: int) -> None:
-        self._strategy, self._size, self._context = strategy, size, context
+
+class _Shortlist:
+    """For a strategy that weighs the best against each other: the best, with all that is known of them."""
+
+    def __init__(self, strategy: Shortlisting, size: int, context: Context) -> None:
+        self._strategy, self._context, self._size = strategy, context, size
+        self._top = _TopRows(strategy.shortlist_size(size), context.seed, strategy.max_per_group)
+
+    def look(self, part: LedgerPart) -> np.ndarray:
+        return _image_scores(self._strategy, part, self._context)
+
+    def add(self, part: LedgerPart, seen: np.ndarray) -> None:
+        self._top.add(part, seen)
+
+    @cached_property
+    def _chosen(self) -> tuple[LedgerPart, Query]:
+        rows, scores = self._top.ranked()
+        _refuse_too_few(len(rows), self._size, self._strategy)
+        with told_of(f"strategy {self._strategy.name}"):
+            query = self._strategy.choose(rows.candidates, scores, self._size, self._context)
+            return rows, checked_query(query, rows.candidates.image_ids, self._size)
+
+    def ids(self) -> set[str]:
+        return set(self._chosen[1].image_ids)
+
+    def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
+        rows, query = self._chosen
+        return _told(rows.take(_positions(rows.candidates.image_ids, query)), query.scores, names)
+
+
+class _Summaries:
+    """For a strategy that needs a few numbers of each image: those numbers."""
+
+    def __init__(self, strategy: Summarising, size: int, context: Context) -> None:
+        self._strategy, self._context, self._size = strategy, context, size
         self._parts: list[LedgerPart] = []
-        self._no_scores = np.empty((0, num_classes), np.float32)
+        self._summaries: list[np.ndarray] = []
+
+    def look(self, part: LedgerPart) -> np.ndarray:
+        with told_of(f"strategy {self._strategy.name}"):
+            summaries = np.asarray(self._strategy.summaries(part, self._context))
+        if summaries.ndim != 2 or len(summaries) != len(part) or not np.isfinite(summaries).all():
+            raise QueryError(
+                f"{self._strategy.label} gave summaries of shape {summaries.shape} for {len(part)} images, or one that "
+                "is not a finite number"
+            )
+        return summaries
+
+    def add(self, part: LedgerPart, seen: np.ndarray) -> None:
+        # Of the detections only what is told of a chosen image is kept: its predicted classes, as scores of one byte.
+        predicted = np.zeros(part.class_scores.shape, np.bool_)
+        predicted[np.arange(len(predicted)), part.class_scores.argmax(axis=1) if len(predicted) else []] = True
+        self._parts.append(LedgerPart(part.image_ids, part.uris, part.offsets, predicted, groups=part.groups))
+        self._summaries.append(seen)
+
+    @cached_property
+    def _chosen(self) -> tuple[LedgerPart, Query]:
+        rows, summaries = LedgerPart.joined(self._parts), np.concatenate(self._summaries)
+        self._summaries.clear()
+        ids = rows.image_ids.to_pylist()
+
+        def select(size: int) -> Query:
+            with told_of(f"strategy {self._strategy.name}"):
+                return checked_query(self._strategy.choose(ids, summaries, size, self._context), ids, size)
+
+        return rows, select_within(select, self._size, ids, rows.groups, self._strategy)
+
+    def ids(self) -> set[str]:
+        return set(self._chosen[1].image_ids)
+
+    def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
+        rows, query = self._chosen
+        return _told(rows.take(_positions(rows.image_ids.to_pylist(), query)), query.scores, names)
+
+
+class _Gathered:
+    """For a strategy of which nothing is known: all images; it chooses when all are there."""
+
+    def __init__(self, strategy: Strategy, size: int, context: Context) -> None:
+        self._ask = partial(ask, strategy, size=size, context=context)
+        self._parts: list[LedgerPart] = []
 
     def look(self, part: LedgerPart) -> np.ndarray:  # noqa: ARG002
         """Nothing: a part says nothing of the whole."""
         return np.empty(0)
 
-    def add(self, part: LedgerPart, _: np.ndarray) -> None:
+    def add(self, part: LedgerPart, seen: np.ndarray) -> None:  # noqa: ARG002
         self._parts.append(part)
 
     @cached_property
-    def _candidates(self) -> Candidates:
-        ids = [image_id for part in self._parts for image_id in part.image_ids.to_pylist()]
-        counts = np.concatenate([np.diff(part.offsets) for part in self._parts])
-        scores = np.concatenate([self._no_scores, *(part.class_scores for part in self._parts)])
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        if not self._strategy.needs_embeddings:
-            return Candidates(ids, offsets, scores)
-        of_boxes = np.concatenate([part.box_embeddings for part in self._parts])
-        of_images = np.concatenate([part.image_embeddings for part in self._parts])
-        return Candidates(ids, offsets, scores, of_boxes, of_images)
-
-    @cached_property
-    def _query(self) -> Query:
-        return ask(self._strategy, self._candidates, self._size, self._context)
+    def _chosen(self) -> tuple[LedgerPart, Query]:
+        rows = LedgerPart.joined(self._parts)
+        return rows, self._ask(rows.candidates)
 
     def ids(self) -> set[str]:
-        return set(self._query.image_ids)
+        return set(self._chosen[1].image_ids)
 
     def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
-        candidates = self._candidates
-        position = {image_id: index for index, image_id in enumerate(candidates.image_ids)}
-        uris = [uri for part in self._parts for uri in part.uris.to_pylist()]
-        told = []
-        for rank, (image_id, score) in enumerate(zip(self._query.image_ids, self._query.scores, strict=True), start=1):
-            index = position[image_id]
-            start, end = candidates.offsets[index], candidates.offsets[index + 1]
-            class_ids = candidates.class_scores[start:end].argmax(axis=1)
-            told.append(QueriedImage.of(rank, image_id, uris[index], score, class_ids, names))
-        return tuple(told)
+        rows, query = self._chosen
+        return _told(rows.take(_positions(rows.candidates.image_ids, query)), query.scores, names)
 
 
-def _classes_of(part: LedgerPart, image: int) -> np.ndarray:
-    """(n,) the predicted class of each detection of one image."""
-    class_ids: np.ndarray = part.class_scores[part.offsets[image] : part.offsets[image + 1]].argmax(axis=1)
-    return class_ids.astype(np.int32)
+def _positions(image_ids: Sequence[str] | np.ndarray, query: Query) -> np.ndarray:
+    position = {image_id: index for index, image_id in enumerate(image_ids)}
+    return np.array([position[image_id] for image_id in query.image_ids], np.int64)

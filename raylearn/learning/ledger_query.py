@@ -1,7 +1,7 @@
 """Queries from a finished ledger, read part by part, so that it may be larger than memory."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -13,14 +13,15 @@ import pyarrow.compute as pc
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
 from raylearn.errors import LedgerError, QueryError
-from raylearn.learning.collectors import Best, Gathered, LedgerPart, QueriedImage
+from raylearn.learning.collectors import Collector, LedgerPart, QueriedImage, collector_of
 from raylearn.measures.aggregation import AGGREGATIONS
 from raylearn.measures.uncertainty import UNCERTAINTIES
 from raylearn.measures.weighting import WEIGHTINGS
 from raylearn.scoring.ledger import EMBEDDING_COLUMNS, embeddings_of, flat, map_parts, offsets_of, read_facts
 from raylearn.strategies import (
+    Candidates,
     Context,
-    ImageScoring,
+    Labelled,
     Strategy,
     Uncertainty,
     built_in_controls,
@@ -28,6 +29,8 @@ from raylearn.strategies import (
 )
 
 _COLUMNS = ("image_id", "uri", "status", "class_scores")
+GroupOf = Callable[[str], str]
+"""Image id -> its group."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ def query_ledger(
     seed: int,
     class_counts: Mapping[str, int] | None = None,
     exclude: Sequence[str] = (),
+    labelled: Sequence[str] = (),
+    group_of: GroupOf | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> LedgerQuery:
     """The `size` images that a strategy wants most.
@@ -65,14 +70,19 @@ def query_ledger(
         size: how many.
         seed: decides what chance decides, the order of images of equal score included.
         class_counts: boxes per class in the currently labelled images, by name; some strategies need it.
-        exclude: ids that are labelled already, or not wanted for another reason.
+        exclude: ids that are not wanted.
+        labelled: ids that are labelled already, which are not asked for either: of those that are in the ledger, a
+            strategy that needs labelled embeddings keeps its distance.
+        group_of: gives the group of each image, for a limit per group.
         progress: told how many parts are done, of how many.
 
     Raises:
         LedgerError: no finished ledger, or a damaged one.
         QueryError: more images than there are, or class counts that are missing or of other classes.
     """
-    (best,), totals, names = _best_of_each(folder, [strategy], size, seed, class_counts, exclude, progress)
+    (best,), totals, names = _best_of_each(
+        folder, [strategy], size, seed, class_counts, exclude, progress, labelled, group_of
+    )
     return LedgerQuery(best.images(names), totals.candidates, totals.errors, totals.excluded)
 
 
@@ -104,31 +114,56 @@ def _best_of_each(
     class_counts: Mapping[str, int] | None,
     exclude: Sequence[str],
     progress: Callable[[int, int], None],
-) -> tuple[list["Best | Gathered"], "_Totals", list[str]]:
+    labelled: Sequence[str] = (),
+    group_of: GroupOf | None = None,
+) -> tuple[list[Collector], "_Totals", list[str]]:
     """What each strategy chooses, from one reading; what was read; and the class names."""
     if size < 1:
         raise QueryError(f"a query of {size} images: ask for one at least")
     facts = read_facts(folder)
     names = class_names(facts, folder)
-    bests: list[Best | Gathered] = []
     for strategy in strategies:
         _refuse_unmet_needs(strategy, facts, folder)
         strategy.refuse_classes(len(names))
-        context = Context(seed, counts_by_class(class_counts, names, strategy))
-        if isinstance(strategy, ImageScoring):
-            bests.append(Best(strategy, size, context))
-        else:
-            bests.append(Gathered(strategy, size, context, len(names)))
+        counts_by_class(class_counts, names, strategy)
+    seen = None
+    if labelled and any(strategy.needs_labelled for strategy in strategies):
+        seen = _labelled_images(folder, facts, labelled)
+    bests = [
+        collector_of(strategy, size, Context(seed, counts_by_class(class_counts, names, strategy), seen))
+        for strategy in strategies
+    ]
     totals = _Totals()
     columns = (*_COLUMNS, *(EMBEDDING_COLUMNS if any(strategy.needs_embeddings for strategy in strategies) else ()))
-    look = partial(_look_at_part, bests=bests, left_out=_strings(exclude))
-    for done, (part, seen, part_totals) in enumerate(map_parts(folder, facts, columns, look), start=1):
-        for best, own in zip(bests, seen, strict=True):
+    look = partial(_look_at_part, bests=bests, left_out=_strings([*exclude, *labelled]), group_of=group_of)
+    for done, (part, looks, part_totals) in enumerate(map_parts(folder, facts, columns, look), start=1):
+        for best, own in zip(bests, looks, strict=True):
             best.add(part, own)
         totals += part_totals
         progress(done, facts["num_parts"])
     _check_size(size, totals)
     return bests, totals, names
+
+
+def _labelled_images(folder: Folder, facts: Mapping[str, Any], image_ids: Sequence[str]) -> Labelled | None:
+    """What the ledger holds of labelled images; None where it has none of them."""
+    wanted = _strings(image_ids)
+
+    def look(table: pa.Table) -> LedgerPart:
+        return _part_of(table.filter(pc.and_(pc.equal(table["status"], "ok"), pc.is_in(table["image_id"], wanted))))
+
+    parts = [part for part in map_parts(folder, facts, (*_COLUMNS, *EMBEDDING_COLUMNS), look) if len(part)]
+    if not parts:
+        return None
+    seen: Candidates = LedgerPart.joined(parts).candidates
+    return Labelled(seen.take(np.argsort(np.array(seen.image_ids, object))), None)
+
+
+def _part_of(table: pa.Table) -> LedgerPart:
+    class_scores = table["class_scores"]
+    return LedgerPart(
+        table["image_id"], table["uri"], offsets_of(class_scores), flat(class_scores), **embeddings_of(table)
+    )
 
 
 def _refuse_unmet_needs(strategy: Strategy, facts: Mapping[str, Any], folder: Folder) -> None:
@@ -225,16 +260,15 @@ def _strings(values: Sequence[str]) -> pa.Array:
 
 
 def _look_at_part(
-    table: pa.Table, bests: Sequence["Best | Gathered"], left_out: pa.Array
+    table: pa.Table, bests: Sequence[Collector], left_out: pa.Array, group_of: GroupOf | None
 ) -> tuple[LedgerPart, list[np.ndarray], _Totals]:
     """A part of a ledger without what cannot be asked for, and what each collector makes of it, in a thread."""
     readable = table.filter(pc.equal(table["status"], "ok"))
     kept = readable.filter(pc.invert(pc.is_in(readable["image_id"], left_out))) if len(left_out) else readable
     totals = _Totals(kept.num_rows, table.num_rows - readable.num_rows, readable.num_rows - kept.num_rows)
-    class_scores = kept["class_scores"]
-    part = LedgerPart(
-        kept["image_id"], kept["uri"], offsets_of(class_scores), flat(class_scores), **embeddings_of(kept)
-    )
+    part = _part_of(kept)
+    if group_of is not None:
+        part = replace(part, groups=np.array([group_of(name) for name in kept["image_id"].to_pylist()], object))
     return part, [best.look(part) for best in bests], totals
 
 

@@ -49,6 +49,32 @@ def top_n(image_ids: ImageIds, scores: np.ndarray, size: int, seed: int) -> np.n
     return candidates[np.lexsort((order, -groups))[:size]]
 
 
+def positions_within(order: np.ndarray, groups: np.ndarray | None, limit: int | None) -> np.ndarray:
+    """Those of an order that are among the first `limit` of their group.
+
+    Args:
+        order: (n,) positions, best first.
+        groups: (N,) of every position; may be None where there is no limit.
+        limit: None for none.
+
+    Raises:
+        QueryError: a limit without groups.
+    """
+    if limit is None:
+        return order
+    if groups is None:
+        raise QueryError(
+            "max_per_group needs groups, and these images have none: a data set names them in groups.csv, `raylearn "
+            "query` with --group-by"
+        )
+    _, own = np.unique(groups[order].astype(str), return_inverse=True)
+    by_group = np.argsort(own, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(own[by_group]) != 0])
+    rank = np.empty(len(order), np.int64)
+    rank[by_group] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    return order[rank < limit]
+
+
 def tie_order(image_ids: ImageIds, seed: int) -> np.ndarray:
     """(N,) uint64: of images of equal score, the one with the lower number is asked for first."""
     return np.array([_hash64(f"{seed}/{image_id}") for image_id in image_ids], dtype=np.uint64)

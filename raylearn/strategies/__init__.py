@@ -12,7 +12,7 @@ from typing import Any
 
 from raylearn.errors import QueryError, nearest
 from raylearn.plugins import registered
-from raylearn.strategies.asking import ask, ask_within
+from raylearn.strategies.asking import ask, ask_within, checked_query, select_within
 from raylearn.strategies.base import (
     Candidates,
     Context,
@@ -52,6 +52,8 @@ __all__ = [
     "Uncertainty",
     "ask",
     "ask_within",
+    "checked_query",
+    "select_within",
 ]
 
 ENTRY_POINTS = "raylearn.strategies"

@@ -1,12 +1,16 @@
 """Asking a strategy: for so many images, or for as many as a budget pays for; and a look at what it answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 from raylearn.errors import QueryError
+from raylearn.measures.sampling import positions_within
 from raylearn.plugins import told_of
 from raylearn.strategies.base import Candidates, Context, Query, Strategy
+
+Select = Callable[[int], Query]
+"""Size -> a query of so many images."""
 
 
 def ask(strategy: Strategy, candidates: Candidates, size: int, context: Context) -> Query:
@@ -16,29 +20,12 @@ def ask(strategy: Strategy, candidates: Candidates, size: int, context: Context)
         InputError: the strategy raised something.
         QueryError: it gave no query of such images, or the limit per group leaves too few.
     """
-    limit = strategy.max_per_group
-    if limit is None:
-        return _selected(strategy, candidates, size, context)
-    group_of = _groups(candidates, strategy)
-    _, counts = np.unique(list(group_of.values()), return_counts=True)
-    allowed = int(np.minimum(counts, limit).sum())
-    if size > allowed:
-        raise QueryError(
-            f"query of {size} images, but {len(counts)} groups of at most {limit} images each give {allowed}: raise "
-            "max_per_group, or lower query_size"
-        )
 
-    def of_open_groups(query: Query) -> Query | None:
-        taken: dict[str, int] = {}
-        kept = []
-        for position, image_id in enumerate(query.image_ids):
-            group = group_of[image_id]
-            taken[group] = taken.get(group, 0) + 1
-            if taken[group] <= limit:
-                kept.append(position)
-        return _first(query, kept[:size]) if len(kept) >= size else None
+    def select(wanted: int) -> Query:
+        with told_of(f"strategy {strategy.name}"):
+            return checked_query(strategy.select(candidates, wanted, context), candidates.image_ids, wanted)
 
-    return _asked_for_more(strategy, candidates, size, context, of_open_groups)
+    return select_within(select, size, candidates.image_ids, candidates.groups, strategy)
 
 
 def ask_within(strategy: Strategy, candidates: Candidates, costs: np.ndarray, budget: float, context: Context) -> Query:
@@ -57,61 +44,74 @@ def ask_within(strategy: Strategy, candidates: Candidates, costs: np.ndarray, bu
         InputError, QueryError: see `ask`.
     """
     cost_of = dict(zip(candidates.image_ids, costs.tolist(), strict=True))
+    most = _most(candidates.groups, strategy.max_per_group, len(cost_of))
 
     def paid(query: Query) -> Query | None:
         spent = np.cumsum([cost_of[image_id] for image_id in query.image_ids])
-        if spent[-1] < budget and len(query.image_ids) < len(cost_of):
+        if spent[-1] < budget and len(spent) < most:
             return None
-        return _first(query, list(range(min(len(spent), int(np.searchsorted(spent, budget)) + 1))))
+        return _first(query, range(min(len(spent), int(np.searchsorted(spent, budget)) + 1)))
 
     mean = float(np.mean(costs))
-    first = min(len(cost_of), max(1, round(budget / mean))) if mean else len(cost_of)
-    return _asked_for_more(strategy, candidates, first, context, paid, ask)
+    first = min(most, max(1, round(budget / mean))) if mean else most
+    return _asked_for_more(lambda size: ask(strategy, candidates, size, context), first, most, paid)
 
 
-def _asked_for_more(
-    strategy: Strategy,
-    candidates: Candidates,
-    size: int,
-    context: Context,
-    enough: Callable[[Query], Query | None],
-    ask_for: Callable[[Strategy, Candidates, int, Context], Query] | None = None,
+def select_within(
+    select: Select, size: int, image_ids: Collection[str] | np.ndarray, groups: np.ndarray | None, strategy: Strategy
 ) -> Query:
-    """What `enough` makes of the first query that it is content with; each is of twice as many images."""
-    while True:
-        found = enough((ask_for or _selected)(strategy, candidates, size, context))
-        if found is not None:
-            return found
-        size = min(len(candidates.image_ids), 2 * size)
+    """What `select` gives, but at most so many images of each group as the strategy is to ask for.
 
-
-def _first(query: Query, positions: list[int]) -> Query:
-    return Query(tuple(query.image_ids[i] for i in positions), tuple(query.scores[i] for i in positions))
-
-
-def _groups(candidates: Candidates, strategy: Strategy) -> dict[str, str]:
-    if candidates.groups is None:
+    Raises:
+        QueryError: there are no groups, or too few.
+    """
+    limit = strategy.max_per_group
+    if limit is None:
+        return select(size)
+    position_of = {image_id: position for position, image_id in enumerate(image_ids)}
+    allowed = len(positions_within(np.arange(len(position_of)), groups, limit))
+    if size > allowed:
         raise QueryError(
-            f"{strategy.label}: max_per_group needs groups, and these images have none: a data set names them in "
-            "groups.csv, `raylearn query` with --group-by"
+            f"query of {size} images, but groups of at most {limit} images each give {allowed}: raise max_per_group, "
+            "or ask for fewer"
         )
-    return dict(zip(candidates.image_ids, map(str, candidates.groups), strict=True))
+
+    def of_open_groups(query: Query) -> Query | None:
+        order = np.array([position_of[image_id] for image_id in query.image_ids])
+        kept = set(positions_within(order, groups, limit).tolist())
+        places = [place for place, position in enumerate(order.tolist()) if position in kept]
+        return _first(query, places[:size]) if len(places) >= size else None
+
+    return _asked_for_more(select, size, len(position_of), of_open_groups)
 
 
-def _selected(strategy: Strategy, candidates: Candidates, size: int, context: Context) -> Query:
-    """What a strategy selects, after a look at whether it is a query: other packages' are not ours to trust."""
-    with told_of(f"strategy {strategy.name}"):
-        return _checked(strategy.select(candidates, size, context), candidates, size)
-
-
-def _checked(query: Query, candidates: Candidates, size: int) -> Query:
+def checked_query(query: Query, image_ids: Collection[str] | np.ndarray, size: int) -> Query:
+    """A query, after a look at whether it is one: strategies of other packages are not ours to trust."""
     if not isinstance(query, Query):
         raise QueryError(f"a strategy was asked for {size} images and gave a {type(query).__name__}, not a Query")
     ids = query.image_ids
-    strange = set(ids) - set(candidates.image_ids)
+    strange = set(ids) - set(image_ids)
     if len(ids) != size or len(set(ids)) != size or strange:
         wrong = f"{min(strange, key=str)!r} is not a candidate" if strange else f"{len(set(ids))} different images"
         raise QueryError(f"a strategy was asked for {size} images and gave {len(ids)}: {wrong}")
     if len(query.scores) != size or not np.isfinite(query.scores).all():
         raise QueryError(f"a strategy gave {len(query.scores)} scores for {size} images, or one that is not finite")
     return query
+
+
+def _most(groups: np.ndarray | None, limit: int | None, num_images: int) -> int:
+    """How many images can be asked for at all."""
+    return len(positions_within(np.arange(num_images), groups, limit))
+
+
+def _asked_for_more(select: Select, size: int, most: int, enough: Callable[[Query], Query | None]) -> Query:
+    """What `enough` makes of the first query that it is content with; each is of twice as many images."""
+    while True:
+        found = enough(select(size))
+        if found is not None:
+            return found
+        size = min(most, 2 * size)
+
+
+def _first(query: Query, places: Sequence[int]) -> Query:
+    return Query(tuple(query.image_ids[i] for i in places), tuple(query.scores[i] for i in places))

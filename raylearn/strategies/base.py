@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from raylearn.errors import QueryError
-from raylearn.measures.sampling import check_size, top_n
+from raylearn.measures.sampling import check_size, positions_within, top_n
 
 Needs = Literal["nothing", "detections", "embeddings", "labelled embeddings"]
 
@@ -274,7 +274,9 @@ class Shortlisting(Strategy):
         check_size(size, len(candidates.image_ids))
         scores = np.asarray(self.image_scores(candidates, context), dtype=np.float64)
         wanted = min(self.shortlist_size(size), len(scores))
-        best = top_n(candidates.image_ids, scores, wanted, context.seed)
+        best = top_n(candidates.image_ids, scores, len(scores), context.seed)
+        best = positions_within(best, candidates.groups, self.max_per_group)[:wanted]
+        check_size(size, len(best))
         return self.choose(candidates.take(best), scores[best], size, context)
 
 

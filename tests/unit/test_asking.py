@@ -35,7 +35,7 @@ def test_chance_keeps_to_a_limit_too():
 
 
 def test_a_limit_that_leaves_too_few_images_is_refused():
-    with pytest.raises(QueryError, match="query of 4 images, but 3 groups of at most 1 images each give 3"):
+    with pytest.raises(QueryError, match="query of 4 images, but groups of at most 1 images each give 3"):
         ask(BoxCount(max_per_group=1), CANDIDATES, 4, CONTEXT)
 
 
