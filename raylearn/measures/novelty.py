@@ -55,14 +55,30 @@ def nearest_squares(vectors: np.ndarray, references: np.ndarray) -> np.ndarray:
     return np.maximum(_squares(vectors) - 2 * closest, np.float32(0))
 
 
+def squares_to_groups(vectors: np.ndarray, references: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The squared Euclidean distance of each vector to the nearest reference of each group.
+
+    Args:
+        vectors: (D, E) float32.
+        references: (R, E) float32, group after group.
+        starts: (G,) rising positions in `references` where groups begin, the first 0 or none; no group is empty.
+
+    Returns:
+        (D, G) float32 >= 0.
+    """
+    products = vectors @ references.T - _squares(references) / 2
+    closest = np.maximum.reduceat(products, starts, axis=1) if len(starts) else products[:, :0]
+    return np.maximum(_squares(vectors)[:, None] - 2 * closest, np.float32(0))
+
+
 def unit_distances(squares: np.ndarray) -> np.ndarray:
     """Squared distances of unit vectors as distances in [0, 1]: half the Euclidean one; 1 is opposite, or no neighbour.
 
     Args:
-        squares: (D,) of `nearest_squares` between `unit_vectors`.
+        squares: of `nearest_squares` or `squares_to_groups`, between `unit_vectors`.
 
     Returns:
-        (D,) float64 in [0, 1], in steps of a thousandth.
+        float64 of the same shape in [0, 1], in steps of a thousandth.
     """
     # float32 and the float16 of embeddings leave a box some .0005 from itself, by which batch it was scored in; in
     # steps of a thousandth that is 0, so a duplicate is worth nothing, and not next to nothing

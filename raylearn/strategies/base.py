@@ -16,11 +16,33 @@ Needs = Literal["nothing", "detections", "embeddings", "labelled embeddings"]
 
 
 @dataclass(frozen=True)
+class Reason:
+    """What is known of a chosen image beside its score; None where nothing is.
+
+    Args:
+        nearest: the labelled image that is most like it.
+        distance: in [0, 1], to that image.
+        boxes: that people will draw in it, by what the detector sees.
+    """
+
+    nearest: str | None = None
+    distance: float | None = None
+    boxes: float | None = None
+
+
+@dataclass(frozen=True)
 class Query:
-    """Images chosen in one round, best first, and the score each was chosen by (0 where chance chose)."""
+    """Images chosen in one round, best first.
+
+    Args:
+        image_ids: N of them.
+        scores: (N,) the number each was chosen by; 0 where chance chose.
+        reasons: (N,) what else is known of them; none where no detector looked.
+    """
 
     image_ids: tuple[str, ...]
     scores: tuple[float, ...]
+    reasons: tuple[Reason, ...] = ()
 
 
 class ScoredImages(Protocol):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylearn.data.dataset import Dataset
-from raylearn.strategies import AXES, options_text
+from raylearn.strategies import AXES, Reason, options_text
 from raylearn.sweep.grid import Trial
 from raylearn.sweep.trial import TrialRound
 
@@ -47,6 +47,10 @@ QUERIES_SCHEMA = pa.schema(
         ("rank", pa.int64()),
         ("image_id", pa.string()),
         ("score", pa.float64()),
+        ("nearest", pa.string()),
+        ("distance", pa.float64()),
+        ("predicted_boxes", pa.float64()),
+        ("boxes", pa.int64()),
     ]
 )
 
@@ -85,13 +89,30 @@ def _share_without_detections(passed: Mapping[str, Any]) -> float | None:
 
 
 def query_rows(trial: Trial, finished: TrialRound) -> list[dict[str, Any]]:
-    """The rows of queries.parquet for one round: what it newly labelled, best first; rank counts from 1."""
-    if finished.query is None:
+    """The rows of queries.parquet for one round: what it newly labelled, best first; rank counts from 1.
+
+    `nearest` is the labelled image most like it and `distance` how far that is, where embeddings were kept;
+    `predicted_boxes` is what the detector made of it before, `boxes` what was paid; null where nobody knows.
+    """
+    query, labelled = finished.query, finished.pool.labelled
+    if query is None:
         return []
-    pairs = zip(finished.query.image_ids, finished.query.scores, strict=True)
+    known = query.reasons or (Reason(),) * len(query.image_ids)
     return [
-        {"trial": trial.name, "round": finished.index, "rank": rank, "image_id": image_id, "score": score}
-        for rank, (image_id, score) in enumerate(pairs, start=1)
+        {
+            "trial": trial.name,
+            "round": finished.index,
+            "rank": rank,
+            "image_id": image_id,
+            "score": score,
+            "nearest": reason.nearest,
+            "distance": reason.distance,
+            "predicted_boxes": reason.boxes,
+            "boxes": len(labelled[image_id]) if image_id in labelled else None,
+        }
+        for rank, (image_id, score, reason) in enumerate(
+            zip(query.image_ids, query.scores, known, strict=True), start=1
+        )
     ]
 
 

@@ -22,6 +22,7 @@ from raylearn.measures.sampling import random_generator
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
 from raylearn.strategies import Candidates, Context, Labelled, Query, Strategy, ask, ask_within
+from raylearn.strategies.reasons import reasons
 from raylearn.sweep.grid import Arm, Trial, arms, num_rounds
 from raylearn.work.jobs import Job
 from raylearn.work.store import Artifact
@@ -192,9 +193,11 @@ class Bench:
             self._true_counts(candidates.image_ids, self.dataset.truth) if arm.strategy.simulation_only else None,
         )
         if boxes is None:
-            return ask(arm.strategy, candidates, arm.query_size, context)
-        costs = self._true_counts(candidates.image_ids, self.dataset.truth).sum(axis=1)
-        return ask_within(arm.strategy, candidates, costs, boxes, context)
+            chosen = ask(arm.strategy, candidates, arm.query_size, context)
+        else:
+            costs = self._true_counts(candidates.image_ids, self.dataset.truth).sum(axis=1)
+            chosen = ask_within(arm.strategy, candidates, costs, boxes, context)
+        return replace(chosen, reasons=reasons(chosen.image_ids, candidates, context)) if scored else chosen
 
     def _groups(self, image_ids: Sequence[str] | np.ndarray) -> np.ndarray | None:
         """The clip of each image; an image of none is a group of its own. None where no image has one."""
