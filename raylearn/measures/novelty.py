@@ -25,11 +25,16 @@ def unit_vectors(embeddings: np.ndarray) -> np.ndarray:
         raise ValueError(f"expected embeddings of shape (D, E), got {embeddings.shape}")
     vectors = embeddings.astype(np.float32)
     lengths = np.sqrt(_squares(vectors))[:, None]
-    broken = np.flatnonzero(~np.isfinite(lengths))
-    if len(broken):
-        raise ValueError(f"{len(broken)} of {len(vectors)} embeddings are not finite, the first is row {broken[0]}")
+    refuse_not_finite(lengths)
     np.divide(vectors, lengths, out=vectors, where=lengths > 0)
     return vectors
+
+
+def refuse_not_finite(embeddings: np.ndarray) -> None:
+    """Raises ValueError for (D, E) embeddings, or something of each, where one is NaN or infinite."""
+    broken = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    if len(broken):
+        raise ValueError(f"{len(broken)} of {len(embeddings)} embeddings are not finite, the first is row {broken[0]}")
 
 
 def nearest_squares(vectors: np.ndarray, references: np.ndarray) -> np.ndarray:

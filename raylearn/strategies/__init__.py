@@ -26,10 +26,12 @@ from raylearn.strategies.base import (
     Summarising,
 )
 from raylearn.strategies.box_count import BoxCount
+from raylearn.strategies.core_set import CoreSet
 from raylearn.strategies.coverage import Coverage
 from raylearn.strategies.diverse import Diverse
 from raylearn.strategies.full_data import FullData
 from raylearn.strategies.oracle import Oracle
+from raylearn.strategies.ppal import Ppal
 from raylearn.strategies.random import Random
 from raylearn.strategies.uncertainty import AXES, Uncertainty
 
@@ -38,12 +40,14 @@ __all__ = [
     "BoxCount",
     "Candidates",
     "Context",
+    "CoreSet",
     "Coverage",
     "Diverse",
     "FullData",
     "ImageScoring",
     "Labelled",
     "Oracle",
+    "Ppal",
     "Query",
     "Random",
     "Reason",
@@ -63,7 +67,7 @@ BASELINE, UPPER_BOUND, DEFAULT = Random.name, FullData.name, Uncertainty.name
 """What every method has to beat; what none can be expected to beat; what is meant where none is named."""
 
 _BUILT_IN: dict[str, type[Strategy]] = {
-    found.name: found for found in (Uncertainty, Random, BoxCount, FullData, Diverse, Coverage, Oracle)
+    found.name: found for found in (Uncertainty, Random, BoxCount, FullData, Diverse, Coverage, CoreSet, Ppal, Oracle)
 }
 
 

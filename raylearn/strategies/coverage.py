@@ -40,8 +40,8 @@ class Coverage(Summarising):
 
     Args:
         uncertainty, probabilities: of one detection; see `Uncertainty`.
-        alpha: >= 0; 0 ignores boxes, 1 is gain per cost.
-        image_cost: a > 0, what an image costs without its boxes.
+        alpha: 0 to 2; 0 ignores boxes, 1 is gain per cost.
+        image_cost: a, at least .001, what an image costs without its boxes.
         box_cost: b >= 0, what a box costs, in the same unit.
 
     Raises:

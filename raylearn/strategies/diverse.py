@@ -14,7 +14,7 @@ from raylearn.strategies.embeddings import (
     labelled_box_embeddings,
     labelled_image_embeddings,
 )
-from raylearn.strategies.options import check_at_least
+from raylearn.strategies.options import check_range
 from raylearn.strategies.uncertainty import Uncertainty
 
 
@@ -35,8 +35,8 @@ class Diverse(Shortlisting):
     Args:
         uncertainty, aggregation, weighting, probabilities, weight_cap: of the image score; see `Uncertainty`.
         beta: how many times the size of the query are looked at; at least 1.
-        score_power: p >= 0; 0 leaves the score to the shortlist alone.
-        distance_power: q >= 0; 0 is the plain ranking.
+        score_power: p, 0 to 10; 0 leaves the score to the shortlist alone.
+        distance_power: q, 0 to 10; 0 is the plain ranking.
 
     Raises:
         QueryError: see `Uncertainty`; or a number out of its range.
@@ -57,8 +57,9 @@ class Diverse(Shortlisting):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._scoring  # noqa: B018  refuses what it cannot be made of
-        for option, least in (("beta", 1), ("score_power", 0), ("distance_power", 0)):
-            check_at_least(option, getattr(self, option), least)
+        check_range("beta", self.beta, 1)
+        check_range("score_power", self.score_power, 0, 10)
+        check_range("distance_power", self.distance_power, 0, 10)
 
     @property
     def _scoring(self) -> Uncertainty:

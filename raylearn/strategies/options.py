@@ -5,16 +5,15 @@ import math
 from raylearn.errors import QueryError
 
 
-def check_at_least(option: str, value: float, least: float) -> None:
-    """Raises QueryError unless an option is a finite number that is not below `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-        raise QueryError(f"{option} is {value!r}: it must be a number of {least} or more")
+def check_range(option: str, value: float, least: float, most: float = math.inf) -> None:
+    """Raises QueryError unless an option is a finite number from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most or value == math.inf:
+        limits = f"of {least} or more" if most == math.inf else f"from {least} to {most}"
+        raise QueryError(f"{option} is {value!r}: it must be a number {limits}")
 
 
 def check_costs(alpha: float, image_cost: float, box_cost: float) -> None:
-    """Raises QueryError unless an image costs something, and neither boxes nor the power take that away."""
-    check_at_least("alpha", alpha, 0)
-    check_at_least("box_cost", box_cost, 0)
-    check_at_least("image_cost", image_cost, 0)
-    if not image_cost:
-        raise QueryError("image_cost is 0: it must be above 0, or an image without boxes would cost nothing")
+    """Raises QueryError for costs that are negative, and for images without boxes that would cost nothing."""
+    check_range("alpha", alpha, 0, 2)
+    check_range("image_cost", image_cost, 0.001)
+    check_range("box_cost", box_cost, 0)

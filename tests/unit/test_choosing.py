@@ -9,12 +9,30 @@ from hypothesis import strategies as st
 
 from raylearn.errors import QueryError
 from raylearn.measures.sampling import top_n
-from raylearn.strategies import Candidates, Context, Coverage, Diverse, Labelled, Oracle, Uncertainty, make_strategy
+from raylearn.strategies import (
+    Candidates,
+    Context,
+    CoreSet,
+    Coverage,
+    Diverse,
+    Labelled,
+    Oracle,
+    Ppal,
+    Uncertainty,
+    make_strategy,
+)
 from tests.unit.scored_pools import CLASSES, random_context, random_pool, reordered, seen
 
 CHOICES = [
     *(Diverse(), Diverse("margin", "max", beta=1.5, score_power=0.5, distance_power=2), Diverse(beta=3, score_power=0)),
-    *(Coverage(), Coverage("margin", "independent", alpha=0.5, box_cost=3.0), Oracle()),
+    *(
+        Coverage(),
+        Coverage("margin", "independent", alpha=0.5, box_cost=3.0),
+        Oracle(),
+        CoreSet(),
+        Ppal(),
+        Ppal(delta=1.5),
+    ),
 ]
 NOTHING_LABELLED = Context(0, np.zeros(2, int))
 PLAIN = Uncertainty("least_confidence")  # (.5, 0) is .5 uncertain, (.75, 0) and (.25, 0) .25, (1, 0) not at all
@@ -242,6 +260,55 @@ def test_the_oracle_says_what_it_is_and_asks_for_the_labels():
         Oracle().select(Candidates.unseen(["a"], 2), 1, NOTHING_LABELLED)
 
 
+# core_set
+
+
+@given(seeds)
+def test_core_set_is_the_plain_farthest_first_loop(seed):
+    rng = np.random.default_rng(seed)
+    candidates = random_pool(rng, 12)
+    # of no two distances equal, so that none is left to the hash
+    candidates = replace(candidates, image_embeddings=rng.normal(size=(12, 4)).astype(np.float32))
+    labelled = replace(random_pool(rng, 3, "labelled"), image_embeddings=rng.normal(size=(3, 4)).astype(np.float32))
+    query = CoreSet().select(candidates, 9, Context(0, np.zeros(CLASSES), Labelled(labelled, None)))
+    centres, expected, distances = list(labelled.image_embeddings), [], []
+    for _ in range(9):
+        apart = np.linalg.norm(candidates.image_embeddings[:, None] - np.array(centres), axis=2).min(axis=1)
+        expected.append(candidates.image_ids[int(apart.argmax())])
+        distances.append(apart.max())
+        centres.append(candidates.image_embeddings[int(apart.argmax())])
+    assert query.image_ids == tuple(expected)
+    assert query.scores == pytest.approx(distances, rel=1e-3)
+
+
+def test_core_set_begins_by_chance_where_nothing_is_labelled():
+    images = seen([[], [], []], of_images=[EAST, NORTH, WEST])
+    firsts = {CoreSet().select(images, 2, replace(NOTHING_LABELLED, seed=seed)).image_ids[0] for seed in range(20)}
+    assert firsts == {"a", "b", "c"}
+    assert CoreSet().select(images, 1, NOTHING_LABELLED).scores == (0.0,)
+
+
+# ppal
+
+
+def test_ppal_calibrates_by_the_confidence_of_each_class():
+    labelled = seen([[((0.8, 0.0), EAST), ((0.6, 0.0), EAST)], [((0.1, 1.0), WEST)]])
+    context = Context(0, np.zeros(2), Labelled(labelled, None))
+    scores = Ppal(alpha=0.5, beta=0.4).image_scores(seen([[(UNSURE, EAST), ((0.0, 0.5), EAST)], []]), context)
+    # an entropy of 1 bit each; difficulty 1 - .7 and 0
+    assert scores == pytest.approx([1 + 0.5 * 0.4 * np.log1p((np.e**2 - 1) * 0.3) + 1, 0], rel=1e-5)
+    unseen = Ppal(beta=0.2).image_scores(seen([[(UNSURE, EAST)]]), NOTHING_LABELLED)
+    assert unseen == pytest.approx([1.2])
+
+
+def test_ppal_asks_for_the_centre_of_each_cluster():
+    near = [(1.0, 0.0), (1.0, 0.1), (1.0, 0.2)]
+    images = seen([[((0.5 - i / 100, 0.0), e)] for i, e in enumerate([*near, (0.0, 1.0), (0.1, 1.0)])])
+    query = Ppal().select(images, 2, NOTHING_LABELLED)
+    assert query.image_ids in (("b", "d"), ("b", "e"))
+    assert query.scores == tuple(sorted(query.scores, reverse=True))
+
+
 # options and errors
 
 
@@ -249,12 +316,15 @@ def test_the_oracle_says_what_it_is_and_asks_for_the_labels():
     ("name", "options", "said"),
     [
         ("diverse", {"beta": 0.5}, "beta is 0.5: it must be a number of 1 or more"),
-        ("diverse", {"distance_power": -1}, "distance_power is -1: it must be a number of 0 or more"),
+        ("diverse", {"distance_power": -1}, "distance_power is -1: it must be a number from 0 to 10"),
         ("diverse", {"score_power": "much"}, "score_power is 'much'"),
         ("diverse", {"aggregation": "summ"}, "unknown aggregation 'summ': did you mean 'sum'?"),
-        ("coverage", {"alpha": float("nan")}, "alpha is nan: it must be a number of 0 or more"),
-        ("coverage", {"image_cost": 0}, "image_cost is 0: it must be above 0"),
+        ("coverage", {"alpha": float("nan")}, "alpha is nan: it must be a number from 0 to 2"),
+        ("coverage", {"image_cost": 0}, "image_cost is 0: it must be a number of 0.001 or more"),
         ("coverage", {"uncertainty": "entropie"}, "unknown uncertainty 'entropie': did you mean 'entropy'?"),
+        ("coverage", {"box_cost": float("inf")}, "box_cost is inf: it must be a number of 0 or more"),
+        ("ppal", {"alpha": 0}, "alpha is 0: it must be a number of 0.01 or more"),
+        ("ppal", {"delta": 0.5}, "delta is 0.5: it must be a number of 1 or more"),
         ("oracle", {"box_cost": True}, "box_cost is True: it must be a number of 0 or more"),
     ],
 )
@@ -264,15 +334,15 @@ def test_options_that_have_no_meaning_are_refused(name, options, said):
     assert str(refusal.value).startswith(said)
 
 
-@pytest.mark.parametrize("strategy", [Diverse(), Coverage()], ids=lambda strategy: strategy.name)
+@pytest.mark.parametrize("strategy", [Diverse(), Coverage(), CoreSet(), Ppal()], ids=lambda strategy: strategy.name)
 def test_images_without_embeddings_are_refused(strategy):
     bare = replace(seen([[(UNSURE, EAST)]]), box_embeddings=None, image_embeddings=None)
     with pytest.raises(QueryError, match="score them with embeddings"):
         strategy.select(bare, 1, NOTHING_LABELLED)
 
 
-@pytest.mark.parametrize("strategy", [Diverse(), Coverage()], ids=lambda strategy: strategy.name)
+@pytest.mark.parametrize("strategy", [Diverse(), Coverage(), CoreSet(), Ppal()], ids=lambda strategy: strategy.name)
 def test_embeddings_that_are_not_finite_are_refused(strategy):
-    broken = seen([[(UNSURE, (np.nan, 1.0))]])
+    broken = seen([[(UNSURE, (np.nan, 1.0))]], of_images=[(np.nan, 1.0)])
     with pytest.raises(ValueError, match="1 of 1 embeddings are not finite, the first is row 0"):
         strategy.select(broken, 1, labelled_boxes(EAST))

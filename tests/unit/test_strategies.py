@@ -83,9 +83,9 @@ def test_predicted_counts_are_those_of_each_images_own_detections():
 
 
 def test_the_registry_says_who_is_a_control_and_who_asks():
-    names = ["uncertainty", "random", "box_count", "full_data", "diverse", "coverage", "oracle"]
+    names = ["uncertainty", "random", "box_count", "full_data", "diverse", "coverage", "core_set", "ppal", "oracle"]
     assert list(all_strategies())[: len(names)] == names
-    assert controls() == ["random", "box_count", "full_data", "oracle"]
+    assert controls() == ["random", "box_count", "full_data", "core_set", "ppal", "oracle"]
     assert asking() == [name for name in names if name != "full_data"]
     assert (DEFAULT, BASELINE, UPPER_BOUND) == ("uncertainty", "random", "full_data")
     assert [is_control(name) for name in ("random", "uncertainty", "of nobody")] == [True, False, False]
