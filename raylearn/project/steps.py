@@ -31,7 +31,6 @@ from raylearn.learning.collectors import QueriedImage
 from raylearn.learning.cycle import run_cycle
 from raylearn.learning.ledger_query import detections_of
 from raylearn.learning.scoring import ScoringJob
-from raylearn.learning.scoring import ScoringJob
 from raylearn.learning.training import BroughtCheckpoint, InitialWeights
 from raylearn.project.folder import ProjectFolder
 from raylearn.strategies import Random
