@@ -73,7 +73,7 @@ def squares_to_groups(vectors: np.ndarray, references: np.ndarray, starts: np.nd
     """
     products = vectors @ references.T - _squares(references) / 2
     closest = np.maximum.reduceat(products, starts, axis=1) if len(starts) else products[:, :0]
-    return np.maximum(_squares(vectors)[:, None] - 2 * closest, np.float32(0))
+    return np.asarray(np.maximum(_squares(vectors)[:, None] - 2 * closest, np.float32(0)))
 
 
 def unit_distances(squares: np.ndarray) -> np.ndarray:

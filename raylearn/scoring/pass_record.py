@@ -82,6 +82,9 @@ def refuse_another(folder: Folder, there: Record, asked: Record, manifest: Manif
         )
     left_open = {name: there["engine"].get(name) for name, value in asked["engine"].items() if value == "auto"}
     asked = {**asked, "engine": {**asked["engine"], **left_open}}
+    # Of embeddings a record says nothing where there are none.
+    there = {**there, "settings": {"embeddings": False, **there["settings"]}}
+    asked = {**asked, "settings": {"embeddings": False, **asked["settings"]}}
     difference = first_difference({name: there.get(name) for name in asked}, asked)
     if difference:
         raise another_pass(folder, difference)

@@ -7,12 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from raylearn.measures.aggregation import aggregate
 from raylearn.measures.coverage import greedy_coverage
-from raylearn.measures.expected_boxes import expected_boxes
 from raylearn.measures.novelty import farthest_first, novelty, unit_vectors
 from raylearn.measures.sampling import by_tie_order
 from raylearn.strategies.base import Context, Labelled, Needs, Query, ScoredImages, Summarising
+from raylearn.strategies.costs import confidence_sums, predicted_boxes
 from raylearn.strategies.embeddings import box_embeddings
 from raylearn.strategies.options import check_costs
 from raylearn.strategies.uncertainty import Uncertainty
@@ -85,27 +84,16 @@ class Coverage(Summarising):
         image_of = np.repeat(np.arange(num_images), np.diff(images.offsets))
         cells = image_of * num_classes + scores.argmax(axis=1)
         by_class = np.bincount(cells, masses, num_images * num_classes).reshape(num_images, num_classes)
-        return np.column_stack([by_class, _confidences(images)]).astype(np.float32)
+        return np.column_stack([by_class, confidence_sums(images)]).astype(np.float32)
 
     def choose(
         self, image_ids: Sequence[str] | np.ndarray, summaries: np.ndarray, size: int, context: Context
     ) -> Query:
         order = by_tie_order(image_ids, context.seed)
         found = summaries[order]
-        costs = (self.image_cost + self.box_cost * _expected(found[:, -1], context.labelled)) ** self.alpha
+        costs = (self.image_cost + self.box_cost * predicted_boxes(found[:, -1], context.labelled)) ** self.alpha
         picks, gains = greedy_coverage(found[:, :-1], context.class_counts, costs, size)
         return Query(tuple(str(image_ids[order[i]]) for i in picks), tuple(gains))
-
-
-def _confidences(images: ScoredImages) -> np.ndarray:
-    """(N,) the sum of the highest class scores of each image's detections."""
-    return aggregate(images.class_scores.max(axis=1), images.offsets, "sum")
-
-
-def _expected(confidences: np.ndarray, labelled: Labelled | None) -> np.ndarray:
-    if labelled is None or labelled.true_counts is None:
-        return expected_boxes(confidences, confidences[:0], None)
-    return expected_boxes(confidences, _confidences(labelled.seen), labelled.true_counts.sum(axis=1))
 
 
 @lru_cache(maxsize=1)  # a pool is read part by part, with the same labelled images

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raylearn.measures.aggregation import aggregate
-from raylearn.measures.expected_boxes import expected_boxes
 from raylearn.measures.novelty import squares_to_groups, unit_distances, unit_vectors
-from raylearn.strategies.base import Candidates, Context, Reason, ScoredImages
+from raylearn.strategies.base import Candidates, Context, Reason
+from raylearn.strategies.costs import confidence_sums, predicted_boxes
 
 
 def reasons(image_ids: Sequence[str], candidates: Candidates, context: Context) -> tuple[Reason, ...]:
@@ -19,22 +18,10 @@ def reasons(image_ids: Sequence[str], candidates: Candidates, context: Context) 
     """
     position = {image_id: index for index, image_id in enumerate(candidates.image_ids)}
     chosen = candidates.take(np.array([position[image_id] for image_id in image_ids], np.int64))
-    boxes = _boxes(candidates, context)
+    boxes = predicted_boxes(confidence_sums(candidates), context.labelled)
     expected = [float(boxes[position[image_id]]) for image_id in image_ids]
     nearest = _nearest(chosen, context)
     return tuple(Reason(*near, number) for near, number in zip(nearest, expected, strict=True))
-
-
-def _boxes(candidates: Candidates, context: Context) -> np.ndarray:
-    labelled = context.labelled
-    seen = np.empty(0) if labelled is None else _confidences(labelled.seen)
-    true = None if labelled is None or labelled.true_counts is None else labelled.true_counts.sum(axis=1)
-    return expected_boxes(_confidences(candidates), seen, true)
-
-
-def _confidences(images: ScoredImages) -> np.ndarray:
-    """(N,) sums of the confidences of each image's detections."""
-    return aggregate(images.class_scores.max(axis=1, initial=0), images.offsets, "sum")
 
 
 def _nearest(chosen: Candidates, context: Context) -> list[tuple[str | None, float | None]]:

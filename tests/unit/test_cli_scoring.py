@@ -277,7 +277,7 @@ def test_a_question_that_has_no_answer_is_refused(capsys, command, more, said):
         (QUERY + " --strategy randm", "unknown strategy 'randm': did you mean 'random'?"),
         (
             QUERY + " --strategy full_data",
-            "strategy full_data chooses no images: known: box_count, coverage, diverse,",
+            "strategy full_data chooses no images: known: box_count, core_set, coverage,",
         ),
         (QUERY + " --uncertainty entropi", "'entropi' is not one of 'least_confidence', 'margin', 'margin_squared', "),
         (QUERY + " --aggregation sums", "'sums' is not one of 'sum', 'max', 'mean'"),
