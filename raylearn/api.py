@@ -14,10 +14,11 @@ from raylearn.config_files import from_content, load_experiment
 from raylearn.data.class_counts import checked_counts, read_class_counts
 from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset
+from raylearn.data.groups import group_of
 from raylearn.data.storage import Folder
 from raylearn.errors import DatasetError, QueryError, RunFolderError, nearest
 from raylearn.handoff.query_files import read_image_ids
-from raylearn.learning.ledger_query import all_choices, compare_strategies, query_ledger
+from raylearn.learning.ledger_query import all_choices, compare_strategies, query_ledger, query_ledger_for_boxes
 from raylearn.strategies import DEFAULT, Strategy, asking, make_strategy
 
 if TYPE_CHECKING:
@@ -233,11 +234,14 @@ def open_ledger(ledger: str | Path) -> ScoredPool:
 
 def query(
     ledger: LedgerLike,
-    size: int,
+    size: int | None = None,
     *,
+    boxes: int | None = None,
     strategy: str | Strategy = DEFAULT,
     class_counts: ClassCounts | None = None,
     exclude: Excluded = (),
+    labelled: Excluded = (),
+    group_by: str | Path | None = None,
     seed: int = 0,
     on_part: Callable[[int, int], None] = lambda _done, _total: None,
     **options: Any,
@@ -246,10 +250,14 @@ def query(
 
     Args:
         ledger: see `open_ledger`.
-        size: how many.
+        size: how many images.
+        boxes: instead of a size: so many images as have that many boxes, by what the detector sees.
         strategy: its name, with `options` such as `aggregation="max"`; or a Strategy.
         class_counts: boxes labelled so far, which class weights need.
-        exclude: images to leave out, such as those that are labelled.
+        exclude: images to leave out.
+        labelled: images that are labelled, which are left out too; strategies that compare images keep away from those
+            of them that the ledger has.
+        group_by: "folder", or a CSV file of image (or stem) and group: for the option max_per_group.
         seed: orders images of equal score.
         on_part: told how many parts of the ledger are read, of how many.
 
@@ -257,16 +265,23 @@ def query(
         LedgerError: no finished ledger, or a damaged one.
         QueryError: an unknown strategy or option, or more images than there are.
     """
-    opened = _opened(ledger)
-    found = query_ledger(
-        opened.folder,
-        choice(strategy, options),
-        _checked_size(size),
-        seed=_checked_seed(seed),
-        class_counts=_class_counts(class_counts),
-        exclude=image_ids(exclude),
-        progress=on_part,
-    )
+    opened, chosen = _opened(ledger), choice(strategy, options)
+    if (size is None) == (boxes is None):
+        raise QueryError("a query is of so many images, or of so many boxes: give one of the two")
+    labelled_ids, left_out = image_ids(labelled), image_ids(exclude)
+    arguments: dict[str, Any] = {
+        "seed": _checked_seed(seed),
+        "class_counts": _class_counts(class_counts),
+        "exclude": left_out,
+        "labelled": labelled_ids,
+        "group_of": None if group_by is None else group_of(group_by),
+        "progress": on_part,
+    }
+    if boxes is None:
+        return QueryResult(opened, query_ledger(opened.folder, chosen, _checked_size(size), **arguments))
+    most = len(opened) - opened.facts.get("num_errors", 0) - len({*labelled_ids, *left_out})
+    wanted = _checked_size(boxes, "boxes")
+    found = query_ledger_for_boxes(opened.folder, chosen, wanted, candidates=max(1, most), **arguments)
     return QueryResult(opened, found)
 
 
@@ -385,9 +400,9 @@ def _checked_seed(seed: int) -> int:
     return seed
 
 
-def _checked_size(size: int) -> int:
+def _checked_size(size: int | None, name: str = "size") -> int:
     if not isinstance(size, int) or isinstance(size, bool):
-        raise QueryError(f"size {size!r} is not a whole number")
+        raise QueryError(f"{name} {size!r} is not a whole number")
     return size
 
 

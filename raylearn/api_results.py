@@ -137,7 +137,7 @@ class QueryResult:
 
     @property
     def table(self) -> pa.Table:
-        """rank, image_id, uri, score, num_detections, predicted_classes."""
+        """rank, image_id, uri, score, num_detections, predicted_classes, predicted_boxes, distance, nearest."""
         return query_table(self.found.images)
 
     def to_pandas(self) -> "pd.DataFrame":

@@ -132,8 +132,11 @@ def score(
 
 def query(
     ledger: _LedgerArgument,
-    size: Annotated[int, typer.Option(min=1, help="How many images to ask for.")],
     out: Annotated[Path, typer.Option(help="Folder for query.parquet, query.csv and query.txt.")],
+    size: Annotated[int | None, typer.Option(min=1, help="How many images to ask for.")] = None,
+    boxes: Annotated[
+        int | None, typer.Option(min=1, help="Instead of --size: as many images as have so many predicted boxes.")
+    ] = None,
     strategy: Annotated[
         str,
         typer.Option(
@@ -157,6 +160,17 @@ def query(
     class_counts: _ClassCounts = None,
     weight_cap: _WeightCap = None,
     exclude: _Exclude = None,
+    labelled: Annotated[
+        list[Path] | None,
+        typer.Option(help="Image ids that are labelled: left out too, and kept away from where images are compared."),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="folder|FILE",
+            help="Groups for --option max_per_group=1: images' folders, or a CSV of image,group.",
+        ),
+    ] = None,
     seed: _Seed = 0,
     tool: Annotated[
         Tool | None, typer.Option("--format", help="Also a folder OUT/FORMAT that this annotation tool opens.")
@@ -197,15 +211,28 @@ def query(
     copies = None if images is None else images == "copy"
     if tool:
         check_handout(tool, out / tool, copies)
-    left_out = api.image_ids(exclude or ())
+    left_out, known = api.image_ids(exclude or ()), api.image_ids(labelled or ())
     with _ledger_progress() as progress:
         found = api.query(
-            ledger, size, strategy=chosen, class_counts=class_counts, exclude=left_out, seed=seed, on_part=progress
+            ledger,
+            size,
+            boxes=boxes,
+            strategy=chosen,
+            class_counts=class_counts,
+            exclude=left_out,
+            labelled=known,
+            group_by=group_by,
+            seed=seed,
+            on_part=progress,
         )
     told = f", {found.found.num_errors:,} could not be read" if found.found.num_errors else ""
-    told += f", {found.found.num_excluded:,} of {len(left_out):,} excluded ids found" if exclude else ""
+    if exclude or labelled:
+        told += f", {found.found.num_excluded:,} of {len({*left_out, *known}):,} excluded ids found"
     paths = found.write(out)
-    typer.echo(f"{size:,} of {found.found.num_candidates:,} images{told}")
+    expected = sum(image.reason.boxes or 0 for image in found.found.images)
+    typer.echo(
+        f"{len(found.found.images):,} of {found.found.num_candidates:,} images{told}, {expected:,.0f} predicted boxes"
+    )
     typer.echo("query:   " + "  ".join(str(path) for path in paths))
     if tool:
         confidence = 0.25 if boxes_above is None else boxes_above

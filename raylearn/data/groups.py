@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from raylearn.errors import DatasetError
@@ -70,3 +70,18 @@ def groups_of(image_ids: Iterable[str], table: Mapping[str, str]) -> dict[str, s
 def folder_of(image_id: str) -> str:
     """The folder that an image lies in."""
     return str(PurePosixPath(image_id).parent)
+
+
+def group_of(group_by: str | Path) -> Callable[[str], str]:
+    """What gives the group of an image by its id: its folder, or what a table says; one it lacks is a group of its own.
+
+    Args:
+        group_by: "folder", or the path of a table; see `read_groups`.
+
+    Raises:
+        DatasetError: no such table, or one that is wrong.
+    """
+    if str(group_by) == BY_FOLDER:
+        return folder_of
+    table = read_groups(Path(group_by))
+    return lambda image_id: table.get(image_id) or table.get(PurePosixPath(image_id).stem) or f"image {image_id}"

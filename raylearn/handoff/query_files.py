@@ -13,7 +13,19 @@ from raylearn.data.storage import not_writable, reason_of, write_whole
 from raylearn.errors import QueryError
 from raylearn.learning.collectors import QueriedImage
 
-_COLUMNS = ("rank", "image_id", "uri", "score", "num_detections", "predicted_classes")
+_COLUMNS = (
+    "rank",
+    "image_id",
+    "uri",
+    "score",
+    "num_detections",
+    "predicted_classes",
+    "predicted_boxes",
+    "distance",
+    "nearest",
+)
+_FIRST = _COLUMNS[:4]
+"""What a query.txt begins with, of any version."""
 # A spreadsheet runs a cell that begins with one of these; "'" is here so that guarding can be undone.
 _GUARDED = ("=", "+", "-", "@", "\t", "\r", "'")
 
@@ -21,7 +33,9 @@ _GUARDED = ("=", "+", "-", "@", "\t", "\r", "'")
 def write_query(images: Sequence[QueriedImage], folder: Path) -> list[Path]:
     """Writes query.parquet, query.csv and query.txt, each with the same rows in order of rank.
 
-    `predicted_classes` is "name:detections", most frequent first, joined by "; ". In the CSV a text that a spreadsheet
+    `predicted_classes` is "name:detections", most frequent first, joined by "; ". `predicted_boxes` is what people will
+    draw, as far as the detector sees it; `nearest` is the labelled image most like it, and `distance` how far that is,
+    in [0, 1]; each is empty where nobody knows. In the CSV a text that a spreadsheet
     would run is preceded by an apostrophe; in the text file a name with a line break or a tab stands as a JSON string.
 
     Raises:
@@ -47,7 +61,8 @@ def write_query(images: Sequence[QueriedImage], folder: Path) -> list[Path]:
 
 def query_table(images: Sequence[QueriedImage]) -> pa.Table:
     """A query as a table in order of rank, as query.parquet has it; see `write_query`."""
-    types = (pa.int64(), pa.string(), pa.string(), pa.float64(), pa.int64(), pa.string())
+    first = (pa.int64(), pa.string(), pa.string(), pa.float64(), pa.int64(), pa.string())
+    types = (*first, pa.float64(), pa.float64(), pa.string())
     columns = [pa.array(column, kind) for column, kind in zip(zip(*_rows(images), strict=True), types, strict=True)]
     return pa.table(columns, names=list(_COLUMNS))
 
@@ -61,6 +76,9 @@ def _rows(images: Sequence[QueriedImage]) -> list[tuple[object, ...]]:
             image.score,
             image.num_detections,
             "; ".join(f"{name}:{count}" for name, count in image.classes.items()),
+            image.reason.boxes,
+            image.reason.distance,
+            image.reason.nearest,
         )
         for image in images
     ]
@@ -83,7 +101,7 @@ def read_image_ids(path: Path) -> list[str]:
                     return [unguarded(_id_of(row, path, reader.line_num)) for row in reader]
         else:
             lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
-            if lines[:1] != ["\t".join(_COLUMNS)]:
+            if not lines or tuple(lines[0].split("\t")[: len(_FIRST)]) != _FIRST:
                 return lines
             ids = (line.split("\t")[_COLUMNS.index("image_id")] for line in lines[1:])  # a query.txt
             return [json.loads(text) if text.startswith('"') else text for text in ids]
@@ -110,7 +128,7 @@ def unguarded(text: str) -> str:
 
 
 def _in_one_field(value: object) -> str:
-    text = str(value)
+    text = "" if value is None else str(value)
     return (
         text if text.isprintable() and not text.startswith('"') else json.dumps(text)
     )  # in ASCII: U+2028 and others end lines too

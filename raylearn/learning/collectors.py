@@ -1,7 +1,7 @@
 """What a strategy makes of a ledger read part by part: as little as it has to keep of it, until all has been read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from raylearn.strategies import (
     Context,
     ImageScoring,
     Query,
+    Reason,
     Shortlisting,
     Strategy,
     Summarising,
@@ -105,6 +106,7 @@ class QueriedImage:
         rank: from 1, the most wanted first.
         score: the number it was ranked by.
         classes: predicted class -> detections of it, the most frequent first.
+        reason: what else is known of it.
     """
 
     rank: int
@@ -113,6 +115,7 @@ class QueriedImage:
     score: float
     num_detections: int
     classes: Mapping[str, int]
+    reason: Reason = field(default_factory=Reason)
 
     @classmethod
     def of(

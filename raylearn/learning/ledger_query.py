@@ -27,6 +27,7 @@ from raylearn.strategies import (
     built_in_controls,
     make_strategy,
 )
+from raylearn.strategies.reasons import reasons
 
 _COLUMNS = ("image_id", "uri", "status", "class_scores")
 GroupOf = Callable[[str], str]
@@ -83,7 +84,39 @@ def query_ledger(
     (best,), totals, names = _best_of_each(
         folder, [strategy], size, seed, class_counts, exclude, progress, labelled, group_of
     )
-    return LedgerQuery(best.images(names), totals.candidates, totals.errors, totals.excluded)
+    images = _with_reasons(best.images(names), folder, labelled)
+    return LedgerQuery(images, totals.candidates, totals.errors, totals.excluded)
+
+
+def query_ledger_for_boxes(
+    folder: Folder, strategy: Strategy, boxes: int, *, candidates: int, **arguments: Any
+) -> LedgerQuery:
+    """The images that a strategy wants most and that together have so many boxes, by what the detector sees.
+
+    Args:
+        folder, strategy: see `query_ledger`.
+        boxes: predicted ones, at least 1; the last image may bring more than were left.
+        candidates: images that can be asked for at most.
+        arguments: see `query_ledger`.
+
+    Raises:
+        LedgerError, QueryError: see `query_ledger`; or all images have fewer boxes than that.
+    """
+    if boxes < 1:
+        raise QueryError(f"a query of {boxes} boxes: ask for one at least")
+    size = min(candidates, boxes)
+    while True:
+        found = query_ledger(folder, strategy, size, **arguments)
+        spent = np.cumsum([image.reason.boxes or 0.0 for image in found.images])
+        if spent[-1] >= boxes:
+            paid = int(np.searchsorted(spent, boxes)) + 1
+            return replace(found, images=found.images[:paid])
+        if size == candidates:
+            raise QueryError(
+                f"a query of {boxes:,} boxes, but {size:,} images have {spent[-1]:,.0f} by what the "
+                "detector sees: ask for fewer"
+            )
+        size = min(candidates, 4 * size)
 
 
 def compare_strategies(
@@ -147,16 +180,38 @@ def _best_of_each(
 
 def _labelled_images(folder: Folder, facts: Mapping[str, Any], image_ids: Sequence[str]) -> Labelled | None:
     """What the ledger holds of labelled images; None where it has none of them."""
+    seen = _images(folder, facts, image_ids, True)
+    return None if seen is None else Labelled(seen, None)
+
+
+def _images(folder: Folder, facts: Mapping[str, Any], image_ids: Sequence[str], embeddings: bool) -> Candidates | None:
+    """These images as the ledger has them, in order of their ids; None where it has none of them."""
     wanted = _strings(image_ids)
+    columns = (*_COLUMNS, *(EMBEDDING_COLUMNS if embeddings else ()))
 
     def look(table: pa.Table) -> LedgerPart:
         return _part_of(table.filter(pc.and_(pc.equal(table["status"], "ok"), pc.is_in(table["image_id"], wanted))))
 
-    parts = [part for part in map_parts(folder, facts, (*_COLUMNS, *EMBEDDING_COLUMNS), look) if len(part)]
+    parts = [part for part in map_parts(folder, facts, columns, look) if len(part)]
     if not parts:
         return None
-    seen: Candidates = LedgerPart.joined(parts).candidates
-    return Labelled(seen.take(np.argsort(np.array(seen.image_ids, object))), None)
+    found = LedgerPart.joined(parts).candidates
+    return found.take(np.argsort(np.array(found.image_ids, object)))
+
+
+def _with_reasons(
+    images: tuple[QueriedImage, ...], folder: Folder, labelled: Sequence[str]
+) -> tuple[QueriedImage, ...]:
+    """The same, each with what is known of it beside its score."""
+    facts = read_facts(folder)
+    kept = bool(facts.get("settings", {}).get("embeddings"))
+    seen = _labelled_images(folder, facts, labelled) if kept and labelled else None
+    chosen = _images(folder, facts, [image.image_id for image in images], kept and seen is not None)
+    if chosen is None:
+        return images
+    context = Context(0, np.zeros(0, np.int64), seen)
+    known = reasons([image.image_id for image in images], chosen, context)
+    return tuple(replace(image, reason=reason) for image, reason in zip(images, known, strict=True))
 
 
 def _part_of(table: pa.Table) -> LedgerPart:

@@ -103,7 +103,7 @@ def test_a_score_that_is_right_reaches_ray(more):
 
 def test_a_query_says_what_it_chose_from_and_where_it_is(capsys):
     said = shown(capsys, f"{QUERY} --uncertainty least_confidence --exclude labelled.txt --exclude labelled.txt")
-    assert said.startswith("2 of 5 images, 1 could not be read, 1 of 2 excluded ids found\n")
+    assert said.startswith("2 of 5 images, 1 could not be read, 1 of 2 excluded ids found, 2 predicted boxes\n")
     for ending in ("parquet", "csv", "txt"):
         assert f"out/query.{ending}" in said
     assert pq.read_table("out/query.parquet")["image_id"].to_pylist() == ["4.jpg", "3.jpg"]
@@ -272,7 +272,7 @@ def test_a_question_that_has_no_answer_is_refused(capsys, command, more, said):
     ("arguments", "said"),
     [
         ("query", "Missing argument 'LEDGER'"),
-        ("query ledger --out out", "Missing option '--size'"),
+        ("query ledger --out out", "a query is of so many images, or of so many boxes: give one of the two"),
         ("query ledger --size 2", "Missing option '--out'"),
         (QUERY + " --strategy randm", "unknown strategy 'randm': did you mean 'random'?"),
         (

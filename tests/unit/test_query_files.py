@@ -1,6 +1,7 @@
 """Query files and lists of ids: every name comes back, and no spreadsheet runs one."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from raylearn.errors import InputError, QueryError
 from raylearn.handoff.query_files import read_image_ids, write_query
 from raylearn.learning.collectors import QueriedImage
+from raylearn.strategies import Reason
 
 COLUMNS = ["rank", "image_id", "uri", "score", "num_detections", "predicted_classes"]
+COLUMNS += ["predicted_boxes", "distance", "nearest"]
 RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
 HOSTILE = [
     "a,b.jpg",
@@ -65,18 +68,19 @@ def csv_rows(path: Path) -> list[list[str]]:
 
 
 def test_the_three_files_have_the_same_rows(tmp_path):
-    asked = [image("b.jpg", 1, "s3://bucket/b.jpg", 0.1 + 0.2), image("a.jpg", 2, score=1e-9, classes={})]
+    first = replace(image("b.jpg", 1, "s3://bucket/b.jpg", 0.1 + 0.2), reason=Reason("=z.jpg", 0.25, 3.5))
+    asked = [first, image("a.jpg", 2, score=1e-9, classes={})]
     paths = write_query(asked, tmp_path / "new" / "folder")
     assert [path.name for path in paths] == ["query.parquet", "query.csv", "query.txt"]
     rows = [
-        (1, "b.jpg", "s3://bucket/b.jpg", 0.1 + 0.2, 3, "crab:2; fish:1"),
-        (2, "a.jpg", "/data/a.jpg", 1e-9, 0, ""),
+        (1, "b.jpg", "s3://bucket/b.jpg", 0.1 + 0.2, 3, "crab:2; fish:1", 3.5, 0.25, "=z.jpg"),
+        (2, "a.jpg", "/data/a.jpg", 1e-9, 0, "", None, None, None),
     ]
     table = pq.read_table(paths[0])
     assert table.column_names == COLUMNS
     assert [tuple(row.values()) for row in table.to_pylist()] == rows
-    as_text = [COLUMNS, *([str(value) for value in row] for row in rows)]
-    assert csv_rows(paths[1]) == as_text
+    as_text = [COLUMNS, *(["" if value is None else str(value) for value in row] for row in rows)]
+    assert csv_rows(paths[1]) == [[cell.replace("=z", "'=z") for cell in row] for row in as_text]
     assert [line.split("\t") for line in paths[2].read_text().splitlines()] == as_text
 
 
