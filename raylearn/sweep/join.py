@@ -87,7 +87,8 @@ def join_runs(runs: Sequence[Folder], out: Folder, command: str) -> None:
             pq.write_table(table, temporary)
             os.replace(temporary, files / name)
         target.remove(GALLERY_FILE)
-        galleries = (part.files / GALLERY_FILE for part in parts)
+        # the page says that its pictures are of the lowest seed
+        galleries = (part.files / GALLERY_FILE for part in sorted(parts, key=lambda part: min(part.experiment.seeds)))
         gallery = next((path for path in galleries if path.is_file()), None)
         if gallery:
             target.replace(GALLERY_FILE, gallery.read_bytes())
