@@ -348,7 +348,7 @@ def test_the_experiment_says_what_decides(tmp_path: Path) -> None:
 
 def test_a_control_that_is_not_among_the_arms_leaves_no_verdict_and_says_why(tmp_path: Path) -> None:
     page = write_report(with_primary(tmp_path, control="box_count"))
-    told = Elements(page.read_text(encoding="utf-8")).text
+    told = Elements(page.read_text(encoding="utf-8")).text.replace("\u00a0", " ")
     assert "No verdicts: box_count, the control that decides in this experiment, is not among the arms." in told
     assert "no evidence" not in told
     assert "no evidence" not in (tmp_path / "summary.csv").read_text()
