@@ -223,7 +223,10 @@ def render(
         trainings=_filled(TRAINING_KEYS, run.get("trainings")),
         versions=sorted((str(name), str(version)) for name, version in _mapping(run.get("versions")).items()),
         notes=_sequence(dataset.get("notes")),
-        joined=[_filled(("folder", "seeds", "finished", "machine"), part) for part in _sequence(run.get("joined"))],
+        joined=[
+            {**_filled(("folder", "finished", "machine"), part), "seeds": _sequence(_mapping(part).get("seeds"))}
+            for part in _sequence(run.get("joined"))
+        ],
         failed=[_filled(("trial", "cause"), failure) for failure in _sequence(run.get("failed"))],
     )
 

@@ -197,7 +197,17 @@ def test_class_shares_are_percent_of_the_labelled_boxes(text: str) -> None:
     ("results", "run"),
     [
         ([], {}),
-        (RESULTS[-1:], {"dataset": None, "trainings": [], "versions": "none", "failed": [{}, "x"], "seconds": "long"}),
+        (
+            RESULTS[-1:],
+            {
+                "dataset": None,
+                "trainings": [],
+                "versions": "none",
+                "failed": [{}, "x"],
+                "joined": [{"seeds": 3}, 1],
+                "seconds": "long",
+            },
+        ),
         ([result("random", 0, 0, None)], {"dataset": {"class_names": ["one"]}, "seconds": None}),
         ([result("uncertainty", 0, i, float("nan")) for i in (0, 1)], {"name": "\ud800"}),
     ],
