@@ -10,6 +10,7 @@ TYPE_CHECKING = False  # as type checkers read it; typing itself is not imported
 if TYPE_CHECKING:
     from raylearn.api import check as check
     from raylearn.api import compare as compare
+    from raylearn.api import join as join
     from raylearn.api import load_dataset as load_dataset
     from raylearn.api import open_experiment as open_experiment
     from raylearn.api import open_ledger as open_ledger
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from raylearn.api import report as report
     from raylearn.api import run as run
     from raylearn.api import score as score
+    from raylearn.api import seeds_needed as seeds_needed
     from raylearn.config import Experiment as Experiment
     from raylearn.errors import RaylearnError as RaylearnError
     from raylearn.measures.aggregation import aggregate as aggregate
@@ -42,8 +44,8 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "raylearn.api": (
-        *("check", "compare", "load_dataset", "open_experiment", "open_ledger", "open_run"),
-        *("plan", "query", "report", "run", "score"),
+        *("check", "compare", "join", "load_dataset", "open_experiment", "open_ledger", "open_run"),
+        *("plan", "query", "report", "run", "score", "seeds_needed"),
     ),
     "raylearn.config": ("Experiment",),
     "raylearn.errors": ("RaylearnError",),

@@ -16,7 +16,7 @@ from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset
 from raylearn.data.groups import group_of
 from raylearn.data.storage import Folder
-from raylearn.errors import DatasetError, QueryError, RunFolderError, nearest
+from raylearn.errors import ConfigError, DatasetError, QueryError, RunFolderError, nearest
 from raylearn.handoff.query_files import read_image_ids
 from raylearn.learning.ledger_query import all_choices, compare_strategies, query_ledger, query_ledger_for_boxes
 from raylearn.strategies import DEFAULT, Strategy, asking, make_strategy
@@ -24,6 +24,7 @@ from raylearn.strategies import DEFAULT, Strategy, asking, make_strategy
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raylearn.reporting.power import SeedPlan
     from raylearn.sweep.plan import SweepPlan
 
 ExperimentLike: TypeAlias = str | Path | Experiment | Mapping[str, Any]
@@ -130,6 +131,52 @@ def plan(
     return plan_experiment(found, _run_folder(found, out), Folder(str(store)) if store else None)
 
 
+def seeds_needed(
+    experiment: ExperimentLike,
+    pilot: str | Path | Run,
+    differences: Sequence[float] | None = None,
+    **settings: Any,
+) -> "SeedPlan":
+    """How many seeds an experiment needs to find differences of mAP with 80 % probability; see docs/statistics.md.
+
+    Args:
+        experiment: see `open_experiment`, with `settings`; its arms and what is primary count.
+        pilot: a run with its control and query sizes and at least two seeds, whose spread is used.
+        differences: that are wanted; .005 to .05 by default.
+
+    Raises:
+        ConfigError: nothing in the experiment would be tested.
+        RunFolderError: the pilot shows no spread.
+    """
+    from raylearn.reporting.power import DIFFERENCES, SeedPlan, sensitivity
+    from raylearn.reporting.power import seeds_needed as needed
+    from raylearn.reporting.statistics import Primary
+    from raylearn.reporting.statistics import compare as compare_arms
+    from raylearn.reporting.summary import read_rounds
+    from raylearn.sweep.grid import arms
+    from raylearn.sweep.run_folder import on_disk
+
+    wanted = DIFFERENCES if differences is None else tuple(differences)
+    if any(not 0 < difference < 1 for difference in wanted):
+        raise ConfigError(f"differences of mAP lie between 0 and 1, not {', '.join(map(str, wanted))}")
+    found = open_experiment(experiment, **settings)
+    primary = Primary(found.primary.outcome, found.primary.control)
+    asking_arms = [arm for arm in arms(found) if arm.query_size is not None]
+    num_tested = sum(arm.strategy.name != primary.control for arm in asking_arms)
+    if num_tested in (0, len(asking_arms)):
+        raise ConfigError(f"{found.name} tests nothing: it needs {primary.control} among arms.controls, and other arms")
+    folder = _folder_of(pilot)
+    with on_disk(folder) as files:
+        spread = sensitivity(compare_arms(read_rounds(files / "results.parquet"), primary), found.arms.query_size)
+    if spread is None:
+        raise RunFolderError(
+            f"{folder} shows no spread of {primary.outcome} against {primary.control}: it needs that control, an arm "
+            f"with query_size {' or '.join(map(str, found.arms.query_size))}, and two seeds"
+        )
+    seeds = {difference: needed(spread.spread, difference, num_tested) for difference in wanted}
+    return SeedPlan(primary, num_tested, len(found.seeds), spread, seeds)
+
+
 def check(experiment: ExperimentLike, **settings: Any) -> Dataset:
     """Looks for everything that would stop a run: the experiment, its detector and all of its data set.
 
@@ -192,6 +239,25 @@ def report(run: str | Path | Run, *, compare: str | Path | Run | None = None) ->
             return folder.address_of(write_report(files).name)
         with on_disk(_folder_of(compare)) as others:
             return folder.address_of(write_comparison(files, others).name)
+
+
+def join(runs: Sequence[str | Path | Run], out: str | Path, *, command: str = "raylearn.join") -> Run:
+    """Joins runs of one experiment that differ in their seeds into one, with its page.
+
+    Args:
+        runs: two or more; settings, data set, initial weights and versions must be equal, and no seed in two of them.
+        out: folder or address of the joined run; one that was joined there before is replaced.
+        command: how it was asked for, for the record.
+
+    Raises:
+        RunFolderError: they do not belong together, or `out` holds something else.
+    """
+    from raylearn.sweep.join import join_runs
+
+    folder = Folder(str(out))
+    join_runs([_folder_of(run) for run in runs], folder, command)
+    report(folder.address)
+    return Run(folder)
 
 
 def score(

@@ -22,6 +22,7 @@ from raylearn.data.reef import MIN_SIDE, ReefSettings
 from raylearn.detectors import built_in_families, default_family, family_named
 from raylearn.errors import DetectorError, QueryError, nearest
 from raylearn.measures.aggregation import AGGREGATIONS
+from raylearn.measures.outcomes import DECIDES, Outcome
 from raylearn.measures.uncertainty import PROBABILITIES, UNCERTAINTIES
 from raylearn.measures.weighting import WEIGHTINGS
 from raylearn.strategies import (
@@ -278,6 +279,13 @@ class ArmsSection(Section):
         return [*map(make_strategy, self.controls), *grid, *others]
 
 
+class PrimarySection(Section):
+    """What decides, declared before the run: verdicts are about this outcome and control, all else is an estimate."""
+
+    outcome: Outcome = Field(DECIDES, description="what verdicts are about")
+    control: str = Field(BASELINE, description="the control that every other arm is tested against")
+
+
 class ResourcesSection(Section):
     """What Ray is asked for; changes how fast a result comes, never the result."""
 
@@ -317,6 +325,7 @@ class Experiment(Section):
         Discriminator(lambda value: "<boxes>" if isinstance(value, dict | BoxBudget) else "<images>"),
     ] = Field(..., description="images labelled after it, the same for every query size; or {boxes: ...}")
     arms: ArmsSection = Field(..., description="what is compared")
+    primary: PrimarySection = Field(PrimarySection(), description="what decides")
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], AfterValidator(_distinct), Field(min_length=1)
     ] = Field((0,), description="each repeats every arm with its own initial set and training")
@@ -328,6 +337,18 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _options_are_known(self) -> "Experiment":
         refuse_unknown_options(self.detector, self.training)
+        return self
+
+    @model_validator(mode="after")
+    def _something_decides(self) -> "Experiment":
+        """The default may be no arm, as it was in runs of before: then the report says that it has no verdicts."""
+        control = self.primary.control
+        known = [strategy.name for strategy in self.arms.chosen if strategy.is_control and strategy.asks]
+        if self.arms.controls and control not in {*known, BASELINE}:
+            hint = nearest(control, known) if known else "name one there"
+            raise ValueError(
+                f"primary.control {control!r} is none of the controls in arms.controls that choose images: {hint}"
+            )
         return self
 
     @model_validator(mode="after")

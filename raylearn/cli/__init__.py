@@ -34,7 +34,7 @@ _COMMANDS = {
     ),
     "report": (
         "sweeps.report",
-        "Write the report of a run again, from its results.parquet and queries.parquet; or put two runs side by side.",
+        "Write the report of a run again, put two runs side by side, or join runs of other seeds.",
     ),
     "check": (
         "sweeps.check",

@@ -12,7 +12,7 @@ import typer
 from raylearn.cli.arguments import Address, Overrides
 from raylearn.cli.status import begin
 from raylearn.data.storage import redacted
-from raylearn.errors import DatasetError, RaylearnError, RunFailedError
+from raylearn.errors import ConfigError, DatasetError, RaylearnError, RunFailedError, RunFolderError
 
 _File = Annotated[Path, typer.Argument(help="The experiment file (YAML); `raylearn schema` lists every key.")]
 
@@ -37,6 +37,15 @@ def run(
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say how much work it is, what is shared and how long it takes.")
     ] = False,
+    pilot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="With --plan: a run whose spread between seeds says how many seeds a difference needs."
+        ),
+    ] = None,
+    difference: Annotated[
+        float | None, typer.Option(help="With --pilot: the difference of mAP that is wanted. Default: a small table.")
+    ] = None,
 ) -> None:
     """Run an experiment: every arm of its grid with every seed, then write tables and a report.
 
@@ -44,6 +53,10 @@ def run(
 
     Example: raylearn run experiments/quickstart.yaml training.epochs=10 --out runs/short
     """
+    if pilot is not None and not plan:
+        raise ConfigError("--pilot has no meaning without --plan: give both, or neither")
+    if difference is not None and pilot is None:
+        raise ConfigError("--difference has no meaning without --pilot: give both, or neither")
     begin(f"reading {file}")
     from raylearn import api
 
@@ -53,6 +66,9 @@ def run(
 
         for line in plan_lines(experiment, api.plan(experiment, out=out, store=store)):
             typer.echo(line)
+        if pilot is not None:
+            for line in api.seeds_needed(experiment, pilot, None if difference is None else [difference]).lines():
+                typer.echo(line)
         return
     command = shlex.join(["raylearn", *sys.argv[1:]])
     done = api.run(experiment, out=out, store=store, address=address, progress=True, command=command)
@@ -70,18 +86,39 @@ def run(
 
 
 def report(
-    run_folder: Annotated[
-        str, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart, or its address.")
+    run_folders: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="The folder of a run, such as runs/quickstart, or its address; several of other seeds are joined.",
+        ),
     ],
     compare: Annotated[
         str | None, typer.Option(metavar="OTHER", help="Another run: write RUN/comparison.html, both side by side.")
     ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="With several runs: the folder, or address, of the run that they are joined into."),
+    ] = None,
 ) -> None:
-    """Write the report of a run again, from its results.parquet and queries.parquet; or put two runs side by side."""
-    begin(f"reading {redacted(run_folder)}")
+    """Write the report of a run again, put two runs side by side, or join runs of other seeds.
+
+    Runs are joined that differ in nothing but their seeds; the joined run is a run like any other.
+
+    Example: raylearn report runs/seeds0to4 runs/seeds5to9 --out runs/all
+    """
+    if (len(run_folders) > 1) != (out is not None):
+        raise RunFolderError("--out names the folder that two or more runs are joined into: give both, or neither")
+    if out is not None and compare is not None:
+        raise RunFolderError("--compare has no meaning with --out: compare the joined run afterwards")
+    begin(f"reading {', '.join(map(redacted, run_folders))}")
     from raylearn import api
 
-    typer.echo(f"report:  {api.report(run_folder, compare=compare)}")
+    if out is None:
+        typer.echo(f"report:  {api.report(run_folders[0], compare=compare)}")
+    else:
+        joined = api.join(run_folders, out, command=shlex.join(["raylearn", *sys.argv[1:]]))
+        typer.echo(f"report:  {joined.report}")
 
 
 def check(file: _File, overrides: Overrides = None) -> None:

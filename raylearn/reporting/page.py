@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from raylearn.errors import RunFolderError
+from raylearn.errors import RunFolderError, nearest
+from raylearn.measures.outcomes import OUTCOMES
 from raylearn.reporting import figures
+from raylearn.reporting.conclusions import conclusions
 from raylearn.reporting.gallery import GALLERY_FILE, Gallery, read_gallery
 from raylearn.reporting.overlap import overlaps, read_asked
-from raylearn.reporting.statistics import OUTCOMES, ArmStatistics, Difference, Reach, compare, conclusions
+from raylearn.reporting.statistics import ArmStatistics, Difference, Primary, Reach, compare
 from raylearn.reporting.summary import (
     Summary,
     answers,
@@ -66,13 +69,15 @@ def write_report(run_folder: Path) -> Path:
         RunFolderError: one of the four is missing or cannot be read.
     """
     _refuse_missing(run_folder)
-    rounds = read_rounds(run_folder / "results.parquet")
-    compared = compare(rounds)
+    rounds, experiment = read_rounds(run_folder / "results.parquet"), _read_experiment(run_folder / "experiment.yaml")
+    primary = _primary(experiment, run_folder)
+    compared = compare(rounds, primary)
     page = render(
         summarise(rounds),
         compared,
+        primary,
         _read_queries(run_folder / "queries.parquet"),
-        _read_experiment(run_folder / "experiment.yaml"),
+        experiment,
         _read_run(run_folder / "run.json"),
         read_gallery(run_folder / GALLERY_FILE),
         read_asked(run_folder / "queries.parquet"),
@@ -122,14 +127,15 @@ def write_comparison(run_folder: Path, other: Path) -> Path:
 def _side(folder: Path) -> dict[str, Any]:
     """What the comparison shows of one run."""
     _refuse_missing(folder)
-    rounds = read_rounds(folder / "results.parquet")
+    rounds, experiment = read_rounds(folder / "results.parquet"), _read_experiment(folder / "experiment.yaml")
     summary, run = summarise(rounds), _read_run(folder / "run.json")
+    primary = _primary(experiment, folder)
     return {
         "title": run.get("name") or folder.name,
         "question": run.get("question"),
-        "answers": [*answers(summary), *conclusions(compare(rounds))],
+        "answers": [*answers(summary), *conclusions(compare(rounds, primary), primary)],
         "summary": summary,
-        "experiment": _read_experiment(folder / "experiment.yaml"),
+        "experiment": experiment,
         "fingerprint": _mapping(run.get("dataset")).get("fingerprint"),
         "panels": [],
     }
@@ -165,6 +171,7 @@ def _write_at_once(path: Path, text: str) -> Path:
 def render(
     summary: Summary,
     compared: Sequence[ArmStatistics],
+    primary: Primary,
     queries: Queries,
     experiment: Any,
     run: Mapping[str, Any],
@@ -180,8 +187,9 @@ def render(
     return environment.get_template("page.html.jinja").render(
         title=run.get("name") or _mapping(experiment).get("name") or "raylearn run",
         question=run.get("question") or _mapping(experiment).get("question"),
-        answers=[*answers(summary), *conclusions(compared)],
+        answers=[*answers(summary), *conclusions(compared, primary)],
         compared=compared,
+        primary=primary,
         outcomes=OUTCOMES,
         caution=caution(summary),
         summary=summary,
@@ -215,6 +223,10 @@ def render(
         trainings=_filled(TRAINING_KEYS, run.get("trainings")),
         versions=sorted((str(name), str(version)) for name, version in _mapping(run.get("versions")).items()),
         notes=_sequence(dataset.get("notes")),
+        joined=[
+            {**_filled(("folder", "finished", "machine"), part), "seeds": _sequence(_mapping(part).get("seeds"))}
+            for part in _sequence(run.get("joined"))
+        ],
         failed=[_filled(("trial", "cause"), failure) for failure in _sequence(run.get("failed"))],
     )
 
@@ -266,12 +278,12 @@ def seconds_text(seconds: Any) -> str:
 
 
 def difference_text(difference: Difference, of_seeds: int) -> str:
-    """As in `+0.031 (+0.010 to +0.052) better (4 of 5 seeds)`; a line cannot break within the numbers."""
+    """As in `+0.031 (+0.010 to +0.052) (4 of 5 seeds)`; a line cannot break within the numbers."""
     interval = f" ({difference.interval[0]:+.3f} to {difference.interval[1]:+.3f})" if difference.interval else ""
     numbers = f"{difference.mean:+.3f}{interval}".replace("-", "\u2212").replace(" ", NO_BREAK)
     found = len(difference.seeds)
     lost = f" ({found} of {of_seeds} seeds)".replace(" ", NO_BREAK) if found < of_seeds else ""
-    return f"{numbers} {difference.verdict.replace(' ', NO_BREAK)}{lost}"
+    return f"{numbers}{lost}"
 
 
 def cost_text(reach: Reach | None, unit: str) -> str:
@@ -311,6 +323,17 @@ def _read_experiment(path: Path) -> Any:
         return without_secrets(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, LookupError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise _unreadable(path, error) from error
+
+
+def _primary(experiment: Any, run_folder: Path) -> Primary:
+    """What decides in a run; the default where its experiment.yaml is of a time that had no such section."""
+    section = _mapping(_mapping(experiment).get("primary"))
+    primary = Primary(**{key: section[key] for key in ("outcome", "control") if key in section})
+    if primary.outcome not in OUTCOMES:
+        known = nearest(str(primary.outcome), OUTCOMES)
+        path = run_folder / "experiment.yaml"
+        raise RunFolderError(f"{path}: primary.outcome: unknown value {primary.outcome!r}: {known}")
+    return replace(primary, control=str(primary.control))
 
 
 def _read_queries(path: Path) -> Queries:

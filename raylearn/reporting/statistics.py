@@ -1,13 +1,14 @@
-"""Whether arms differ: paired by seed, with intervals, corrected for how many are looked at. See docs/statistics.md."""
+"""Whether arms differ: paired by seed, with intervals, and one outcome that decides. See docs/statistics.md."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from raylearn.measures.outcomes import DECIDES, OUTCOMES, Outcome, step_area, step_end
 from raylearn.reporting.summary import ArmKey, Round, arm_labels
 from raylearn.strategies import BASELINE, UPPER_BOUND, is_control
 
@@ -15,9 +16,20 @@ ALPHA = 0.05
 TARGET = 0.9
 """The share of full_data's mAP50-95 whose cost is asked for."""
 
-Outcome = Literal["area over images", "area over boxes", "last mAP50-95"]
-OUTCOMES: tuple[Outcome, ...] = ("area over images", "area over boxes", "last mAP50-95")
 Verdict = Literal["better", "worse", "no evidence"]
+
+
+@dataclass(frozen=True)
+class Primary:
+    """What verdicts are about, declared before the run; every other difference is an estimate.
+
+    Args:
+        outcome: that decides.
+        control: strategy that every arm is tested against.
+    """
+
+    outcome: Outcome = DECIDES
+    control: str = BASELINE
 
 
 @dataclass(frozen=True)
@@ -29,10 +41,12 @@ class Difference:
         control: strategy that it is compared with.
         seeds: those that both have.
         values: a difference per seed.
-        interval: around the mean; it leaves 0 out exactly if the verdict is "better" or "worse". None with one seed, or
-            where the differences do not vary but are not 0, of which a t test can say nothing.
-        p: two-sided, of the paired t test, after Holm's correction over the arms of all sizes. None with one seed.
-        verdict: what may be said.
+        interval: around the mean. Of a tested difference at the level of its test, so that it leaves 0 out exactly if
+            the verdict is "better" or "worse"; of any other a plain 95 % interval. None with one seed, or where the
+            differences do not vary but are not 0, of which a t test can say nothing.
+        p: two-sided, of the paired t test, after Holm's correction over the arms of all sizes. None where nothing was
+            tested, and with one seed.
+        verdict: what may be said; None of an estimate, which was not tested.
     """
 
     outcome: Outcome
@@ -41,7 +55,7 @@ class Difference:
     values: tuple[float, ...]
     interval: tuple[float, float] | None
     p: float | None
-    verdict: Verdict
+    verdict: Verdict | None
 
     @property
     def mean(self) -> float:
@@ -80,11 +94,23 @@ class ArmStatistics:
     reach: Reach | None
     differences: tuple[Difference, ...]
 
+    @property
+    def tested(self) -> Difference | None:
+        """The one difference that has a verdict; None of the control itself, and where no seed has both."""
+        return next((difference for difference in self.differences if difference.verdict), None)
 
-def compare(rounds: Iterable[Round]) -> tuple[ArmStatistics, ...]:
+    @property
+    def estimates(self) -> tuple[Difference, ...]:
+        """The differences that have none."""
+        return tuple(difference for difference in self.differences if difference.verdict is None)
+
+
+def compare(rounds: Iterable[Round], primary: Primary) -> tuple[ArmStatistics, ...]:
     """Every arm that has a curve; the order of the rows has no influence.
 
-    Arms are compared within one query size, where all have paid for as many images in every round.
+    Arms are compared within one query size, where all have paid for as many images in every round. The chance that a
+    verdict of the whole report is false is at most ALPHA: only `primary` is tested, and Holm's correction is over all
+    arms of all query sizes.
     """
     trials: dict[ArmKey, dict[int, list[Round]]] = {}
     for row in sorted(rounds, key=lambda row: (repr(row.arm), row.seed, row.round)):
@@ -100,68 +126,11 @@ def compare(rounds: Iterable[Round]) -> tuple[ArmStatistics, ...]:
     outcomes: dict[ArmKey, dict[Outcome, dict[int, float]]] = {}
     for size in dict.fromkeys(key.query_size for key in learning):
         outcomes |= _outcomes({key: seeds for key, seeds in learning.items() if key.query_size == size})
-    differences = _differences(outcomes)
+    differences = _differences(outcomes, primary)
     return tuple(
         ArmStatistics(key, labels[key], outcomes[key], _reach(learning[key], bounds), differences[key])
         for key in outcomes
     )
-
-
-def conclusions(arms: Sequence[ArmStatistics]) -> list[str]:
-    """What may be said against random, a sentence for each query size and area."""
-    sentences = []
-    for size in dict.fromkeys(arm.key.query_size for arm in arms):
-        for outcome in ("area over images", "area over boxes"):
-            found = [
-                (arm.label, difference)
-                for arm in arms
-                if arm.key.query_size == size
-                for difference in arm.differences
-                if (difference.outcome, difference.control) == (outcome, BASELINE)
-            ]
-            if not found:
-                continue
-            seeds = [len(difference.seeds) for _, difference in found]
-            counted = f"{max(seeds)} {'seed' if max(seeds) == 1 else 'seeds'}"
-            counted = f"{min(seeds)} to {counted}" if min(seeds) < max(seeds) else counted
-            parts = []
-            for verdict in ("better", "worse"):
-                named = [f"{label} ({d.mean:+.3f})" for label, d in found if d.verdict == verdict]
-                parts += [f"{verdict}: {', '.join(named)}"] if named else []
-            open_arms = [label for label, d in found if d.verdict == "no evidence"]
-            if open_arms:
-                parts.append(
-                    "no evidence: " + (", ".join(open_arms) if len(open_arms) < 5 else f"{len(open_arms)} arms")
-                )
-            sentences.append(
-                f"{outcome.capitalize()} against {BASELINE}, query of {size}, {counted}: " + "; ".join(parts) + "."
-            )
-    return sentences
-
-
-def step_area(budgets: Sequence[float], values: Sequence[float], end: float) -> float | None:
-    """Mean of a learning curve over a range of budget.
-
-    With a budget b one has the model of the last round that b pays for: a step function. Its integral from the first
-    budget to `end` is divided by the length of that range; the last model holds to the end.
-
-    Args:
-        budgets: (n,) images or boxes of each round, never falling.
-        values: (n,) mAP of each round.
-        end: of the range.
-
-    Returns:
-        A mean mAP in [0, 1]; None if the range is empty.
-    """
-    if end <= budgets[0]:
-        return None
-    edges = np.minimum(np.append(np.asarray(budgets, dtype=float), end), end)
-    return float(np.diff(edges) @ np.asarray(values) / (end - budgets[0]))
-
-
-def step_end(budgets: Sequence[float]) -> float:
-    """Where a curve is taken to end: the last model holds for as long as the one before it did."""
-    return 2 * budgets[-1] - budgets[-2] if len(budgets) > 1 else budgets[-1]
 
 
 def holm(p_values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -215,16 +184,20 @@ def _outcomes(family: Mapping[ArmKey, Mapping[int, list[Round]]]) -> dict[ArmKey
 
 
 def _differences(
-    outcomes: Mapping[ArmKey, Mapping[Outcome, Mapping[int, float]]],
+    outcomes: Mapping[ArmKey, Mapping[Outcome, Mapping[int, float]]], primary: Primary
 ) -> dict[ArmKey, tuple[Difference, ...]]:
     found: dict[ArmKey, list[Difference]] = {key: [] for key in outcomes}
-    names = sorted({key.strategy for key in outcomes}, key=lambda name: (name != BASELINE, name))
-    for control in filter(is_control, names):
+    names = sorted({key.strategy for key in outcomes}, key=lambda name: (name != primary.control, name))
+    for control in names:
+        if control != primary.control and not is_control(control):
+            continue
         against = {key.query_size: key for key in outcomes if key.strategy == control}
         others = [key for key in outcomes if key.strategy != control and key.query_size in against]
         for outcome in OUTCOMES:
             pairs = [_pairs(outcomes[key][outcome], outcomes[against[key.query_size]][outcome]) for key in others]
-            for key, difference in zip(others, _judged(outcome, control, pairs), strict=True):
+            estimates = [_estimate(outcome, control, pair) if pair else None for pair in pairs]
+            decides = (outcome, control) == (primary.outcome, primary.control)
+            for key, difference in zip(others, _tested(estimates) if decides else estimates, strict=True):
                 found[key] += [difference] if difference else []
     return {key: tuple(differences) for key, differences in found.items()}
 
@@ -233,22 +206,30 @@ def _pairs(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[int, 
     return {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
 
 
-def _judged(outcome: Outcome, control: str, pairs: Sequence[Mapping[int, float]]) -> list[Difference | None]:
-    """The differences of one family of tests; None for an arm that has no seed in common with the control."""
-    tested = [index for index, pair in enumerate(pairs) if len(pair) > 1]
-    values = [np.array(list(pairs[index].values())) for index in tested]
-    corrected, levels = holm([_p_value(value) for value in values])
-    found: list[Difference | None] = [
-        Difference(outcome, control, tuple(pair), tuple(pair.values()), None, None, "no evidence") if pair else None
-        for pair in pairs
-    ]
-    for index, value, p, level in zip(tested, values, corrected.tolist(), levels.tolist(), strict=True):
-        half = float(-stdtrit(len(value) - 1, level / 2) * _standard_error(value))
-        mean = float(value.mean())
-        verdict: Verdict = "no evidence" if p > ALPHA else "better" if mean > 0 else "worse"
-        interval = (mean - half, mean + half) if half or not mean else None
-        found[index] = Difference(outcome, control, tuple(pairs[index]), tuple(value.tolist()), interval, p, verdict)
+def _estimate(outcome: Outcome, control: str, pair: Mapping[int, float]) -> Difference:
+    values = tuple(pair.values())
+    return Difference(outcome, control, tuple(pair), values, _interval(np.array(values), ALPHA), None, None)
+
+
+def _tested(estimates: Sequence[Difference | None]) -> list[Difference | None]:
+    """The differences of the one family of tests with their verdicts; None stays: an arm without a seed in common."""
+    found = [estimate and replace(estimate, verdict="no evidence") for estimate in estimates]
+    values = {index: np.array(one.values) for index, one in enumerate(found) if one and len(one.values) > 1}
+    corrected, levels = holm([_p_value(value) for value in values.values()])
+    for (index, value), p, level in zip(values.items(), corrected.tolist(), levels.tolist(), strict=True):
+        verdict: Verdict = "no evidence" if p > ALPHA else "better" if value.mean() > 0 else "worse"
+        one = found[index]
+        found[index] = one and replace(one, interval=_interval(value, level), p=p, verdict=verdict)
     return found
+
+
+def _interval(differences: np.ndarray, level: float) -> tuple[float, float] | None:
+    """Student's, around the mean, that leaves out `level` of its distribution."""
+    if len(differences) < 2:
+        return None
+    half = float(-stdtrit(len(differences) - 1, level / 2) * _standard_error(differences))
+    mean = float(differences.mean())
+    return (mean - half, mean + half) if half or not mean else None
 
 
 def _p_value(differences: np.ndarray) -> float:

@@ -1,4 +1,8 @@
-"""summary.csv: what the report's table of verdicts says, for other programs."""
+"""summary.csv: what the report says of differences, for other programs.
+
+Only rows of the primary outcome and control have p and verdict: those of every other are estimates, with plain 95 %
+intervals. `detectable` stands beside a verdict: the smallest difference that would have been found (see power.py).
+"""
 
 import csv
 import io
@@ -6,7 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from raylearn.reporting.statistics import ArmStatistics
+from raylearn.reporting.power import sensitivity
+from raylearn.reporting.statistics import ArmStatistics, Difference
 
 SUMMARY_FILE = "summary.csv"
 COLUMNS = (
@@ -21,6 +26,7 @@ COLUMNS = (
     "high",
     "p",
     "verdict",
+    "detectable",
 )
 
 
@@ -35,6 +41,8 @@ def summary_text(arms: Sequence[ArmStatistics]) -> str:
 
 def summary_rows(arms: Sequence[ArmStatistics]) -> Iterator[dict[str, str]]:
     """The rows, as text; what does not apply is empty."""
+    sizes = {arm.key.query_size for arm in arms}
+    could = {size: found.smallest if (found := sensitivity(arms, [size])) else None for size in sizes}
     for arm in arms:
         named = {"arm": arm.label, "query_size": str(arm.key.query_size or "")}
         for outcome, by_seed in arm.outcomes.items():
@@ -42,22 +50,26 @@ def summary_rows(arms: Sequence[ArmStatistics]) -> Iterator[dict[str, str]]:
             measured |= {"mean": _number(float(np.mean(list(by_seed.values()))))} if by_seed else {}
             compared = [difference for difference in arm.differences if difference.outcome == outcome]
             for difference in compared:
-                low, high = difference.interval or (None, None)
-                yield {
-                    **measured,
-                    "control": difference.control,
-                    "difference": _number(difference.mean),
-                    "low": _number(low),
-                    "high": _number(high),
-                    "p": _number(difference.p),
-                    "verdict": difference.verdict,
-                }
+                yield measured | _compared(difference, could[arm.key.query_size])
             if not compared:
                 yield measured
         if arm.reach:
             for unit in ("images", "boxes"):
                 seeds = f"{arm.reach.num_reached} of {arm.reach.num_seeds}"
                 yield {**named, "outcome": f"{unit} to 90 %", "seeds": seeds, "mean": _number(getattr(arm.reach, unit))}
+
+
+def _compared(difference: Difference, detectable: float | None) -> dict[str, str]:
+    low, high = difference.interval or (None, None)
+    return {
+        "control": difference.control,
+        "difference": _number(difference.mean),
+        "low": _number(low),
+        "high": _number(high),
+        "p": _number(difference.p),
+        "verdict": difference.verdict or "",
+        "detectable": _number(detectable) if difference.verdict else "",
+    }
 
 
 def _number(value: float | None) -> str:

@@ -4,7 +4,7 @@ And what may be run there: the experiment that it holds, on the data set whose r
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,6 +66,8 @@ def refuse_another(run_folder: Folder, files: Path, experiment: Experiment) -> N
     """
     if files.exists() and not files.is_dir():
         raise RunFolderError(f"{run_folder} is no folder: give another with --out")
+    if (earlier_record(files) or {}).get("joined"):
+        raise RunFolderError(f"{run_folder} holds joined runs: give another folder with --out")
     path = files / EXPERIMENT_FILE
     if not path.exists():
         return
@@ -77,7 +79,7 @@ def refuse_another(run_folder: Folder, files: Path, experiment: Experiment) -> N
             f"{run_folder}/{EXPERIMENT_FILE} is of no run that can be gone on with ({cause}): give another folder with "
             "--out, and with --store the store of this one"
         ) from error
-    difference = _first_difference(there.model_dump(mode="json"), experiment.model_dump(mode="json"))
+    difference = first_difference(there.model_dump(mode="json"), experiment.model_dump(mode="json"))
     if difference:
         raise RunFolderError(
             f"{run_folder} holds a run with {difference}: give another folder with --out, or the same settings"
@@ -104,10 +106,12 @@ def earlier_record(files: Path) -> dict[str, Any] | None:
     return dict(record)
 
 
-def _first_difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
-    before, now = _flat(there), _flat(asked)
+def first_difference(there: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str] = ()) -> str | None:
+    """The first key whose values differ, with both; `free` are dotted keys and sections that may, beside those that
+    decide no result."""
+    before, now, may = _flat(there), _flat(asked), {*_FREE, *free}
     for key in sorted(before.keys() | now.keys()):
-        if key not in _FREE and key.split(".")[0] not in _FREE and before.get(key) != now.get(key):
+        if key not in may and key.split(".")[0] not in may and before.get(key) != now.get(key):
             return f"{key}={before.get(key)}, not {now.get(key)}"
     return None
 

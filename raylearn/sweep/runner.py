@@ -236,6 +236,7 @@ def _run_facts(
         "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
         "address": address or "private Ray on this machine",
         "dataset": dataset_facts(bench.dataset),
+        "initial_weights": bench.initial_weights.sha256 if bench.initial_weights else None,
         "trainings": {"wanted": len(rows), "different": different, "shared": len(rows) - different},
         "failed": [{"trial": trial, "cause": cause} for trial, cause in failed.items()],
     }

@@ -205,12 +205,45 @@ def test_an_override_that_cannot_be_one_is_refused(file, override, message):
         ("arms.aggregation=[]", "arms.aggregation: Value should have at least 1 item"),
         ("budget=13", "budget 13 is no multiple of query_size 4: arms could not be compared at its end"),
         ("scoring.pool_size=3", "scoring.pool_size 3 is less than query_size 4: raise it, or lower that"),
+        (
+            "primary.outcome=area over boxs",
+            "primary.outcome: unknown value 'area over boxs': did you mean 'area over b",
+        ),
+        (
+            "primary.control=randm",
+            "primary.control 'randm' is none of the controls in arms.controls that choose images: did you mean ",
+        ),
+        (
+            "primary.control=full_data",
+            "primary.control 'full_data' is none of the controls in arms.controls that choose images: known: random",
+        ),
+        ("primary.controll=random", "unknown key 'primary.controll': did you mean 'control'?"),
         ("dataset.path=/data", "dataset: the reef data set is generated: remove dataset.path, or name another"),
         ("dataset.format=coco", "dataset: a data set in coco format needs dataset.path"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_with_what_where_and_the_nearest_spelling(file, override, message):
     assert refusal(file, override).startswith(f"{file}: {message}")
+
+
+def test_what_decides_is_written_down_and_is_the_area_over_boxes_against_random_where_nothing_is_said(file):
+    assert yaml.safe_load(dump_file(load_experiment(file)))["primary"] == {
+        "outcome": "area over boxes",
+        "control": "random",
+    }
+    chosen = ("arms.controls=[random, box_count]", "primary.outcome=last mAP50-95", "primary.control=box_count")
+    assert load_experiment(file, chosen).primary.control == "box_count"
+
+
+@pytest.mark.parametrize("controls", ["[full_data]", "[box_count]", "[]"])
+def test_an_experiment_without_random_that_says_nothing_of_what_decides_can_be_read_and_written_back(file, controls):
+    experiment = load_experiment(file, [f"arms.controls={controls}"])
+    file.write_text(dump_file(experiment))
+    assert load_experiment(file) == experiment
+
+
+def test_without_controls_nothing_decides_so_any_may_be_named(file):
+    assert load_experiment(file, ["arms.controls=[]", "primary.control=box_count"]).primary.control == "box_count"
 
 
 def test_a_grid_of_nothing_is_refused(file):

@@ -197,7 +197,17 @@ def test_class_shares_are_percent_of_the_labelled_boxes(text: str) -> None:
     ("results", "run"),
     [
         ([], {}),
-        (RESULTS[-1:], {"dataset": None, "trainings": [], "versions": "none", "failed": [{}, "x"], "seconds": "long"}),
+        (
+            RESULTS[-1:],
+            {
+                "dataset": None,
+                "trainings": [],
+                "versions": "none",
+                "failed": [{}, "x"],
+                "joined": [{"seeds": 3}, 1],
+                "seconds": "long",
+            },
+        ),
         ([result("random", 0, 0, None)], {"dataset": {"class_names": ["one"]}, "seconds": None}),
         ([result("uncertainty", 0, i, float("nan")) for i in (0, 1)], {"name": "\ud800"}),
     ],
@@ -303,9 +313,16 @@ def test_seconds_are_written_for_people() -> None:
 
 def test_the_page_says_what_is_evidence_and_what_coming_near_all_data_cost(text: str) -> None:
     told = Elements(text).text.replace("\u00a0", " ")
-    # seed 0 and 1 lead by 0.1 and 0.12 in the last round: two seeds, an interval of t with one degree of freedom
-    assert "+0.110 (\u22120.017 to +0.237) no evidence" in told
-    assert "Area over images against random, query of 10, 2 seeds: no evidence: entropy · sum." in told
+    assert "Area over boxes against random, query of 10, 2 seeds: no evidence: entropy · sum." in told
+    assert "With 80 % probability this run could have found a difference of 0.1" in told
+    assert "All of this is about this data set" in told
+    # seed 0 and 1 lead by 0, .05 and .1, and .02 more, over equal ranges: t with one degree of freedom
+    assert re.search(r"entropy · sum\+0\.060 \(\u22120\.067 to \+0\.187\)\s*no evidence", told)
+    verdicts, estimates = told.split("Other outcomes and controls: estimates, without a verdict")
+    # of the last round .1 and .12: an estimate with its interval, and no verdict in its table
+    assert "+0.110 (\u22120.017 to +0.237)" in estimates
+    assert "no evidence" in verdicts
+    assert "no evidence" not in estimates
     # all data has 0.5 with seed 0 only, and no arm comes to 0.45
     assert "not reached (0 of 1)" in told
 
@@ -316,10 +333,41 @@ def test_the_summary_says_the_same_to_other_programs(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     (last,) = (row for row in rows if (row["arm"], row["outcome"]) == ("entropy · sum", "last mAP50-95"))
     assert (last["seeds"], last["mean"], last["control"]) == ("2", "0.31", "random")
-    assert (last["difference"], last["verdict"]) == ("0.11", "no evidence")
+    assert (last["difference"], last["p"], last["verdict"], last["detectable"]) == ("0.11", "", "", "")
     assert float(last["low"]) == pytest.approx(0.11 - 12.706 * 0.01, abs=1e-4)
+    (decides,) = (row for row in rows if (row["arm"], row["outcome"]) == ("entropy · sum", "area over boxes"))
+    assert (decides["verdict"], decides["control"]) == ("no evidence", "random")
+    assert float(decides["p"]) > 0.05
+    assert float(decides["detectable"]) == pytest.approx(0.02 / 2**0.5 / 2**0.5 * 16.334, rel=1e-3)
+    assert sum(row["verdict"] != "" for row in rows) == 1
     (cost,) = (row for row in rows if (row["arm"], row["outcome"]) == ("random", "images to 90 %"))
     assert (cost["seeds"], cost["mean"]) == ("0 of 1", "")
+
+
+def with_primary(folder: Path, **primary: object) -> Path:
+    (run_folder(folder) / "experiment.yaml").write_text(json.dumps({**EXPERIMENT, "primary": primary}))
+    return folder
+
+
+def test_the_experiment_says_what_decides(tmp_path: Path) -> None:
+    page = write_report(with_primary(tmp_path, outcome="last mAP50-95", control="random"))
+    told = Elements(page.read_text(encoding="utf-8")).text.replace("\u00a0", " ")
+    assert "Last mAP50-95 against random, query of 10, 2 seeds: no evidence: entropy · sum." in told
+    assert "last mAP50-95 minus random\u2019s" in told
+
+
+def test_a_control_that_is_not_among_the_arms_leaves_no_verdict_and_says_why(tmp_path: Path) -> None:
+    page = write_report(with_primary(tmp_path, control="box_count"))
+    told = Elements(page.read_text(encoding="utf-8")).text.replace("\u00a0", " ")
+    assert "No verdicts: box_count, the control that decides in this experiment, is not among the arms." in told
+    assert "no evidence" not in told
+    assert "no evidence" not in (tmp_path / "summary.csv").read_text()
+
+
+@pytest.mark.parametrize("outcome", ["area over boxs", ["area over boxes"], None])
+def test_an_outcome_that_nobody_knows_is_refused(tmp_path: Path, outcome: object) -> None:
+    with pytest.raises(RunFolderError, match=r"experiment\.yaml: primary\.outcome: unknown value .*: (did you|known)"):
+        write_report(with_primary(tmp_path, outcome=outcome))
 
 
 def test_two_runs_stand_side_by_side_with_what_differs_and_equal_axes(tmp_path: Path) -> None:
@@ -330,6 +378,7 @@ def test_two_runs_stand_side_by_side_with_what_differs_and_equal_axes(tmp_path: 
     assert page == one / "comparison.html"
     seen = Elements(page.read_text(encoding="utf-8"))
     assert seen.text.count("ended highest") == 2
+    assert seen.text.count("Area over boxes against random") == 2
     assert "Which other?" in seen.text
     assert "canary" not in seen.text
     for name in HOSTILE[:2]:
