@@ -10,6 +10,7 @@ TYPE_CHECKING = False  # as type checkers read it; typing itself is not imported
 if TYPE_CHECKING:
     from raylearn.api import check as check
     from raylearn.api import compare as compare
+    from raylearn.api import export as export
     from raylearn.api import load_dataset as load_dataset
     from raylearn.api import open_experiment as open_experiment
     from raylearn.api import open_ledger as open_ledger
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "raylearn.api": (
-        *("check", "compare", "load_dataset", "open_experiment", "open_ledger", "open_run"),
+        *("check", "compare", "export", "load_dataset", "open_experiment", "open_ledger", "open_run"),
         *("plan", "query", "report", "run", "score"),
     ),
     "raylearn.config": ("Experiment",),

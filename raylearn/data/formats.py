@@ -10,8 +10,9 @@ import numpy as np
 
 from raylearn.data.coco_format import read_coco
 from raylearn.data.dataset import Dataset, GroundTruth, Image
+from raylearn.data.export_record import with_recorded_boxes
 from raylearn.data.images import content_hash, read_bytes, whole_size
-from raylearn.data.records import Frame, Problem, ProblemError, Row, Source
+from raylearn.data.records import Folder, Frame, Problem, ProblemError, Row, Source
 from raylearn.data.voc_format import read_voc
 from raylearn.data.yolo_format import read_yolo
 from raylearn.errors import DatasetError, ImageError, nearest
@@ -49,7 +50,8 @@ def read_dataset(
     Sizes come from the image headers; a size that the annotations state and that differs is noted. A box that reaches
     at most one pixel out of its image is clipped, one that reaches further is bad. Of boxes that are equal in class and
     corners one is kept, with a note, as Ultralytics would train on one. Image ids are paths below the data set's
-    folder, and no file outside of that folder is read, by whatever link, `../` or absolute path.
+    folder, and no file outside of that folder is read, by whatever link, `../` or absolute path. What `raylearn export`
+    wrote gives its boxes back to the last bit; see `raylearn.data.export_record`.
 
     yolo: `path` is a data.yaml, or a folder with a data.yaml or exactly one *.yaml. All that Ultralytics accepts in it,
         except that relative paths start at the yaml's folder and `download:` is never run. A split is a key of the
@@ -171,6 +173,8 @@ def _read(
     for frame in source.frames:
         _read_frame(frame, reading)
     _report_repeats(reading)
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    reading.truth = with_recorded_boxes(reading.truth, Folder(folder, root))
     done = "read as empty frames" if policies.missing_labels == "background" else "left out"
     for split, images in reading.without_labels.items():
         if images:
