@@ -91,7 +91,7 @@ def export(
     trial: Annotated[str, typer.Option(help="Which trial, as in results.parquet, such as random-q16-s0.")],
     round: Annotated[int, typer.Option(min=0, help="By which round; 0 has the initial set alone.")],
     format: Annotated[Format, typer.Option(help="How images and labels are to lie on the disk.")],
-    out: Annotated[Path, typer.Option(help="A new folder for the data set.")],
+    out: Annotated[str, typer.Option(help="A new folder for the data set.")],
     link: Annotated[
         bool, typer.Option("--link/--copy", help="Put links to the images into it, or copies, which can be moved.")
     ] = False,

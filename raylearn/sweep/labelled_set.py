@@ -88,7 +88,8 @@ def _row(results: Rows, trial: str, round: int, failed: Mapping[str, str]) -> Ma
     if not known:
         raise ExportError(f"the run has no trial {trial!r}: {nearest(trial, {row['trial'] for row in results})}")
     if round not in known:
-        raise ExportError(f"trial {trial} has rounds 0 to {max(known)}, and no round {round}")
+        there = f"rounds 0 to {max(known)}" if len(known) > 1 else "round 0 alone"
+        raise ExportError(f"trial {trial} has {there}, and no round {round}")
     return known[round]
 
 
