@@ -15,7 +15,7 @@ from raylearn.detectors.base import CHECKPOINT_FILE
 from raylearn.learning.training import with_resolved_model
 from raylearn.sweep.trial import Bench
 from raylearn.work.resources import WorkResources
-from tests.small_sweep import CONTENT, rows_of, run_sweep
+from tests.small_sweep import CONTENT, rows_of
 
 TRIAL, ROUND = "entropy-sum-none-background-q4-s0", 2
 
@@ -46,22 +46,3 @@ def test_an_exported_set_trains_to_the_checkpoint_of_its_round(
     made = Folder.at(tmp_path / "made")
     job.run(made, WorkResources(cpus=1, gpus=0, scoring_actors=1, cpu_slots=1))
     assert sha256(tmp_path / "made" / CHECKPOINT_FILE) == sha256(file)
-
-
-def test_a_run_on_the_exported_set_finds_the_training_in_a_shared_store(
-    finished: tuple[Path, str], tmp_path: Path
-) -> None:
-    run, _ = finished
-    key, _ = checkpoint_of(run)
-    out = raylearn.export(run, TRIAL, ROUND, "yolo", tmp_path / "out").folder
-    again = {
-        **CONTENT,
-        "name": "again",
-        "dataset": {"format": "yolo", "path": str(out)},
-        "initial_size": 1,
-        "budget": 4,
-        "arms": {"uncertainty": [], "query_size": [4], "controls": ["full_data"]},
-    }
-    run_sweep(again, tmp_path / "again", "--store", str(run / "store"))
-    (row,) = rows_of(tmp_path / "again", "results")
-    assert row["checkpoint"] == key

@@ -22,17 +22,20 @@ from raylearn.detectors.base import TrainingSet
 from raylearn.errors import ExportError, RunFolderError
 from raylearn.sweep.grid import Trial, trials
 from raylearn.sweep.results import dataset_facts, write_tables
+from raylearn.sweep.runner import open_dataset
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 from tests.unit.test_cli import call, complaints
 from tests.unit.test_trial import HandMaker
 
 TRIAL = "random-q2-s1"
+REEF = {"format": "reef", "reef": {"num_pool": 12, "num_test": 4, "width": 64, "height": 64}}
 
 
-def experiment_of(folder: Path) -> Experiment:
+def experiment_of(folder: Path | None) -> Experiment:
+    """On the data set in a folder, or on the reef."""
     content = {
         "name": "made",
-        "dataset": {"format": "yolo", "path": str(folder)},
+        "dataset": {"format": "yolo", "path": str(folder)} if folder else REEF,
         "initial_size": 3,
         "budget": 4,
         "arms": {"query_size": [2], "uncertainty": [], "controls": ["random", "full_data"]},
@@ -54,15 +57,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Trial, li
         rows = "" if number == 5 else f"{number % 3} 0.3 0.41 0.17 0.29\n0 0.6 0.7 0.2 0.3{number}\n"
         (data / f"labels/{split}/{number:02d}.txt").write_text(rows)
     (data / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [crab, fish, squid]\n")
-    experiment = experiment_of(data)
-    bench = Bench.of(experiment, read_dataset(data, "yolo"))
-    rounds = {trial: list(run_trial(trial, bench, HandMaker(root / "store"))) for trial in trials(experiment)}
-    run.mkdir()
-    write_tables(rounds, 3, run)
+    return root, write_run(experiment_of(data), run, root / "store")
+
+
+def write_run(experiment: Experiment, run: Path, store: Path) -> dict[Trial, list[TrialRound]]:
+    """The folder of a run whose trainings were made by hand, and its rounds."""
+    bench = Bench.of(experiment, open_dataset(experiment, run / "data"))
+    rounds = {trial: list(run_trial(trial, bench, HandMaker(store))) for trial in trials(experiment)}
+    run.mkdir(exist_ok=True)
+    write_tables(rounds, bench.dataset.num_classes, run)
     (run / "experiment.yaml").write_text(dump_file(experiment))
     failed = [{"trial": "box_count-q2-s0", "cause": "it diverged"}]
     (run / "run.json").write_text(json.dumps({"dataset": dataset_facts(bench.dataset), "failed": failed}))
-    return root, rounds
+    return rounds
 
 
 @pytest.fixture
@@ -208,3 +215,11 @@ def test_the_command_tells_the_balance_and_how_to_read_what_it_wrote(
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="it is not the folder of a finished run"):
         raylearn.export(tmp_path, TRIAL, 0, "yolo", tmp_path / "out")
+
+
+def test_images_of_the_reef_are_linked_to_where_the_run_has_them(tmp_path: Path) -> None:
+    write_run(experiment_of(None), tmp_path / "run", tmp_path / "store")
+    found = raylearn.export(tmp_path / "run", TRIAL, 2, "yolo", tmp_path / "out", link=True)
+    again = read_dataset(found.folder, "yolo", root=found.root)
+    assert len(again.pool) == 7
+    assert all(Path(image.uri).resolve().is_relative_to(tmp_path / "run/data") for image in again.pool)
