@@ -67,11 +67,12 @@ class Run:
         **settings: Any,
     ) -> "ExportedSet":
         """Writes what a trial had labelled by a round as a data set of its own; see `raylearn.export`."""
-        from raylearn.sweep.labelled_set import labelled_set
+        from raylearn.sweep.labelled_set import QUERIES_COLUMNS, RESULTS_COLUMNS, labelled_set
         from raylearn.sweep.run_folder import on_disk
 
         check_export(format, out)
-        results, queries = (self._table(f"{name}.parquet").to_pylist() for name in ("results", "queries"))
+        results = self._table("results.parquet", RESULTS_COLUMNS).to_pylist()
+        queries = self._table("queries.parquet", QUERIES_COLUMNS).to_pylist()
         with on_disk(self.folder) as files:
             found = labelled_set(files, results, queries, trial, round, overrides=overrides, settings=settings)
             if link and self.folder.path is None and found.dataset_is_made:
@@ -88,14 +89,18 @@ class Run:
 
     __repr__ = __str__
 
-    def _table(self, name: str) -> pa.Table:
+    def _table(self, name: str, columns: Sequence[str] = ()) -> pa.Table:
         content = self.folder.read(name)
         if content is None:
             raise RunFolderError(f"{self.folder} has no {name}: it is not the folder of a run, or of one not finished")
         try:
-            return pq.read_table(pa.BufferReader(content))
+            table = pq.read_table(pa.BufferReader(content))
         except pa.ArrowException as error:
             raise RunFolderError(f"{self.folder}/{name} is damaged ({reason_of(error)}): run it again") from error
+        lacking = [column for column in columns if column not in table.column_names]
+        if lacking:
+            raise RunFolderError(f"{self.folder}/{name} has no column {lacking[0]}: it is not the table of a run")
+        return table
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -18,6 +18,8 @@ from raylearn.sweep.runner import open_dataset
 from raylearn.sweep.trial import Bench
 
 Rows = Sequence[Mapping[str, Any]]
+RESULTS_COLUMNS = ("trial", "round", "seed", "checkpoint", "labelled_ids_hash")
+QUERIES_COLUMNS = ("trial", "round", "image_id")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def labelled_set(
 
     Args:
         files: of the run folder, on a disk.
-        results, queries: rows of its tables.
+        results, queries: rows of its tables, with RESULTS_COLUMNS and QUERIES_COLUMNS at least.
         trial, round: which set.
         overrides, settings: of the experiment's `dataset` section, where the data set has moved.
 

@@ -183,6 +183,13 @@ def test_queries_of_another_run_are_refused(root: Path) -> None:
         export(root)
 
 
+@pytest.mark.parametrize("name", ["results", "queries"])
+def test_a_table_of_something_else_is_refused(root: Path, name: str) -> None:
+    pq.write_table(pa.table({"trial": [TRIAL]}), root / f"run/{name}.parquet")
+    with pytest.raises(RunFolderError, match=rf"{name}\.parquet has no column round: it is not the table of a run"):
+        export(root)
+
+
 @pytest.mark.parametrize("name", ["run.json", "experiment.yaml", "results.parquet", "queries.parquet"])
 @pytest.mark.parametrize("content", [None, b"", b"{"])
 def test_a_run_folder_that_lacks_a_file_or_has_a_damaged_one_is_refused(
