@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 
-from raylearn.api_results import Comparison, QueryResult, Run, ScoredPool
+from raylearn.api_results import Comparison, ExportedSet, QueryResult, Run, ScoredPool
 from raylearn.config import Experiment
 from raylearn.config_files import from_content, load_experiment
 from raylearn.data.class_counts import checked_counts, read_class_counts
@@ -17,6 +17,7 @@ from raylearn.data.formats import read_dataset
 from raylearn.data.groups import group_of
 from raylearn.data.storage import Folder
 from raylearn.errors import ConfigError, DatasetError, QueryError, RunFolderError, nearest
+from raylearn.handoff.dataset_forms import Format
 from raylearn.handoff.query_files import read_image_ids
 from raylearn.learning.ledger_query import all_choices, compare_strategies, query_ledger, query_ledger_for_boxes
 from raylearn.strategies import DEFAULT, Strategy, asking, make_strategy
@@ -258,6 +259,38 @@ def join(runs: Sequence[str | Path | Run], out: str | Path, *, command: str = "r
     join_runs([_folder_of(run) for run in runs], folder, command)
     report(folder.address)
     return Run(folder)
+
+
+def export(
+    run: str | Path | Run,
+    trial: str,
+    round: int,
+    format: Format,
+    out: str | Path,
+    *,
+    link: bool = False,
+    overrides: Sequence[str] = (),
+    **settings: Any,
+) -> ExportedSet:
+    """Writes what a trial had labelled by a round, with the held-out images, as a data set of its own.
+
+    It is read back and compared before it is there: the same images, boxes and classes, so that a training on it is
+    the trial's own. In its raylearn_export.json stands where each image is from; see docs/export.md.
+
+    Args:
+        run: its folder or address.
+        trial, round: as results.parquet names them.
+        format: "yolo", "coco" or "voc".
+        out: a new folder on a disk; made whole or not at all.
+        link: put links to the images in their place, instead of copies.
+        overrides, settings: where the data set lies now, as in `dataset={"path": "/new/place"}`.
+
+    Raises:
+        ExportError: no such trial or round; the data set is gone or was changed; `out` holds something; or the format
+            cannot hold the set.
+    """
+    opened = run if isinstance(run, Run) else open_run(run)
+    return opened.export(trial, round, format, out, link=link, overrides=overrides, **settings)
 
 
 def score(

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 
 from raylearn.data.storage import Folder, reason_of
 from raylearn.detectors.base import Detections
-from raylearn.errors import RunFolderError
+from raylearn.errors import ExportError, RunFolderError
 from raylearn.handoff.comparison import show_comparison
+from raylearn.handoff.dataset_folder import check_export, reading_root, write_dataset
+from raylearn.handoff.dataset_forms import Format
 from raylearn.handoff.exchange import Tool
 from raylearn.handoff.export import check_handout, export_query
 from raylearn.handoff.query_files import query_table, write_query
@@ -53,6 +55,33 @@ class Run:
         """The path or address of the page."""
         return self.folder.address_of("report.html")
 
+    def export(
+        self,
+        trial: str,
+        round: int,
+        format: Format,
+        out: str | Path,
+        *,
+        link: bool = False,
+        overrides: Sequence[str] = (),
+        **settings: Any,
+    ) -> "ExportedSet":
+        """Writes what a trial had labelled by a round as a data set of its own; see `raylearn.export`."""
+        from raylearn.sweep.labelled_set import QUERIES_COLUMNS, RESULTS_COLUMNS, labelled_set
+        from raylearn.sweep.run_folder import on_disk
+
+        check_export(format, out)
+        results = self._table("results.parquet", RESULTS_COLUMNS).to_pylist()
+        queries = self._table("queries.parquet", QUERIES_COLUMNS).to_pylist()
+        with on_disk(self.folder) as files:
+            found = labelled_set(files, results, queries, trial, round, overrides=overrides, settings=settings)
+            if link and self.folder.path is None and found.dataset_is_made:
+                raise ExportError("the images of this run are drawn for the export and kept nowhere: leave --link out")
+            about = {"run": str(self.folder), **found.facts}
+            rounds = {image_id: {"round": labelled_for} for image_id, labelled_for in found.rounds.items()}
+            folder = write_dataset(found.dataset, format, out, link=link, about=about, about_images=rounds)
+        return ExportedSet(folder, about, reading_root(found.dataset, folder) if link else None)
+
     def __str__(self) -> str:
         results = self._table("results.parquet")
         trials = len(set(results["trial"].to_pylist()))
@@ -60,14 +89,58 @@ class Run:
 
     __repr__ = __str__
 
-    def _table(self, name: str) -> pa.Table:
+    def _table(self, name: str, columns: Sequence[str] = ()) -> pa.Table:
         content = self.folder.read(name)
         if content is None:
             raise RunFolderError(f"{self.folder} has no {name}: it is not the folder of a run, or of one not finished")
         try:
-            return pq.read_table(pa.BufferReader(content))
+            table = pq.read_table(pa.BufferReader(content))
         except pa.ArrowException as error:
             raise RunFolderError(f"{self.folder}/{name} is damaged ({reason_of(error)}): run it again") from error
+        lacking = [column for column in columns if column not in table.column_names]
+        if lacking:
+            raise RunFolderError(f"{self.folder}/{name} has no column {lacking[0]}: it is not the table of a run")
+        return table
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ExportedSet:
+    """The labelled set of a trial, as a data set of its own.
+
+    Args:
+        folder: of the data set.
+        facts: which set it is, what it was made from, and the balance of its classes before and after.
+        root: what to read it with as `root`, where its images are links.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+    root: Path | None = None
+
+    @property
+    def balance(self) -> "pd.DataFrame":
+        """Boxes of each class in the whole pool and in the exported set, and their share of all."""
+        import pandas as pd
+
+        table = pd.DataFrame(self.facts["num_boxes"]).set_index("class")
+        shares = table / table.sum().clip(lower=1)
+        return table.join(shares, rsuffix="_share")
+
+    def __str__(self) -> str:
+        images, lines = self.facts["num_images"], self.facts["num_boxes"]
+        total = {part: max(1, sum(line[part] for line in lines)) for part in ("pool", "exported")}
+        width = max(len("class"), *(len(line["class"]) for line in lines))
+        shown = [
+            f"{self.facts['trial']}, round {self.facts['round']}: {images['exported']:,} of {images['pool']:,} images, "
+            f"{images['test']:,} held out",
+            f"{'class':<{width}}{'pool':>18}{'exported':>18}",
+        ]
+        for line in lines:
+            parts = (f"{line[part]:>9,}{line[part] / of:>9.1%}" for part, of in total.items())
+            shown.append(f"{line['class']:<{width}}{''.join(parts)}")
+        return "\n".join(shown)
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -88,6 +88,10 @@ class LabelsError(InputError):
         self.problems = problems
 
 
+class ExportError(InputError):
+    """A labelled set that cannot be written as a data set of its own, or not where or as it was asked to be."""
+
+
 class ProjectError(InputError):
     """A step that a project is not ready for, or a folder that is none."""
 

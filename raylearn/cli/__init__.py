@@ -36,6 +36,10 @@ _COMMANDS = {
         "sweeps.report",
         "Write the report of a run again, put two runs side by side, or join runs of other seeds.",
     ),
+    "export": (
+        "sweeps.export",
+        "Write what a trial had labelled by a round as a data set of its own, with images, labels and provenance.",
+    ),
     "check": (
         "sweeps.check",
         "Check an experiment and its data set, list every problem with file and line, and run nothing.",

@@ -1,4 +1,4 @@
-"""run, report, check, doctor, schema: experiments, and what they need."""
+"""run, report, export, check, doctor, schema: experiments, and what they need."""
 
 import json
 import os
@@ -13,7 +13,11 @@ from raylearn.cli.arguments import Address, Overrides
 from raylearn.cli.status import begin
 from raylearn.data.storage import redacted
 from raylearn.errors import ConfigError, DatasetError, RaylearnError, RunFailedError, RunFolderError
+from raylearn.handoff.dataset_forms import Format
 
+_Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart, or its address.")
+]
 _File = Annotated[Path, typer.Argument(help="The experiment file (YAML); `raylearn schema` lists every key.")]
 
 
@@ -119,6 +123,36 @@ def report(
     else:
         joined = api.join(run_folders, out, command=shlex.join(["raylearn", *sys.argv[1:]]))
         typer.echo(f"report:  {joined.report}")
+
+
+def export(
+    run_folder: _Run,
+    trial: Annotated[str, typer.Option(help="Which trial, as in results.parquet, such as random-q16-s0.")],
+    round: Annotated[int, typer.Option(min=0, help="By which round; 0 has the initial set alone.")],
+    format: Annotated[Format, typer.Option(help="How images and labels are to lie on the disk.")],
+    out: Annotated[str, typer.Option(help="A new folder for the data set.")],
+    link: Annotated[
+        bool, typer.Option("--link/--copy", help="Put links to the images into it, or copies, which can be moved.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Where the data set lies now, as in dataset.path=/new/place."),
+    ] = None,
+) -> None:
+    """Write what a trial had labelled by a round as a data set of its own, with images, labels and provenance.
+
+    Its splits are train, the labelled images, and val, the held-out ones. It is read back and compared before it is
+    there: a training on it gives the trial's own detector. Where everything is from stands in raylearn_export.json.
+
+    Example: raylearn export runs/quickstart --trial random-q16-s0 --round 3 --format yolo --out exports/random
+    """
+    begin(f"reading {redacted(run_folder)}")
+    from raylearn import api
+
+    found = api.export(run_folder, trial, round, format, out, link=link, overrides=overrides or ())
+    typer.echo(str(found))
+    root = f", root: {found.root}" if found.root else ""
+    typer.echo(f"data set: {{format: {format}, path: {found.folder}{root}}}")
 
 
 def check(file: _File, overrides: Overrides = None) -> None:

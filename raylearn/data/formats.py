@@ -10,9 +10,10 @@ import numpy as np
 
 from raylearn.data.coco_format import read_coco
 from raylearn.data.dataset import Dataset, GroundTruth, Image
+from raylearn.data.export_record import with_recorded_boxes
 from raylearn.data.groups import GROUPS_FILE, groups_of, read_groups
 from raylearn.data.images import content_hash, read_bytes, whole_size
-from raylearn.data.records import Frame, Problem, ProblemError, Row, Source
+from raylearn.data.records import Folder, Frame, Problem, ProblemError, Row, Source
 from raylearn.data.voc_format import read_voc
 from raylearn.data.yolo_format import read_yolo
 from raylearn.errors import DatasetError, ImageError, nearest
@@ -50,7 +51,8 @@ def read_dataset(
     Sizes come from the image headers; a size that the annotations state and that differs is noted. A box that reaches
     at most one pixel out of its image is clipped, one that reaches further is bad. Of boxes that are equal in class and
     corners one is kept, with a note, as Ultralytics would train on one. Image ids are paths below the data set's
-    folder, and no file outside of that folder is read, by whatever link, `../` or absolute path.
+    folder, and no file outside of that folder is read, by whatever link, `../` or absolute path. What `raylearn export`
+    wrote gives its boxes back to the last bit; see `raylearn.data.export_record`.
 
     A groups.csv beside the data set, with the columns image (or stem) and group, says which images are near-duplicates
     of each other, such as frames of one clip; see raylearn.data.groups.
@@ -175,7 +177,9 @@ def _read(
     for frame in source.frames:
         _read_frame(frame, reading)
     _report_repeats(reading)
-    _name_groups(Path(path), reading)
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    _name_groups(folder / GROUPS_FILE, reading)
+    reading.truth = with_recorded_boxes(reading.truth, Folder(folder, root))
     done = "read as empty frames" if policies.missing_labels == "background" else "left out"
     for split, images in reading.without_labels.items():
         if images:
@@ -183,9 +187,8 @@ def _read(
     return reading
 
 
-def _name_groups(path: Path, reading: _Reading) -> None:
+def _name_groups(file: Path, reading: _Reading) -> None:
     """Puts the groups of a groups.csv into the images of the pool; a group that the test split has too is noted."""
-    file = (path if path.is_dir() else path.parent) / GROUPS_FILE
     if not file.is_file():
         return
     try:

@@ -234,11 +234,11 @@ def _label_files(image: Path, folder: Folder) -> Iterator[Path]:
         path = Path(follow(image))
         for place in (folder.path, folder.root):
             if path.is_relative_to(place):
-                yield _label_file(place, path.relative_to(place))
-    yield _label_file(folder.root, folder.below_root(image))
+                yield label_file_of(place, path.relative_to(place))
+    yield label_file_of(folder.root, folder.below_root(image))
 
 
-def _label_file(place: Path, image: Path) -> Path:
+def label_file_of(place: Path, image: Path) -> Path:
     """Ultralytics' rule, blind to folders above `place`: the last `images` becomes `labels`, the ending .txt."""
     *folders, name = image.parts
     if "images" in folders:

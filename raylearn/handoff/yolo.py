@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import yaml
 
 from raylearn.errors import LabelsError
@@ -19,15 +20,27 @@ def write(
     """Writes data.yaml, and labels/ beside the images; nine decimals of the image's size."""
     (folder / "labels").mkdir(exist_ok=True)
     for image in images:
-        rows = []
         seen = predictions[image.image_id]
-        for (x1, y1, x2, y2), class_id in zip(seen.boxes.astype(float), seen.class_ids, strict=True):
-            centre = (x1 + x2) / 2 / image.width, (y1 + y2) / 2 / image.height
-            size = (x2 - x1) / image.width, (y2 - y1) / image.height
-            rows.append(" ".join([str(int(class_id)), *(f"{value:.9f}" for value in (*centre, *size))]) + "\n")
-        (folder / "labels" / f"{PurePosixPath(image.name).stem}.txt").write_text("".join(rows), encoding="utf-8")
+        rows = label_rows(seen.boxes, seen.class_ids, image.width, image.height)
+        (folder / "labels" / f"{PurePosixPath(image.name).stem}.txt").write_text(rows, encoding="utf-8")
     content = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(class_names))}
     (folder / YAML_FILE).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def label_rows(boxes: np.ndarray, class_ids: np.ndarray, width: int, height: int) -> str:
+    """The text of a label file: class, centre and size, as fractions of the image with nine decimals.
+
+    Args:
+        boxes: (n, 4) xyxy pixels.
+        class_ids: (n,).
+        width, height: pixels of the upright image.
+    """
+    rows = []
+    for (x1, y1, x2, y2), class_id in zip(boxes.astype(float), class_ids, strict=True):
+        centre = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height
+        size = (x2 - x1) / width, (y2 - y1) / height
+        rows.append(" ".join([str(int(class_id)), *(f"{value:.9f}" for value in (*centre, *size))]) + "\n")
+    return "".join(rows)
 
 
 def read(path: Path, images: Mapping[str, SentImage]) -> Returned:

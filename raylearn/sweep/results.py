@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def result_row(trial: Trial, finished: TrialRound, num_classes: int, reused: boo
         "map50": measured["map50"],
         "class_ap": measured["class_ap"],
         "class_counts": pool.class_counts(num_classes).tolist(),
-        "labelled_ids_hash": hashlib.sha256("\0".join(sorted(pool.labelled)).encode()).hexdigest(),
+        "labelled_ids_hash": labelled_ids_hash(pool.labelled),
         "checkpoint": model.key,
         "reused": reused,
         "train_seconds": model.facts["seconds"],
@@ -80,6 +80,11 @@ def result_row(trial: Trial, finished: TrialRound, num_classes: int, reused: boo
         "share_without_detections": _share_without_detections(passed) if passed else None,
         "options": options_text(arm.strategy),
     }
+
+
+def labelled_ids_hash(image_ids: Iterable[str]) -> str:
+    """SHA-256 of a set of image ids, in hex; their order does not matter."""
+    return hashlib.sha256("\0".join(sorted(image_ids)).encode()).hexdigest()
 
 
 def _share_without_detections(passed: Mapping[str, Any]) -> float | None:

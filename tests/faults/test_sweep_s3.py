@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+import raylearn
 from raylearn.data.storage import Folder
-from raylearn.errors import StorageError
+from raylearn.errors import ExportError, StorageError
 from raylearn.sweep.run_folder import on_disk
 from raylearn.work.store import AddressStore, Store, artifact_key
 from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store, used_here
 from tests.small_sweep import ONE_ARM, assert_same_trials, command_of, run_sweep
+from tests.unit.test_labelled_set import TRIAL, experiment_of, write_run
 
 KEY = artifact_key(what="a training")
 
@@ -114,6 +116,20 @@ def test_the_files_of_a_run_are_put_back_also_when_the_work_failed(objects: Obje
     with on_disk(folder) as files:
         assert (files / "run.json").read_text() == "{}"
     assert objects.objects("runs/failed") == before
+
+
+def test_a_set_is_exported_from_a_run_at_an_address(objects: ObjectStore, tmp_path: Path) -> None:
+    rounds = write_run(experiment_of(None), tmp_path / "run", tmp_path / "store")
+    for name in ("results.parquet", "queries.parquet", "experiment.yaml", "run.json"):
+        objects.put(f"runs/exported/{name}", (tmp_path / "run" / name).read_bytes())
+    before = objects.objects("runs/exported")
+    address = f"s3://{BUCKET}/runs/exported"
+    with pytest.raises(ExportError, match="drawn for the export and kept nowhere: leave --link out"):
+        raylearn.export(address, TRIAL, 1, "coco", tmp_path / "out", link=True)
+    again = raylearn.load_dataset(raylearn.export(address, TRIAL, 1, "coco", tmp_path / "out").folder, "coco")
+    (done,) = (finished[1] for trial, finished in rounds.items() if trial.name == TRIAL)
+    assert {image.image_id for image in again.pool} == done.pool.labelled.keys()
+    assert objects.objects("runs/exported") == before
 
 
 @pytest.mark.long

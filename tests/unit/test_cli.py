@@ -31,7 +31,7 @@ EXPERIMENT: dict[str, Any] = {
     "budget": 2,
     "arms": {"query_size": [1], "controls": ["random"]},
 }
-COMMANDS = ["run", "score", "query", "compare", "report", "check", "doctor", "schema"]
+COMMANDS = ["run", "score", "query", "compare", "report", "export", "check", "doctor", "schema"]
 GROUPS = ["labels", "project"]
 
 
@@ -131,6 +131,9 @@ def test_what_is_right_reaches_the_detector():
         ("run e.yaml --pilot none", "--pilot has no meaning without --plan"),
         ("run e.yaml --plan --difference .01", "--difference has no meaning without --pilot"),
         ("report data", "no results.parquet in data: run "),
+        ("export data --trial a --round 0 --format yolo --out x", "data has no results.parquet: it is not the folder"),
+        ("export data --trial a --round -1 --format yolo --out x", "Invalid value for '--round'"),
+        ("export data --trial a --round 0 --format jolo --out x", "'jolo' is not one of 'yolo', 'coco', 'voc'"),
         ("run e.yaml budget", "override 'budget' is not of the form key=value, such as training.epochs=20"),
         ("run e.yaml =1", "override '=1' is not of the form key=value"),
         ("run e.yaml budget.x=1", "override 'budget.x=1': budget is no section"),
