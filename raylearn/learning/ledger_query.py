@@ -17,7 +17,8 @@ from raylearn.learning.collectors import Best, Gathered, LedgerPart, QueriedImag
 from raylearn.measures.aggregation import AGGREGATIONS
 from raylearn.measures.uncertainty import UNCERTAINTIES
 from raylearn.measures.weighting import WEIGHTINGS
-from raylearn.scoring.ledger import EMBEDDING_COLUMNS, embeddings_of, flat, map_parts, offsets_of, read_facts
+from raylearn.scoring import embedding_columns
+from raylearn.scoring.ledger import flat, map_parts, offsets_of, read_facts
 from raylearn.strategies import (
     Context,
     ImageScoring,
@@ -120,7 +121,10 @@ def _best_of_each(
         else:
             bests.append(Gathered(strategy, size, context, len(names)))
     totals = _Totals()
-    columns = (*_COLUMNS, *(EMBEDDING_COLUMNS if any(strategy.needs_embeddings for strategy in strategies) else ()))
+    columns = (
+        *_COLUMNS,
+        *(embedding_columns.NAMES if any(strategy.needs_embeddings for strategy in strategies) else ()),
+    )
     look = partial(_look_at_part, bests=bests, left_out=_strings(exclude))
     for done, (part, seen, part_totals) in enumerate(map_parts(folder, facts, columns, look), start=1):
         for best, own in zip(bests, seen, strict=True):
@@ -232,7 +236,11 @@ def _look_at_part(
     totals = _Totals(kept.num_rows, table.num_rows - readable.num_rows, readable.num_rows - kept.num_rows)
     class_scores = kept["class_scores"]
     part = LedgerPart(
-        kept["image_id"], kept["uri"], offsets_of(class_scores), flat(class_scores), **embeddings_of(kept)
+        kept["image_id"],
+        kept["uri"],
+        offsets_of(class_scores),
+        flat(class_scores),
+        **embedding_columns.embeddings_of(kept),
     )
     return part, [best.look(part) for best in bests], totals
 
