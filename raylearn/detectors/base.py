@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from raylearn.data.dataset import GroundTruth, Image
-from raylearn.errors import DivergedError
+from raylearn.errors import DetectorError, DivergedError
 
 CHECKPOINT_FILE = "checkpoint.pt"
 """What a trained detector is kept as, in a store and in the folder of a scoring pass."""
@@ -127,6 +127,14 @@ class Engine:
 
     backend: str = "torch"
     precision: str = "fp32"
+
+    def refuse_embeddings(self) -> None:
+        """Raises DetectorError where to keep embeddings would change boxes and scores."""
+        # Layers whose output is kept are not joined with the next, and so round it; in fp32 there is nothing to round.
+        if self.backend == "openvino" and self.precision != "fp32":
+            raise DetectorError(
+                f"embeddings need backend torch, or precision fp32: openvino in {self.precision} would give other boxes"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Embeddings: what a network saw, in few enough numbers that a ledger of millions of images can keep them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -15,25 +15,58 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 
 def with_embeddings(
-    detections: Sequence[Detections], box_features: torch.Tensor, image_features: torch.Tensor
+    detections: Sequence[Detections], of_boxes: np.ndarray, image_features: torch.Tensor
 ) -> list[Detections]:
     """The detections of a batch, each with the embeddings of its boxes and of its image.
 
     Args:
         detections: of N images.
-        box_features: (D, width) of their boxes, image after image.
-        image_features: (N, another width).
+        of_boxes: (D, BOX_EMBEDDING) float16, image after image.
+        image_features: (N, width), such as `pooled` gives them.
 
     Raises:
         DivergedError: a feature is not a finite number.
     """
     ends = np.cumsum([len(found) for found in detections])
-    of_boxes = np.split(embed(box_features, BOX_EMBEDDING), ends[:-1])
     of_images = embed(image_features, IMAGE_EMBEDDING)
     return [
         replace(found, box_embeddings=boxes, image_embedding=image)
-        for found, boxes, image in zip(detections, of_boxes, of_images, strict=True)
+        for found, boxes, image in zip(detections, np.split(of_boxes, ends[:-1]), of_images, strict=True)
     ]
+
+
+def pooled(maps: Iterable[torch.Tensor]) -> torch.Tensor:
+    """(n, all channels) float32: maps of (n, channels, height, width), each averaged over its cells."""
+    return torch.cat([level.mean((2, 3), dtype=torch.float32) for level in maps], 1)
+
+
+def embed_at(
+    levels: Sequence[torch.Tensor], images: torch.Tensor, anchors: torch.Tensor, per_cell: int = 1
+) -> np.ndarray:
+    """The embeddings of k boxes, each of what a head that looks at cells is given in the cell of the box's anchor.
+
+    Args:
+        levels: of each level (n, channels, height, width).
+        images: (k,) int64 position of the image that each box is in.
+        anchors: (k,) int64 position of its anchor among those of all levels.
+        per_cell: anchors of a cell, which follow each other.
+
+    Returns:
+        (k, BOX_EMBEDDING) float16.
+
+    Raises:
+        DivergedError: a feature is not a finite number.
+    """
+    embeddings = np.empty((len(anchors), BOX_EMBEDDING), np.float16)
+    start = 0
+    for level in levels:
+        cells = level.flatten(2)
+        end = start + cells.shape[2] * per_cell
+        own = torch.nonzero((anchors >= start) & (anchors < end))[:, 0]
+        found = cells[images[own], :, (anchors[own] - start) // per_cell]
+        embeddings[own.cpu().numpy()] = embed(found, BOX_EMBEDDING)
+        start = end
+    return embeddings
 
 
 def embed(features: torch.Tensor, numbers: int) -> np.ndarray:

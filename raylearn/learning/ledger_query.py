@@ -17,7 +17,8 @@ from raylearn.learning.collectors import Collector, LedgerPart, QueriedImage, co
 from raylearn.measures.aggregation import AGGREGATIONS
 from raylearn.measures.uncertainty import UNCERTAINTIES
 from raylearn.measures.weighting import WEIGHTINGS
-from raylearn.scoring.ledger import EMBEDDING_COLUMNS, embeddings_of, flat, map_parts, offsets_of, read_facts
+from raylearn.scoring import embedding_columns
+from raylearn.scoring.ledger import flat, map_parts, offsets_of, read_facts
 from raylearn.strategies import (
     Candidates,
     Context,
@@ -167,7 +168,10 @@ def _best_of_each(
         for strategy in strategies
     ]
     totals = _Totals()
-    columns = (*_COLUMNS, *(EMBEDDING_COLUMNS if any(strategy.needs_embeddings for strategy in strategies) else ()))
+    columns = (
+        *_COLUMNS,
+        *(embedding_columns.NAMES if any(strategy.needs_embeddings for strategy in strategies) else ()),
+    )
     look = partial(_look_at_part, bests=bests, left_out=_strings([*exclude, *labelled]), group_of=group_of)
     for done, (part, looks, part_totals) in enumerate(map_parts(folder, facts, columns, look), start=1):
         for best, own in zip(bests, looks, strict=True):
@@ -187,7 +191,7 @@ def _labelled_images(folder: Folder, facts: Mapping[str, Any], image_ids: Sequen
 def _images(folder: Folder, facts: Mapping[str, Any], image_ids: Sequence[str], embeddings: bool) -> Candidates | None:
     """These images as the ledger has them, in order of their ids; None where it has none of them."""
     wanted = _strings(image_ids)
-    columns = (*_COLUMNS, *(EMBEDDING_COLUMNS if embeddings else ()))
+    columns = _columns(embeddings)
 
     def look(table: pa.Table) -> LedgerPart:
         return _part_of(table.filter(pc.and_(pc.equal(table["status"], "ok"), pc.is_in(table["image_id"], wanted))))
@@ -214,10 +218,18 @@ def _with_reasons(
     return tuple(replace(image, reason=reason) for image, reason in zip(images, known, strict=True))
 
 
+def _columns(embeddings: bool) -> tuple[str, ...]:
+    return (*_COLUMNS, *embedding_columns.NAMES) if embeddings else _COLUMNS
+
+
 def _part_of(table: pa.Table) -> LedgerPart:
     class_scores = table["class_scores"]
     return LedgerPart(
-        table["image_id"], table["uri"], offsets_of(class_scores), flat(class_scores), **embeddings_of(table)
+        table["image_id"],
+        table["uri"],
+        offsets_of(class_scores),
+        flat(class_scores),
+        **embedding_columns.embeddings_of(table),
     )
 
 

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raylearn.data.storage import Folder, is_damage, reason_of
-from raylearn.detectors.base import BOX_EMBEDDING, IMAGE_EMBEDDING, Detections
-from raylearn.errors import DetectorError, LedgerError, RaylearnError, StorageError
+from raylearn.detectors.base import Detections
+from raylearn.errors import LedgerError, RaylearnError, StorageError
+from raylearn.scoring.embedding_columns import FIELDS, embedding_columns, embeddings_of
 from raylearn.strategies import Candidates
 
 FACTS_FILE = "ledger.json"
@@ -29,21 +30,14 @@ _MARKS_AT_ONCE = 16  # small, and at an address mostly waiting
 Result = TypeVar("Result")
 _COUNTS = b"raylearn"
 _PART = re.compile(r"part-(\d+)\.parquet")
-# As bytes: a column of numbers takes Parquet ten to twenty times as long to write and to read.
-_HALF = np.dtype("<f2")
-_EMBEDDINGS = (
-    pa.field("box_embeddings", pa.list_(pa.binary(BOX_EMBEDDING * _HALF.itemsize))),
-    pa.field("image_embedding", pa.binary(IMAGE_EMBEDDING * _HALF.itemsize)),
-)
-EMBEDDING_COLUMNS = tuple(column.name for column in _EMBEDDINGS)
-"""Beside the others in a ledger whose settings say `embeddings`."""
 
 
 def schema(num_classes: int, embeddings: bool = False) -> pa.Schema:
     """One row per image; boxes are xyxy pixels of the upright original, and error_kind is "" where status is "ok".
 
-    An embedding is the bytes of BOX_EMBEDDING or IMAGE_EMBEDDING little-endian float16 numbers; zeros for an image with
-    an error.
+    Args:
+        num_classes: K.
+        embeddings: with the columns of `embedding_columns`.
     """
     plain = pa.schema(
         [
@@ -58,7 +52,7 @@ def schema(num_classes: int, embeddings: bool = False) -> pa.Schema:
             ("class_scores", pa.list_(pa.list_(pa.float32(), num_classes))),
         ]
     )
-    return pa.schema([*plain, *_EMBEDDINGS]) if embeddings else plain
+    return pa.schema([*plain, *FIELDS]) if embeddings else plain
 
 
 def rows(
@@ -85,30 +79,8 @@ def rows(
     if not embeddings:
         return pa.table(columns, schema=plain)
     return pa.table(
-        [*columns, *_embedding_columns(detections, images["status"], offsets)], schema=schema(num_classes, True)
+        [*columns, *embedding_columns(detections, images["status"], offsets)], schema=schema(num_classes, True)
     )
-
-
-def _embedding_columns(
-    detections: Sequence[Detections], status: Sequence[str] | np.ndarray, offsets: np.ndarray
-) -> list[pa.Array]:
-    of_boxes = [np.empty((0, BOX_EMBEDDING), _HALF)]
-    of_images = np.zeros((len(detections), IMAGE_EMBEDDING), _HALF)
-    for position, found in enumerate(detections):
-        if found.box_embeddings is not None and found.image_embedding is not None:
-            of_boxes.append(found.box_embeddings)
-            of_images[position] = found.image_embedding
-        elif status[position] == "ok":
-            raise DetectorError(
-                "the detector gave no embeddings, though its family says that it does: score without them"
-            )
-    return [pa.ListArray.from_arrays(pa.array(offsets), _as_bytes(np.concatenate(of_boxes))), _as_bytes(of_images)]
-
-
-def _as_bytes(embeddings: np.ndarray) -> pa.FixedSizeBinaryArray:
-    rows = np.ascontiguousarray(embeddings, _HALF)
-    kind = pa.binary(rows.shape[1] * _HALF.itemsize)
-    return pa.FixedSizeBinaryArray.from_buffers(kind, len(rows), [None, pa.py_buffer(rows)])
 
 
 def _ragged(values: np.ndarray, offsets: np.ndarray) -> pa.Array:
@@ -333,23 +305,3 @@ def flat(column: pa.ChunkedArray) -> np.ndarray:
     width = column.type.value_type.list_size
     parts = [chunk.flatten().flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, width)
-
-
-def embeddings_of(table: pa.Table) -> dict[str, np.ndarray]:
-    """`box_embeddings`, (D, E) float16, and `image_embeddings`, (N, F), of N rows; nothing where they were not read."""
-    if not set(EMBEDDING_COLUMNS).issubset(table.column_names):
-        return {}
-    of_boxes, of_images = (table[name].chunks for name in EMBEDDING_COLUMNS)
-    return {
-        "box_embeddings": _from_bytes([chunk.flatten() for chunk in of_boxes], BOX_EMBEDDING),
-        "image_embeddings": _from_bytes(of_images, IMAGE_EMBEDDING),
-    }
-
-
-def _from_bytes(chunks: Sequence[pa.FixedSizeBinaryArray], numbers: int) -> np.ndarray:
-    parts = [
-        np.frombuffer(chunk.buffers()[1], _HALF, len(chunk) * numbers, chunk.offset * numbers * _HALF.itemsize)
-        for chunk in chunks
-        if len(chunk)
-    ]
-    return np.concatenate([np.empty(0, _HALF), *parts]).reshape(-1, numbers)

@@ -180,6 +180,8 @@ def _asked(request: ScoreRequest) -> Record:
         )
     if request.embeddings and not family.embeddings:
         raise DetectorError(f"detector family {family.name} gives no embeddings: score without them")
+    if request.embeddings and request.precision != "auto":
+        Engine(request.backend, request.precision).refuse_embeddings()
     size = request.image_size or facts.image_size or _IMAGE_SIZE
     if size % 32 or not 32 <= size <= 8192:
         raise CheckpointError(
@@ -232,11 +234,12 @@ def _needs_no_ray(request: ScoreRequest, manifest: Manifest, folder: Folder) -> 
 
 def _choose(request: ScoreRequest, record: Record, machine: Machine, folder: Folder) -> ScoringPlan:
     """Fills in what was left open; a pass that was begun goes on with the engine that it was begun with."""
-    gpus = machine.gpus_per_actor
+    gpus, settings = machine.gpus_per_actor, DetectorSettings(**record["settings"])
     backend, precision = record["engine"]["backend"], record["engine"]["precision"]
     if backend == "auto":
         large = record["num_images"] >= LARGE_POOL
-        backend = "openvino" if machine.has_openvino and not gpus and large else "torch"
+        fits = not settings.embeddings or precision in ("auto", "fp32")
+        backend = "openvino" if machine.has_openvino and not gpus and large and fits else "torch"
     if precision == "auto":
         precision = "fp16" if machine.has_cuda else "fp32"
     if backend == "openvino" and not machine.has_openvino:
@@ -250,7 +253,7 @@ def _choose(request: ScoreRequest, record: Record, machine: Machine, folder: Fol
     num_actors = request.num_actors or machine.num_actors
     return ScoringPlan(
         checkpoint=folder.address_of(CHECKPOINT_FILE),
-        settings=DetectorSettings(**record["settings"]),
+        settings=settings,
         engine=Engine(backend, precision),
         batch_size=request.batch_size or default_batch_size(machine.has_cuda),
         num_actors=num_actors,

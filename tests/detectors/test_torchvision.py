@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,16 +18,18 @@ import torchvision
 from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.data.images import content_hash
 from raylearn.detectors import build_detector, check_detector, default_family, family_named, family_of, read_checkpoint
-from raylearn.detectors.base import Detections, DetectorSettings, Engine, TrainingSet
+from raylearn.detectors.base import BOX_EMBEDDING, Detections, DetectorSettings, Engine, TrainingSet
 from raylearn.detectors.checkpoints import write_checkpoint
+from raylearn.detectors.embeddings import embed
 from raylearn.detectors.families.torchvision import FORMAT, class_scores_of
-from raylearn.detectors.families.torchvision.models import MODELS, build_model, load_initial_weights, seeded
+from raylearn.detectors.families.torchvision.models import MODELS, build_model, load_initial_weights, open_model, seeded
 from raylearn.detectors.families.torchvision.options import TrainingOptions
 from raylearn.detectors.families.torchvision.training import batches, examples_of
 from raylearn.detectors.letterbox import letterbox, to_canvas, to_original
 from raylearn.errors import CheckpointError, ConfigError, DatasetError, DetectorError, DivergedError, RaylearnError
 
-SSDLITE, FASTER_RCNN, FCOS = "ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_fpn", "fcos_resnet50_fpn"
+SSDLITE, FASTER_RCNN = "ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_fpn"
+FCOS, RETINANET = "fcos_resnet50_fpn", "retinanet_resnet50_fpn"
 CLASS_NAMES = ("a", "b", "c", "d", "e")
 SETTINGS = DetectorSettings(320, confidence=0.05, iou=0.6, max_detections=5000)
 _LAST_LAYER = re.compile(r"(cls_logits|cls_score|bbox_pred|bbox_reg|bbox_ctrness|module_list\.\d\.1)$")
@@ -238,6 +240,79 @@ def test_ssdlite_takes_canvases_of_another_size_and_shape_as_they_are(ssdlite: P
     theirs = everything.of_the_highest_class()
     assert 30 < len(theirs.scores) < len(everything.scores)
     _assert_equal(_predict(ssdlite, canvases)[0], theirs)
+
+
+# Embeddings
+
+
+def _by_hand(checkpoint: Path, canvas: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What the last layer of the class branch is given and what it makes of that, at every place of every level."""
+    model, _ = open_model(checkpoint)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for name, layer in model.named_modules():
+        if re.search(r"(classification_head\.(cls_logits|module_list\.\d\.1)|cls_score)$", name):
+            layer.register_forward_hook(lambda _, given, made: seen.append((given[0], made)))
+    with torch.inference_mode():
+        model.eval()(_tensors(canvas[None]))
+    for given, made in seen:
+        if given.ndim == 2:
+            yield given.numpy(), made.softmax(-1)[:, 1:].numpy()
+            continue
+        softmax = "softmax" in class_scores_of(read_checkpoint(checkpoint).model)
+        columns = len(CLASS_NAMES) + softmax
+        rows = made[0].reshape(-1, columns, *made.shape[2:]).permute(2, 3, 0, 1).reshape(-1, columns)
+        per_cell = made.shape[1] // columns
+        features = given[0].flatten(1).T.repeat_interleave(per_cell, 0)
+        yield features.numpy(), (rows.softmax(-1)[:, 1:] if softmax else rows.sigmoid()).numpy()
+
+
+@pytest.mark.parametrize("name", [SSDLITE, FASTER_RCNN, FCOS, RETINANET])
+def test_a_box_is_embedded_by_what_its_own_class_scores_are_made_of(name: str, tmp_path: Path) -> None:
+    canvases = _canvases(96, 96)
+    checkpoint = _checkpoint(tmp_path / "x.pt", name, len(CLASS_NAMES), canvases)
+    settings = replace(SETTINGS, max_detections=60)
+    plain = _predict(checkpoint, canvases, settings)
+    found = _predict(checkpoint, canvases, replace(settings, embeddings=True))
+    for one, other in zip(plain, found, strict=True):
+        assert one.boxes.tobytes() == other.boxes.tobytes()
+        assert one.class_scores.tobytes() == other.class_scores.tobytes()
+    for canvas, own in zip(canvases, found, strict=True):
+        best, embeddings = np.full(len(own), np.inf), np.zeros((len(own), BOX_EMBEDDING))
+        of_boxes, of_image = own.box_embeddings, own.image_embedding
+        assert of_boxes is not None
+        assert of_image is not None
+        assert len(own) > 20
+        assert np.abs(of_image).max() > 0
+        # FCOS gives the root of the class score times a number of the place: rows are compared by their direction.
+        scores = own.class_scores**2 if name == FCOS else own.class_scores
+        for features, rows in _by_hand(checkpoint, canvas):
+            apart = 1 - _unit(scores) @ _unit(rows).T if name == FCOS else _distances(scores, rows)
+            nearest = apart.argmin(axis=1)
+            closer = apart.min(axis=1) < best
+            best = np.where(closer, apart.min(axis=1), best)
+            projected = embed(torch.from_numpy(features[nearest].copy()), BOX_EMBEDDING)
+            embeddings[closer] = projected[closer]
+        assert best.max() < 1e-4
+        off = np.linalg.norm(of_boxes - embeddings, axis=1) / np.linalg.norm(embeddings, axis=1)
+        assert np.median(off) < 1e-2
+        assert (off < 0.02).mean() > 0.95  # places with equal scores may be told from each other by nothing
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return np.abs(rows[:, None] - others).max(axis=2)
+
+
+def test_a_box_is_embedded_alike_whatever_its_batch_mates(ssdlite: Path) -> None:
+    canvases = _canvases(320, 320, num=3)
+    detector = _detector(ssdlite, replace(SETTINGS, max_detections=40, embeddings=True))
+    for canvas, found in zip(canvases, detector.predict(canvases, _sizes(canvases)), strict=True):
+        (alone,) = detector.predict(canvas[None], _sizes(canvas[None]))
+        np.testing.assert_allclose(alone.box_embeddings, found.box_embeddings, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(alone.image_embedding, found.image_embedding, rtol=2e-3, atol=2e-3)
 
 
 def test_batch_mates_change_nothing(ssdlite: Path) -> None:

@@ -12,7 +12,7 @@ from raylearn.data.dataset import Dataset, Image
 from raylearn.data.images import decode, read_bytes
 from raylearn.data.storage import Folder
 from raylearn.detectors import build_detector
-from raylearn.detectors.base import DetectorSettings
+from raylearn.detectors.base import BOX_EMBEDDING, IMAGE_EMBEDDING, DetectorSettings
 from raylearn.detectors.letterbox import letterbox
 from raylearn.errors import ClusterError
 from raylearn.scoring.ledger import Ledger, map_parts
@@ -128,3 +128,23 @@ def test_a_worker_that_would_detect_otherwise_is_refused(
     with pytest.raises(ClusterError, match=said):
         _score(reef.pool[:3], replace(plan, **wanted), tmp_path / "ledger")
     assert not list((tmp_path / "ledger").glob("part-*"))
+
+
+def test_actors_and_batches_change_no_embedding_and_embeddings_change_nothing_else(
+    reef: Dataset, plan: ScoringPlan, tmp_path: Path
+) -> None:
+    plain = _score(reef.pool, replace(plan, num_actors=1), tmp_path / "plain")
+    asked = replace(plan, settings=replace(plan.settings, embeddings=True))
+    one = _score(reef.pool, replace(asked, num_actors=1), tmp_path / "one")
+    three = _score(reef.pool[::-1], replace(asked, num_actors=3, cpus_per_actor=0.5, batch_size=5), tmp_path / "three")
+    assert plain.box_embeddings is None
+    for name in ("image_ids", "offsets", "boxes", "class_scores"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(one, name))
+    np.testing.assert_array_equal(one.offsets, three.offsets)
+    for ledger in (one, three):
+        assert ledger.box_embeddings is not None
+        assert ledger.image_embeddings is not None
+        assert ledger.box_embeddings.shape == (len(ledger.boxes), BOX_EMBEDDING)
+        assert ledger.image_embeddings.shape == (len(reef.pool), IMAGE_EMBEDDING)
+    np.testing.assert_allclose(one.box_embeddings, three.box_embeddings, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(one.image_embeddings, three.image_embeddings, rtol=2e-3, atol=2e-3)

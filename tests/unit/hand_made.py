@@ -11,7 +11,7 @@ import pyarrow as pa
 from raylearn.config import Experiment
 from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.data.storage import Folder
-from raylearn.detectors.base import Detections
+from raylearn.detectors.base import BOX_EMBEDDING, IMAGE_EMBEDDING, Detections
 from raylearn.scoring.ledger import Ledger, add_part, rows, write_facts
 
 CLASS_NAMES = ("crab", "fish", "squid")
@@ -41,13 +41,21 @@ def make_dataset(pool: Mapping[str, Iterable[int]], /, **changes: Any) -> Datase
     return Dataset(**{**content, **changes})
 
 
-def make_detections(class_scores: Sequence[Sequence[float]], num_classes: int = 2) -> Detections:
+def make_detections(
+    class_scores: Sequence[Sequence[float]], num_classes: int = 2, embeddings: bool = False
+) -> Detections:
+    """Boxes are numbered; the embedding of each repeats its scores, and that of the image says how many they are."""
     scores = np.array(class_scores, dtype=np.float32).reshape(-1, num_classes)
     boxes = np.arange(4 * len(scores), dtype=np.float32).reshape(-1, 4)
-    return Detections(boxes, scores)
+    if not embeddings:
+        return Detections(boxes, scores)
+    of_boxes = np.array([np.resize(row, BOX_EMBEDDING) for row in scores], np.float16).reshape(-1, BOX_EMBEDDING)
+    return Detections(boxes, scores, of_boxes, np.full(IMAGE_EMBEDDING, 1 + len(scores), np.float16))
 
 
-def make_rows(class_scores: Mapping[str, Sequence[Sequence[float]] | str], num_classes: int = 2) -> pa.Table:
+def make_rows(
+    class_scores: Mapping[str, Sequence[Sequence[float]] | str], num_classes: int = 2, embeddings: bool = False
+) -> pa.Table:
     """Ledger rows from image id -> class scores of its detections, or the error that reading it gave."""
     errors = [found if isinstance(found, str) else "" for found in class_scores.values()]
     columns = {
@@ -60,9 +68,10 @@ def make_rows(class_scores: Mapping[str, Sequence[Sequence[float]] | str], num_c
         "error": errors,
     }
     detections = [
-        make_detections([] if isinstance(found, str) else found, num_classes) for found in class_scores.values()
+        make_detections([], num_classes) if isinstance(found, str) else make_detections(found, num_classes, embeddings)
+        for found in class_scores.values()
     ]
-    return rows(columns, detections, num_classes)
+    return rows(columns, detections, num_classes, embeddings)
 
 
 def write_ledger(
@@ -70,6 +79,7 @@ def write_ledger(
     folder: Path,
     num_classes: int = 2,
     part_size: int = 1000,
+    embeddings: bool = False,
     **facts: Any,
 ) -> Folder:
     """A finished ledger on the disk; `class_scores` as in `make_rows`."""
@@ -77,7 +87,10 @@ def write_ledger(
     ids = list(class_scores)
     parts = [ids[start : start + part_size] for start in range(0, len(ids), part_size)] or [[]]
     for number, part in enumerate(parts):
-        add_part(target, number, "hand-made", make_rows({name: class_scores[name] for name in part}, num_classes))
+        table = make_rows({name: class_scores[name] for name in part}, num_classes, embeddings)
+        add_part(target, number, "hand-made", table)
+    if embeddings:
+        facts = {"settings": {"embeddings": True}, **facts}
     write_facts(target, {"num_parts": len(parts), "num_images": len(ids), **facts})
     return target
 

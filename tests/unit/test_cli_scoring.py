@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raylearn.cli import main
+from raylearn.detectors import family_named
 from raylearn.detectors.base import CheckpointFacts
 from raylearn.errors import CheckpointError
 from raylearn.scoring import pool_scoring
@@ -94,7 +95,14 @@ def shown(capsys, arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "more", ["", " --image-size 64 --limit 2 --shuffle-seed 1", " --backend torch --precision fp32 --canvas rectangle"]
+    "more",
+    [
+        "",
+        " --image-size 64 --limit 2 --shuffle-seed 1",
+        " --backend torch --precision fp32 --canvas rectangle",
+        " --embeddings --backend openvino --precision fp32",
+        " --embeddings --precision bf16",
+    ],
 )
 def test_a_score_that_is_right_reaches_ray(more):
     with pytest.raises(ReachedRayError):
@@ -187,6 +195,10 @@ def test_compare_asks_for_a_tenth_of_the_ledger_where_no_size_is_given(capsys, n
         (SCORE + " --decode half", "'half' is not one of 'full', 'reduced'"),
         (SCORE + " --backend openvno", "'openvno' is not one of 'auto', 'torch', 'openvino'"),
         (SCORE + " --precision fp8", "'fp8' is not one of 'auto', 'fp32', 'fp16', 'bf16'"),
+        (
+            SCORE + " --embeddings --backend openvino --precision bf16",
+            "embeddings need backend torch, or precision fp32",
+        ),
     ],
 )
 def test_a_score_that_cannot_be_made_is_refused_and_leaves_no_part(capsys, desk, arguments, said):
@@ -213,6 +225,11 @@ def test_credentials_in_an_address_are_refused_and_not_shown(capsys, desk, argum
     assert "holds credentials" in message
     assert "give them in the environment" in message
     assert not [path for path in desk.rglob("out/*") if b"hunter2" in path.read_bytes()]
+
+
+def test_embeddings_of_a_family_that_gives_none_are_refused_with_its_name(capsys, monkeypatch):
+    monkeypatch.setattr(pool_scoring, "family_of", lambda _: family_named("yolov5-classic"))
+    assert "detector family yolov5-classic gives no embeddings" in refused(capsys, *f"{SCORE} --embeddings".split())
 
 
 # query and compare

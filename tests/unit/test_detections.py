@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raylearn.detectors.base import Detections
+from raylearn.detectors.base import BOX_EMBEDDING, IMAGE_EMBEDDING, Detections
 from raylearn.errors import DivergedError
 
 
@@ -52,3 +52,39 @@ def test_what_is_not_finite_is_a_diverged_model_and_no_silent_zero(wrong):
 
 def test_a_diverged_model_is_failed_work_and_not_a_wrong_question():
     assert DivergedError("").exit_code == 1
+
+
+def embedded(of_boxes, of_image, num_boxes=2) -> Detections:
+    return Detections(np.zeros((num_boxes, 4), np.float32), np.zeros((num_boxes, 3), np.float32), of_boxes, of_image)
+
+
+OF_BOXES, OF_IMAGE = np.zeros((2, BOX_EMBEDDING), np.float16), np.zeros(IMAGE_EMBEDDING, np.float16)
+
+
+def test_embeddings_come_for_every_box_and_for_the_image_also_where_it_has_no_boxes():
+    assert embedded(OF_BOXES, OF_IMAGE).image_embedding is OF_IMAGE
+    assert embedded(OF_BOXES[:0], OF_IMAGE, num_boxes=0).box_embeddings.shape == (0, BOX_EMBEDDING)
+
+
+@pytest.mark.parametrize(
+    ("of_boxes", "of_image", "said"),
+    [
+        (OF_BOXES, None, "come together: give both, or neither"),
+        (None, OF_IMAGE, "come together: give both, or neither"),
+        (OF_BOXES[:1], OF_IMAGE, r"expected box embeddings of shape \(2, 64\) in float16, got \(1, 64\)"),
+        (OF_BOXES[:, :9], OF_IMAGE, r"got \(2, 9\) in float16"),
+        (OF_BOXES, OF_IMAGE[:9], r"expected an image embedding of shape \(128,\) in float16, got \(9,\)"),
+        (OF_BOXES.astype(np.float32), OF_IMAGE, "got .* in float32"),
+    ],
+)
+def test_embeddings_that_do_not_fit_are_refused(of_boxes, of_image, said):
+    with pytest.raises(ValueError, match=said):
+        embedded(of_boxes, of_image)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_an_embedding_that_is_not_finite_is_a_diverged_model(wrong):
+    with pytest.raises(DivergedError, match="embedding that is not finite"):
+        embedded(OF_BOXES + np.float16(wrong), OF_IMAGE)
+    with pytest.raises(DivergedError, match="embedding that is not finite"):
+        embedded(OF_BOXES, OF_IMAGE + np.float16(wrong))

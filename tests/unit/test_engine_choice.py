@@ -21,12 +21,17 @@ GPUS = Machine((16,), 1, 2, "NVIDIA L4", {"torch": "2.14.1", "openvino": "2025.4
 GPUS_WITHOUT_CUDA = replace(GPUS, device="cpu")
 
 
-def choose(machine: Machine, num_images: int = LARGE_POOL, **asked: Any) -> ScoringPlan:
+SETTINGS = DetectorSettings(640, 0.05, 0.7, 100)
+
+
+def choose(
+    machine: Machine, num_images: int = LARGE_POOL, settings: DetectorSettings = SETTINGS, **asked: Any
+) -> ScoringPlan:
     request = ScoreRequest("pool", Path("best.pt"), **asked)
     record = {
         "engine": {"backend": request.backend, "precision": request.precision},
         "num_images": num_images,
-        "settings": asdict(DetectorSettings(640, 0.05, 0.7, 100)),
+        "settings": asdict(settings),
     }
     return _choose(request, record, machine, Folder("out"))
 
@@ -50,6 +55,14 @@ def test_what_is_left_open_is_chosen_by_machine_and_pool(
     assert (plan.num_actors, plan.cpus_per_actor, plan.gpus_per_actor) == actors
     assert plan.needs_cuda == (machine is GPUS)
     assert ("openvino" in plan.versions) == (engine.backend == "openvino")
+
+
+@pytest.mark.parametrize(("precision", "backend"), [("auto", "openvino"), ("fp32", "openvino"), ("bf16", "torch")])
+def test_with_embeddings_the_backend_is_one_that_leaves_boxes_as_they_are(precision: str, backend: str) -> None:
+    settings = DetectorSettings(640, 0.05, 0.7, 100, embeddings=True)
+    plan = choose(WITH_OPENVINO, settings=settings, precision=precision)
+    assert plan.engine.backend == backend
+    assert plan.settings == settings
 
 
 def test_what_was_asked_for_is_done() -> None:

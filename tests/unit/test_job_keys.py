@@ -56,6 +56,7 @@ OTHER_SETTINGS = {
     "confidence": replace(SETTINGS, confidence=0.1),
     "iou": replace(SETTINGS, iou=0.6),
     "max_detections": replace(SETTINGS, max_detections=99),
+    "choice of embeddings": replace(SETTINGS, embeddings=True),
 }
 OTHER_WORK = {
     "a training": TRAINING,
@@ -107,6 +108,11 @@ def test_a_key_changes_with_all_that_can_change_the_result():
 def test_a_key_does_not_change_with(name):
     job, same = SAME_WORK[name]
     assert same.key == job.key
+
+
+def test_the_keys_of_passes_that_stores_hold_are_what_they_were_before_there_were_embeddings():
+    job = replace(SCORING, training=Artifact("trained", Folder("/store/training/x"), {}))
+    assert job.key == "3ad9a2429f3d42e6535494410933785e1c3a0bd03fc9c69cb281cde3264e6f8d"
 
 
 def test_initial_weights_are_known_by_their_content(tmp_path):

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raylearn.data.storage import Folder
-from raylearn.errors import LedgerError
+from raylearn.detectors.base import BOX_EMBEDDING, IMAGE_EMBEDDING
+from raylearn.errors import DetectorError, LedgerError
 from raylearn.learning.scoring import num_without_detections
 from raylearn.scoring.ledger import (
     Ledger,
@@ -176,3 +177,57 @@ def test_images_without_detections_are_counted_over_all_parts(tmp_path):
     scores = {"a": [], "b": [[0.5, 0.1]], "c": [], "d": [[0.2, 0.3]], "e": []}
     assert num_without_detections(write_ledger(scores, tmp_path / "some", part_size=2)) == 3
     assert num_without_detections(write_ledger({}, tmp_path / "none")) == 0
+
+
+# Embeddings
+
+
+@pytest.mark.parametrize("part_size", [1, 3, 100])
+def test_embeddings_come_back_with_their_boxes_and_images(tmp_path, part_size):
+    write_ledger(SCORES, tmp_path, part_size=part_size, embeddings=True)
+    ledger = Ledger.read(Folder.at(tmp_path))
+    assert ledger.image_ids.tolist() == ["a.jpg", "b.jpg", "c.jpg"]
+    expected = np.array([[0.6, 0.2], [0.5, 0.5], [0.9, 0.1]], np.float16)
+    np.testing.assert_array_equal(ledger.box_embeddings[:, :2], expected)
+    np.testing.assert_array_equal(ledger.image_embeddings[:, 0], [1, 3, 2])
+    assert ledger.box_embeddings.shape == (3, BOX_EMBEDDING)
+    assert ledger.image_embeddings.shape == (3, IMAGE_EMBEDDING)
+    assert ledger.box_embeddings.dtype == ledger.image_embeddings.dtype == np.float16
+
+
+def test_a_ledger_without_embeddings_has_none_and_its_columns_are_what_they_were(tmp_path):
+    ledger = make_ledger(SCORES, tmp_path)
+    assert (ledger.box_embeddings, ledger.image_embeddings) == (None, None)
+    assert "embedding" not in str(make_rows(SCORES).schema)
+
+
+def test_embeddings_change_no_other_column_and_are_zeros_where_an_image_could_not_be_read():
+    plain, table = make_rows(SCORES), make_rows(SCORES, embeddings=True)
+    assert table.select(plain.column_names).equals(plain)
+    assert table.schema.equals(schema(2, embeddings=True))
+    by_id = dict(zip(table["image_id"].to_pylist(), table["image_embedding"].to_pylist(), strict=True))
+    assert by_id["d.jpg"] == bytes(2 * IMAGE_EMBEDDING)
+
+
+def test_a_ledger_of_no_boxes_keeps_the_shapes_of_embeddings(tmp_path):
+    write_ledger({"a.jpg": [], "b.jpg": "broken"}, tmp_path, embeddings=True)
+    ledger = Ledger.read(Folder.at(tmp_path))
+    assert (ledger.box_embeddings.shape, ledger.image_embeddings.shape) == ((0, BOX_EMBEDDING), (1, IMAGE_EMBEDDING))
+
+
+def test_an_embedding_of_a_box_costs_no_more_than_its_bytes(tmp_path):
+    rng = np.random.default_rng(0)
+    content = {f"{i}.jpg": rng.random((20, 2)).tolist() for i in range(100)}
+    sizes = []
+    for embeddings in (False, True):
+        folder = tmp_path / str(embeddings)
+        write_ledger(content, folder, embeddings=embeddings)
+        sizes.append((folder / "part-00000.parquet").stat().st_size)
+    assert sizes[1] - sizes[0] < 2000 * 2 * BOX_EMBEDDING + 100 * 2 * IMAGE_EMBEDDING + 2000
+
+
+def test_a_detector_that_gives_no_embeddings_though_they_are_asked_for_is_an_error():
+    columns = {name: ["ok"] for name in ("image_id", "uri", "status", "error_kind", "error")}
+    columns |= {"width": [1], "height": [1]}
+    with pytest.raises(DetectorError, match="the detector gave no embeddings"):
+        rows(columns, [make_detections([[0.1, 0.2]])], 2, embeddings=True)

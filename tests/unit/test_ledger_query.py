@@ -14,7 +14,7 @@ from raylearn.errors import LedgerError, QueryError
 from raylearn.learning.ledger_query import LedgerQuery, all_choices, compare_strategies, counts_by_class, query_ledger
 from raylearn.measures.sampling import top_n
 from raylearn.scoring.ledger import FACTS_FILE, Ledger
-from raylearn.strategies import BoxCount, Context, Random, Strategy, Uncertainty
+from raylearn.strategies import BoxCount, Context, ImageScoring, Query, Random, Strategy, Uncertainty
 from tests.unit.hand_made import write_ledger
 
 NAMES = ["crab", "fish"]
@@ -300,6 +300,70 @@ def test_a_ledger_that_lost_a_part_is_refused_with_its_name(tmp_path):
     for command in (ask, compare):
         with pytest.raises(LedgerError, match=r"part-00001.parquet is not there: remove ledger.json, and score again"):
             command(folder)
+
+
+# Embeddings
+
+
+class Largest(ImageScoring):
+    """The images with the largest first number of a box embedding."""
+
+    name = "largest"
+    needs = "embeddings"
+
+    def image_scores(self, images, context):  # noqa: ARG002
+        counts = np.diff(images.offsets)
+        owner = np.repeat(np.arange(len(counts)), counts)
+        scores = np.zeros(len(counts))
+        np.maximum.at(scores, owner, images.box_embeddings[:, 0].astype(float))
+        assert images.image_embeddings[:, 0].tolist() == (1 + counts).tolist()
+        return scores
+
+
+class LargestOfAll(Strategy):
+    """The same by a strategy that has to see all candidates at once."""
+
+    name = "largest of all"
+    needs = "embeddings"
+
+    def select(self, candidates, size, context):
+        order = np.argsort(-Largest().image_scores(candidates, context), kind="stable")[:size]
+        return Query(tuple(candidates.image_ids[i] for i in order), (0.0,) * size)
+
+
+class Blind(ImageScoring):
+    """Needs no embeddings, so that none may be read for it."""
+
+    name = "blind"
+    needs = "detections"
+
+    def image_scores(self, images, context):  # noqa: ARG002
+        assert images.box_embeddings is None
+        assert images.image_embeddings is None
+        return np.zeros(len(images.offsets) - 1)
+
+
+@pytest.mark.parametrize("part_size", [1, 2, 100])
+@pytest.mark.parametrize("strategy", [Largest(), LargestOfAll()], ids=lambda strategy: strategy.name)
+def test_a_strategy_that_needs_embeddings_gets_them(tmp_path, part_size, strategy):
+    write_ledger(SCORES, tmp_path, 2, part_size, embeddings=True, class_names=NAMES)
+    query = query_ledger(Folder.at(tmp_path), strategy, 3, seed=0, exclude=["c.jpg"])
+    assert sorted(ids(query)[:2]) == ["a.jpg", "b.jpg"]
+    assert ids(query)[2] == "none.jpg"
+
+
+def test_embeddings_are_not_read_for_a_strategy_that_does_not_need_them(tmp_path):
+    write_ledger(SCORES, tmp_path, 2, embeddings=True, class_names=NAMES)
+    assert len(ids(query_ledger(Folder.at(tmp_path), Blind(), 4, seed=0))) == 4
+
+
+@pytest.mark.parametrize("settings", [{}, {"iou": 0.7}, {"embeddings": False}])
+def test_a_strategy_that_needs_embeddings_is_refused_on_a_ledger_without_them(tmp_path, settings):
+    folder = write_ledger(SCORES, tmp_path, class_names=NAMES, settings=settings)
+    for strategy in (Largest(), LargestOfAll()):
+        with pytest.raises(QueryError, match=rf"{strategy.name} needs embeddings, .* score with --embeddings"):
+            query_ledger(folder, strategy, 2, seed=0)
+    assert len(ids(query_ledger(folder, BOX_COUNT, 2, seed=0))) == 2
 
 
 # Comparison

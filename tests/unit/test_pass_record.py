@@ -5,8 +5,10 @@ import json
 import pytest
 
 from raylearn.data.storage import Folder
+from raylearn.detectors.base import DetectorSettings
 from raylearn.errors import LedgerError
-from raylearn.scoring.pass_record import PLAN_FILE, add_record, first_difference, read_record
+from raylearn.scoring.manifest import Manifest
+from raylearn.scoring.pass_record import PLAN_FILE, add_record, first_difference, read_record, refuse_another
 
 RECORD = {
     "checkpoint": "c",
@@ -43,3 +45,16 @@ def test_of_two_that_begin_at_once_the_second_is_refused_with_the_difference(tmp
 def test_a_difference_is_told_by_its_dotted_name():
     assert first_difference(RECORD, RECORD) is None
     assert first_difference({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}) == "a.c=None, not 2"
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "said"), [(True, False, "True, not False"), (False, True, "False, not True")]
+)
+def test_a_pass_with_embeddings_does_not_go_on_without_them_nor_the_other_way(tmp_path, there, asked, said):
+    def record(embeddings: bool) -> dict[str, object]:
+        return {**RECORD, "settings": DetectorSettings(640, 0.05, 0.7, 100, embeddings=embeddings).facts}
+
+    manifest = Manifest.of([])
+    with pytest.raises(LedgerError, match=rf"scoring pass with settings\.embeddings={said}"):
+        refuse_another(Folder.at(tmp_path), record(there), record(asked), manifest)
+    refuse_another(Folder.at(tmp_path), record(there), record(there), manifest)

@@ -15,12 +15,12 @@ from raylearn.data.storage import Folder
 from raylearn.errors import DivergedError, QueryError
 from raylearn.learning.scoring import ScoringJob
 from raylearn.learning.training import TrainingJob
-from raylearn.strategies import BoxCount, FullData, Random, Uncertainty
+from raylearn.strategies import BoxCount, Context, FullData, Random, ScoredImages, Uncertainty
 from raylearn.sweep.grid import Arm, Trial, arms, num_rounds, trials
 from raylearn.sweep.trial import Bench, Scored, TrialRound, run_trial
 from raylearn.work.jobs import Job
 from raylearn.work.store import Artifact, DiskStore
-from tests.unit.hand_made import make_dataset, make_image, make_ledger
+from tests.unit.hand_made import make_dataset, make_image, make_ledger, write_ledger
 
 CONTENT: dict[str, Any] = {
     "name": "hand-made",
@@ -52,7 +52,8 @@ class HandMaker:
         def make(folder: Folder) -> Mapping[str, Any]:
             if isinstance(job, ScoringJob):
                 names = job.manifest.table["image_id"].to_pylist()
-                make_ledger({name: [[0.5, 0.2, 0.1]] * int(name[:2]) for name in names}, folder.path, num_classes=3)
+                scores = {name: [[0.5, 0.2, 0.1]] * int(name[:2]) for name in names}
+                write_ledger(scores, folder.path, num_classes=3, embeddings=job.settings.embeddings)
             facts = {"map50": 0.5, "map50_95": 0.3, "class_ap": [0.1, 0.2, None], "seconds": 1.0, "made_by": "hand"}
             return {**facts, "num_images": len(job.train.images)} if isinstance(job, TrainingJob) else facts
 
@@ -142,6 +143,39 @@ def test_seeds_do_not_share_the_training_on_all_data() -> None:
     trial = Trial(Arm(FullData(), None), 0)
     pool = BENCH.start_pool(trial)
     assert BENCH.training(pool, 0).key != BENCH.training(pool, 1).key
+
+
+class Seeing(BoxCount):
+    """Asks for the images with the largest embedding."""
+
+    name = "seeing"
+    needs = "embeddings"
+
+    def image_scores(self, images: ScoredImages, context: Context) -> np.ndarray:  # noqa: ARG002
+        assert images.box_embeddings is not None
+        assert images.image_embeddings is not None
+        return images.image_embeddings[:, 0].astype(float)
+
+
+def test_an_arm_that_needs_embeddings_scores_with_them_and_the_others_share_their_own_pass(tmp_path: Path) -> None:
+    rounds, jobs = _run(Trial(Arm(Seeing(), 2), 0), tmp_path)
+    seeing = [job for job in jobs if isinstance(job, ScoringJob)]
+    plain = [job for job in _run(Trial(Arm(BoxCount(), 2), 0), tmp_path)[1] if isinstance(job, ScoringJob)]
+    assert {job.settings.embeddings for job in seeing} == {True}
+    assert {job.settings.embeddings for job in plain} == {False}
+    assert not {job.key for job in seeing} & {job.key for job in plain}
+    # the embedding of an image by hand grows with its boxes, and those with its number
+    first, second = (finished.pool for finished in rounds[:2])
+    waiting = sorted(image.image_id for image in first.unlabelled_images)
+    assert {image.image_id for image in second.labelled_images} - set(first.labelled) == set(waiting[-2:])
+
+
+def test_an_arm_whose_family_gives_no_embeddings_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raylearn.sweep.trial.arms", lambda _: [Arm(Seeing(), 2)])
+    Bench.of_pool(EXPERIMENT, DATASET)
+    detector = {"family": "transformers", "model": "rt_detr"}
+    with pytest.raises(QueryError, match="strategy seeing needs embeddings, which detector family transformers"):
+        Bench.of_pool(Experiment.model_validate({**CONTENT, "detector": detector}), DATASET)
 
 
 @pytest.mark.parametrize("section", ["scoring", "evaluation"])

@@ -68,4 +68,5 @@ FAMILY = Family(
     training_options=TrainingOptions.names(),
     packages=("torch", "torchvision"),
     training_packages=("opencv-python", "torch", "torchvision"),
+    embeddings=True,
 )

@@ -10,6 +10,7 @@ import torch
 
 from raylearn.detectors.base import Detections, DetectorSettings, Engine, TrainingSet
 from raylearn.detectors.checkpoints import write_checkpoint
+from raylearn.detectors.embeddings import with_embeddings
 from raylearn.detectors.families.torchvision import FORMAT
 from raylearn.detectors.families.torchvision.models import build_model, load_initial_weights, open_model
 from raylearn.detectors.families.torchvision.network import Network, kept
@@ -101,7 +102,9 @@ class TorchvisionDetector:
             torch.backends.cudnn.allow_tf32 = False  # otherwise a GPU's convolutions keep ten bits of each number
         # channels_last is how the pixels lie already, and what both oneDNN and cuDNN are fastest with.
         model = model.to(self._device, memory_format=torch.channels_last).eval()
-        self._network = Network(model, self._engine.precision, self._device, self.settings.confidence)
+        self._network = Network(
+            model, self._engine.precision, self._device, self.settings.confidence, self.settings.embeddings
+        )
         # What is done once, such as choosing kernels, is done here.
         self.predict(np.zeros((1, _WARM_UP, _WARM_UP, 3), np.uint8), np.array([[_WARM_UP, _WARM_UP]]))
 
@@ -111,12 +114,15 @@ class TorchvisionDetector:
             raise RuntimeError("load a checkpoint before predict")
         with torch.inference_mode():
             with self._one_at_a_time:
-                candidates = self._network(canvases)
+                candidates, features = self._network(canvases)
             found = [kept(image, self.settings.iou, self.settings.max_detections) for image in candidates]
-        return [
-            Detections(to_original(boxes, canvases.shape[1:3], (width, height)), class_scores)
-            for (boxes, class_scores), (width, height) in zip(found, sizes.tolist(), strict=True)
-        ]
+            detections = [
+                Detections(to_original(boxes, canvases.shape[1:3], (width, height)), class_scores)
+                for (boxes, class_scores, _), (width, height) in zip(found, sizes.tolist(), strict=True)
+            ]
+            if features is None:
+                return detections
+            return with_embeddings(detections, features.of_boxes([rows for _, _, rows in found]), features.of_images)
 
     def _limit_threads(self) -> None:
         if self._num_threads is not None and self._device.type == "cpu":

@@ -1,7 +1,7 @@
 """What a torchvision model gives for a batch of canvases: candidates, as its own post-processing has them."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
+from raylearn.detectors.base import BOX_EMBEDDING
+from raylearn.detectors.embeddings import embed, embed_at, pooled
 from raylearn.errors import DivergedError
 
 _SMALLEST_SIDE = 1e-2  # pixels, of a box of Faster R-CNN
@@ -25,15 +27,17 @@ class Candidates:
         scores: (n,) of the class of the pair.
         class_ids: (n,) of the pair.
         class_scores: (n, K) all scores of what the head looked at, an anchor or a proposal.
+        rows: (n,) position of the anchor in its image, or of the proposal in the batch.
     """
 
     boxes: torch.Tensor
     scores: torch.Tensor
     class_ids: torch.Tensor
     class_scores: torch.Tensor
+    rows: torch.Tensor
 
 
-def kept(candidates: Candidates, iou: float, max_detections: int) -> tuple[np.ndarray, np.ndarray]:
+def kept(candidates: Candidates, iou: float, max_detections: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The boxes that torchvision keeps, each with all its class scores, and each anchor or proposal once.
 
     torchvision suppresses pairs of a box and a class, so it can keep one anchor or proposal for several classes, with
@@ -42,12 +46,40 @@ def kept(candidates: Candidates, iou: float, max_detections: int) -> tuple[np.nd
     `max_detections` counts what stays.
 
     Returns:
-        (m, 4) xyxy in canvas pixels and (m, K), the most confident first.
+        (m, 4) xyxy in canvas pixels, (m, K) and the (m,) rows, the most confident first.
     """
     survivors = batched_nms(candidates.boxes, candidates.scores, candidates.class_ids, iou)
-    boxes, class_scores = candidates.boxes[survivors].cpu().numpy(), candidates.class_scores[survivors].cpu().numpy()
-    predicted = class_scores.argmax(axis=1) == candidates.class_ids[survivors].cpu().numpy()
-    return boxes[predicted][:max_detections], class_scores[predicted][:max_detections]
+    boxes, class_scores, class_ids, rows = (
+        values[survivors].cpu().numpy()
+        for values in (candidates.boxes, candidates.class_scores, candidates.class_ids, candidates.rows)
+    )
+    predicted = np.flatnonzero(class_scores.argmax(axis=1) == class_ids)[:max_detections]
+    return boxes[predicted], class_scores[predicted], rows[predicted]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What embeddings of a batch are made of.
+
+    Args:
+        of_images: (n, C).
+        of_classes: what the last layer of the class branch was given: (proposals of the batch, c), or of each level
+            (n, c, height, width).
+        anchors_per_cell: of a level; 0 for proposals.
+    """
+
+    of_images: torch.Tensor
+    of_classes: Sequence[torch.Tensor]
+    anchors_per_cell: int
+
+    def of_boxes(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """(k, BOX_EMBEDDING) float16, from the rows that `kept` gave of each image."""
+        device = self.of_images.device
+        anchors = torch.from_numpy(np.concatenate(rows)).to(device)
+        if not self.anchors_per_cell:
+            return embed(self.of_classes[0][anchors], BOX_EMBEDDING)
+        images = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
+        return embed_at(self.of_classes, torch.from_numpy(images).to(device), anchors, self.anchors_per_cell)
 
 
 class Network:
@@ -58,10 +90,17 @@ class Network:
         precision: "fp32", "fp16" or "bf16", of the layers.
         device: where it is.
         confidence: pairs whose score is not higher are no candidates.
+        embeddings: whether to give what embeddings are made of too.
     """
 
-    def __init__(self, model: Any, precision: str, device: torch.device, confidence: float) -> None:
-        self._model, self._device, self._confidence = model, device, confidence
+    def __init__(
+        self, model: Any, precision: str, device: torch.device, confidence: float, embeddings: bool = False
+    ) -> None:
+        self._model, self._device, self._confidence, self._embeddings = model, device, confidence, embeddings
+        self._class_features: list[torch.Tensor] = []  # of one call, until it returns
+        if embeddings:
+            for layer in _last_class_layers(model):
+                layer.register_forward_pre_hook(lambda _, given: self._class_features.append(given[0]))
         compute_layers_in(model, precision, device, look_at=_refuse_what_is_not_finite)
         heads: dict[type, Callable[..., Iterator[Candidates]]] = {
             FasterRCNN: self._two_stages,
@@ -70,9 +109,11 @@ class Network:
             RetinaNet: self._levels,
         }
         self._head = heads[type(model)]
+        two_stages = isinstance(model, FasterRCNN)
+        self._anchors_per_cell = 0 if two_stages else model.anchor_generator.num_anchors_per_location()[0]
 
-    def __call__(self, canvases: np.ndarray) -> list[Candidates]:
-        """The candidates of each image.
+    def __call__(self, canvases: np.ndarray) -> tuple[list[Candidates], Features | None]:
+        """The candidates of each image; and, if asked for, what embeddings are made of.
 
         Args:
             canvases: (n, height, width, 3) uint8 RGB.
@@ -86,7 +127,12 @@ class Network:
         pixels = self._model.transform.normalize(batch.permute(0, 3, 1, 2).float() / 255)
         shape = (canvases.shape[1], canvases.shape[2])
         images = ImageList(pixels, [shape] * len(canvases))
-        return list(self._head(images, self._model.backbone(pixels), shape))
+        maps = self._model.backbone(pixels)
+        candidates = list(self._head(images, maps, shape))
+        if not self._embeddings:
+            return candidates, None
+        class_features, self._class_features = self._class_features, []
+        return candidates, Features(pooled(maps.values()), class_features, self._anchors_per_cell)
 
     def _two_stages(self, images: ImageList, features: Any, shape: tuple[int, int]) -> Iterator[Candidates]:
         """Of Faster R-CNN: every proposal has a box per class."""
@@ -96,6 +142,7 @@ class Network:
             heads.box_head(heads.box_roi_pool(features, proposals, images.image_sizes))
         )
         counts = [len(found) for found in proposals]
+        start = 0
         boxes = heads.box_coder.decode(regression, proposals).reshape(*logits.shape, 4)
         for own_boxes, own_scores in zip(boxes.split(counts), logits.softmax(-1).split(counts), strict=True):
             scores = own_scores[:, 1:]
@@ -103,7 +150,9 @@ class Network:
             # The first box is the background's.
             pairs = clip_boxes_to_image(own_boxes[rows, class_ids + 1], shape)
             large = remove_small_boxes(pairs, _SMALLEST_SIDE)
-            yield _candidates(pairs[large], scores, rows[large], class_ids[large])
+            found = _candidates(pairs[large], scores, rows[large], class_ids[large])
+            yield replace(found, rows=found.rows + start)
+            start += len(own_boxes)
 
     def _default_boxes(self, images: ImageList, features: Any, shape: tuple[int, int]) -> Iterator[Candidates]:
         """Of SSD: the best anchors of each class."""
@@ -151,7 +200,15 @@ class Network:
 def _candidates(
     boxes: torch.Tensor, class_scores: torch.Tensor, rows: torch.Tensor, class_ids: torch.Tensor
 ) -> Candidates:
-    return Candidates(boxes, class_scores[rows, class_ids], class_ids, class_scores[rows])
+    return Candidates(boxes, class_scores[rows, class_ids], class_ids, class_scores[rows], rows)
+
+
+def _last_class_layers(model: Any) -> list[Any]:
+    """The layers that give class scores; one may be called for each level."""
+    if isinstance(model, FasterRCNN):
+        return [model.roi_heads.box_predictor.cls_score]
+    head = model.head.classification_head
+    return [level[-1] for level in head.module_list] if isinstance(model, SSD) else [head.cls_logits]
 
 
 def compute_layers_in(

@@ -20,7 +20,7 @@ from raylearn.detectors.checkpoints import (
     tensors_in,
     write_checkpoint,
 )
-from raylearn.detectors.embeddings import with_embeddings
+from raylearn.detectors.embeddings import embed_at, with_embeddings
 from raylearn.detectors.families.ultralytics import FORMAT
 from raylearn.detectors.families.ultralytics.engines import RawModel, start_engine
 from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
@@ -132,7 +132,7 @@ class YoloDetector:
                 return detections
             starts = np.cumsum([0, *counts[:-1]]).tolist()
             kept = torch.cat([rows + start for (rows, _), start in zip(found, starts, strict=True)]).to(image.device)
-            return with_embeddings(detections, given.features_at(image[kept], anchor[kept]), given.pooled)
+            return with_embeddings(detections, embed_at(given.class_features, image[kept], anchor[kept]), given.pooled)
 
     def _suppress(
         self, candidates: torch.Tensor, canvas: tuple[int, ...], size: tuple[int, int]

@@ -10,6 +10,7 @@ import torch
 
 from raylearn.detectors import openvino_is_installed
 from raylearn.detectors.base import Engine
+from raylearn.detectors.embeddings import pooled
 from raylearn.errors import DetectorError, nearest
 
 
@@ -19,7 +20,7 @@ class Raw:
 
     Args:
         predictions: (n, 4 + K, anchors) float32: xywh boxes in canvas pixels, and class scores.
-        pooled: (n, C) float32, the maps that go into the head, each averaged over its cells; None without embeddings.
+        pooled: (n, C) float32 of the maps that go into the head; None without embeddings.
         class_features: of each level (n, c, height, width), what the last convolution of the class branch is given;
             empty without embeddings.
     """
@@ -27,17 +28,6 @@ class Raw:
     predictions: torch.Tensor
     pooled: torch.Tensor | None = None
     class_features: tuple[torch.Tensor, ...] = ()
-
-    def features_at(self, images: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
-        """(k, c) the class features of k anchors, each given by the position of its image and its own."""
-        found = self.class_features[0].new_empty((len(images), self.class_features[0].shape[1]))
-        start = 0
-        for level in self.class_features:
-            cells = level.flatten(2)
-            own = (anchors >= start) & (anchors < start + cells.shape[2])
-            found[own] = cells[images[own], :, anchors[own] - start]
-            start += cells.shape[2]
-        return found
 
 
 RawModel = Callable[[np.ndarray], Raw]
@@ -57,11 +47,13 @@ def start_engine(
         embeddings: whether to give what embeddings are made of too.
 
     Raises:
-        DetectorError: a precision or backend that is not to be had here.
+        DetectorError: a precision or backend that is not to be had here, or not with embeddings.
     """
     known = {"torch": _torch_engine, "openvino": _openvino_engine}
     if engine.backend not in known:
         raise DetectorError(f"unknown backend {engine.backend!r}: {nearest(engine.backend, known)}")
+    if embeddings:
+        engine.refuse_embeddings()
     network = _UpToTheHead(model, embeddings)
     return known[engine.backend](network, engine.precision, device, num_threads)
 
@@ -114,8 +106,7 @@ class _UpToTheHead(torch.nn.Module):  # type: ignore[misc]
         if not self._embeddings:
             return found["boxes"], found["scores"]
         class_features, self._class_features = self._class_features, []
-        pooled = [level.mean((2, 3), dtype=torch.float32) for level in found["feats"]]
-        return found["boxes"], found["scores"], torch.cat(pooled, 1), *class_features
+        return found["boxes"], found["scores"], pooled(found["feats"]), *class_features
 
     def decode(self, outputs: Sequence[torch.Tensor], canvas: tuple[int, ...]) -> Raw:
         """What the network gave, with boxes decoded; in fp32, since eleven bits are half a pixel of a box."""
