@@ -45,6 +45,21 @@ def aggregate(values: np.ndarray, offsets: np.ndarray, name: str) -> np.ndarray:
     return scores
 
 
+def rows_of(images: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The detections of some images only, one image after the other.
+
+    Args:
+        images: (n,) positions.
+        offsets: (N+1,) integers from 0, never falling.
+
+    Returns:
+        (n + 1,) int64, the offsets of these images, and (d,) int64, the positions of their detections.
+    """
+    counts = np.diff(offsets)[images]
+    own = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return own, np.repeat(offsets[:-1][images] - own[:-1], counts) + np.arange(own[-1])
+
+
 def check_offsets(offsets: np.ndarray) -> None:
     """Refuses what divides no array: ValueError unless `offsets` are (N+1,) integers from 0 that never fall."""
     if offsets.ndim != 1 or not len(offsets) or not np.issubdtype(offsets.dtype, np.signedinteger):

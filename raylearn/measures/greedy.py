@@ -1,10 +1,10 @@
 """Greedy choice where what an image adds never grows: most images need not be looked at again for every pick."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
-_ACTIVE = 4096
 _BLOCK = 65536
 
 
@@ -14,8 +14,8 @@ def lazy_greedy(
     """The picks of the plain greedy, which takes the highest of all current values each time, the first among equals.
 
     Minoux, Accelerated greedy algorithms for maximizing submodular set functions, 1978: a value computed earlier is
-    an upper bound. So only the images of the highest bounds are brought up to date after a pick, some thousands at
-    once; all of them only where the best of those falls below the bound of another.
+    an upper bound. So only the images of the highest bounds are brought up to date after a pick, hundreds or thousands
+    at once; all of them only where the best of those falls below the bound of another.
 
     Args:
         current: from (n,) rising positions to (n,) float32 values >= 0 given the picks so far; no value ever rises.
@@ -32,7 +32,7 @@ def lazy_greedy(
     while len(picks) < size:
         bounds = np.concatenate([current(np.arange(i, min(i + _BLOCK, count))) for i in range(0, count, _BLOCK)])
         bounds[taken] = -1
-        active = _highest(bounds, min(count, _ACTIVE))
+        active = _highest(bounds, _num_active(count))
         now = bounds[active]
         bounds[active] = -1
         rival = int(bounds.argmax())
@@ -51,6 +51,11 @@ def lazy_greedy(
             if now[best] < bounds[rival] or (now[best] == bounds[rival] and active[best] > rival):
                 break
     return picks, values
+
+
+def _num_active(count: int) -> int:
+    """How many images are looked at after each pick; measured: 400 of ten thousand and 4000 of a million are fast."""
+    return min(count, 4 * math.isqrt(count))
 
 
 def _highest(values: np.ndarray, size: int) -> np.ndarray:

@@ -76,6 +76,34 @@ def squares_to_groups(vectors: np.ndarray, references: np.ndarray, starts: np.nd
     return np.asarray(np.maximum(_squares(vectors)[:, None] - 2 * closest, np.float32(0)))
 
 
+class Nearest:
+    """The squared distance of each vector to the nearest of a growing set, brought up to date where it is asked for.
+
+    Args:
+        vectors: (D, E) float32.
+        references: (R, E) float32, the set to begin with; R may be 0.
+    """
+
+    def __init__(self, vectors: np.ndarray, references: np.ndarray) -> None:
+        self._vectors = vectors
+        self._squares = nearest_squares(vectors, references)
+        self._added: list[np.ndarray] = []
+        self._known = np.zeros(len(vectors), np.int64)  # how many of `_added` each square knows of
+
+    def add(self, references: np.ndarray) -> None:
+        """(R, E) float32, more of the set; R may be 0."""
+        self._added.append(references)
+
+    def squares(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) float32 of these vectors, by their positions (n,); see `nearest_squares`. They never rise."""
+        unknown = self._added[int(self._known[rows].min(initial=len(self._added))) :]
+        if unknown:
+            near = nearest_squares(self._vectors[rows], np.concatenate(unknown))
+            self._squares[rows] = np.minimum(self._squares[rows], near)
+            self._known[rows] = len(self._added)
+        return np.asarray(self._squares[rows])
+
+
 def unit_distances(squares: np.ndarray) -> np.ndarray:
     """Squared distances of unit vectors as distances in [0, 1]: half the Euclidean one; 1 is opposite, or no neighbour.
 

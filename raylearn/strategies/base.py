@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from raylearn.errors import QueryError
+from raylearn.measures.aggregation import rows_of
 from raylearn.measures.sampling import check_size, positions_within, top_n
 
 Needs = Literal["nothing", "detections", "embeddings", "labelled embeddings"]
@@ -105,9 +106,7 @@ class Candidates:
 
     def take(self, positions: np.ndarray) -> "Candidates":
         """These images only, in this order."""
-        counts = np.diff(self.offsets)[positions]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        rows = np.repeat(self.offsets[:-1][positions] - offsets[:-1], counts) + np.arange(offsets[-1])
+        offsets, rows = rows_of(positions, self.offsets)
         return Candidates(
             [self.image_ids[position] for position in positions],
             offsets,

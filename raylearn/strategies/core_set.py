@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from raylearn.measures.greedy import lazy_greedy
-from raylearn.measures.novelty import nearest_squares, refuse_not_finite
+from raylearn.measures.novelty import Nearest, refuse_not_finite
 from raylearn.measures.sampling import by_tie_order
 from raylearn.strategies.base import Context, Needs, Query, ScoredImages, Summarising
 from raylearn.strategies.embeddings import image_embeddings, labelled_image_embeddings
@@ -38,19 +38,13 @@ class CoreSet(Summarising):
         labelled = labelled_image_embeddings(context, vectors).astype(np.float32)
         for embeddings in (vectors, labelled):
             refuse_not_finite(embeddings)
-        centres = list(labelled)
-        squares = np.full(len(vectors), np.inf, np.float32)
-        known = np.zeros(len(vectors), np.int64)  # of how many centres each square is the least
+        nearest = Nearest(vectors, labelled)
 
         def distances(positions: np.ndarray) -> np.ndarray:
-            behind = int(known[positions].min())
-            later = np.array(centres[behind:], np.float32).reshape(-1, vectors.shape[1])
-            found = np.minimum(squares[positions], nearest_squares(vectors[positions], later))
-            squares[positions], known[positions] = found, len(centres)
-            return np.asarray(np.sqrt(found))
+            return np.asarray(np.sqrt(nearest.squares(positions)))
 
         def choose(position: int) -> None:
-            centres.append(vectors[position])
+            nearest.add(vectors[position : position + 1])
 
         picks, farthest = lazy_greedy(distances, choose, len(vectors), size)
         if np.isinf(farthest[0]):  # from nothing; chance chose it

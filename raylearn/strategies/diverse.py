@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from raylearn.measures.aggregation import aggregate
-from raylearn.measures.novelty import nearest_squares, unit_distances, unit_vectors
+from raylearn.measures.aggregation import aggregate, rows_of
+from raylearn.measures.greedy import lazy_greedy
+from raylearn.measures.novelty import Nearest, unit_distances, unit_vectors
 from raylearn.strategies.base import Candidates, Context, Needs, Query, ScoredImages, Shortlisting
 from raylearn.strategies.embeddings import (
     box_embeddings,
@@ -84,41 +85,33 @@ class Diverse(Shortlisting):
     def choose(self, candidates: Candidates, scores: np.ndarray, size: int, context: Context) -> Query:
         distances = _Distances(candidates, context)
         wanted = scores**self.score_power
-        left = np.ones(len(scores), bool)
-        picks: list[int] = []
-        products: list[float] = []
-        for _ in range(size):
-            product = wanted * distances.now() ** self.distance_power
-            # the first of equal products is the one of the highest score, then of the lowest hash: so they come
-            best = int(np.where(left, product, -1.0).argmax())
-            picks.append(best)
-            products.append(float(product[best]))
-            left[best] = False
-            distances.choose(best)
-        return Query(tuple(str(candidates.image_ids[i]) for i in picks), tuple(products))
+
+        def products(positions: np.ndarray) -> np.ndarray:
+            return np.asarray(wanted[positions] * distances.of(positions) ** self.distance_power)
+
+        # the first of equal products is the one of the highest score, then of the lowest hash: so they come
+        picks, values = lazy_greedy(products, distances.choose, len(scores), size)
+        return Query(tuple(str(candidates.image_ids[i]) for i in picks), tuple(values))
 
 
 class _Distances:
-    """From each image of a shortlist to the nearest labelled or chosen one; brought up to date by each choice."""
+    """From images of a shortlist to the nearest labelled or chosen one."""
 
     def __init__(self, candidates: Candidates, context: Context) -> None:
         of_boxes, of_images = box_embeddings(candidates), image_embeddings(candidates)
-        self.offsets = candidates.offsets
+        self.offsets, self.counts = candidates.offsets, np.diff(candidates.offsets)
         self.boxes, self.images = unit_vectors(of_boxes), unit_vectors(of_images)
-        self.without = np.flatnonzero(np.diff(self.offsets) == 0)
-        self.of_boxes = nearest_squares(self.boxes, unit_vectors(labelled_box_embeddings(context, of_boxes)))
-        self.of_images = nearest_squares(
-            self.images[self.without], unit_vectors(labelled_image_embeddings(context, of_images))
-        )
+        self.near_boxes = Nearest(self.boxes, unit_vectors(labelled_box_embeddings(context, of_boxes)))
+        self.near_images = Nearest(self.images, unit_vectors(labelled_image_embeddings(context, of_images)))
 
     def choose(self, position: int) -> None:
-        own = self.boxes[self.offsets[position] : self.offsets[position + 1]]
-        np.minimum(self.of_boxes, nearest_squares(self.boxes, own), out=self.of_boxes)
-        near = nearest_squares(self.images[self.without], self.images[position : position + 1])
-        np.minimum(self.of_images, near, out=self.of_images)
+        self.near_boxes.add(self.boxes[self.offsets[position] : self.offsets[position + 1]])
+        self.near_images.add(self.images[position : position + 1])
 
-    def now(self) -> np.ndarray:
-        """(N,) in [0, 1]."""
-        found = aggregate(unit_distances(self.of_boxes), self.offsets, "mean")
-        found[self.without] = unit_distances(self.of_images)
+    def of(self, positions: np.ndarray) -> np.ndarray:
+        """(n,) in [0, 1] of these images, by their positions (n,)."""
+        own, rows = rows_of(positions, self.offsets)
+        found = aggregate(unit_distances(self.near_boxes.squares(rows)), own, "mean")
+        without = self.counts[positions] == 0
+        found[without] = unit_distances(self.near_images.squares(positions[without]))
         return found

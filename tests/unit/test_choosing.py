@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylearn.errors import QueryError
+from raylearn.measures import greedy
 from raylearn.measures.sampling import top_n
 from raylearn.strategies import (
     Candidates,
@@ -69,23 +70,30 @@ def reorder(candidates, size, context, order):
 @given(st.sampled_from(CHOICES), seeds)
 def test_the_order_of_the_classes_changes_no_query(strategy, seed):
     rng = np.random.default_rng(seed)
-    candidates = random_pool(rng, 8)
-    # of equal scores the first class is the predicted one: none here
-    candidates = replace(candidates, class_scores=rng.random(candidates.class_scores.shape).astype(np.float32))
-    context = random_context(rng, 8)
-    order = rng.permutation(CLASSES)
-    moved = replace(candidates, class_scores=candidates.class_scores[:, order])
-    moved_context = replace(
-        context,
-        class_counts=context.class_counts[order],
-        true_counts=context.true_counts[:, order],
-        labelled=context.labelled
-        and Labelled(
-            replace(context.labelled.seen, class_scores=context.labelled.seen.class_scores[:, order]),
-            None if context.labelled.true_counts is None else context.labelled.true_counts[:, order],
-        ),
+    candidates, context = untied(rng, random_pool(rng, 8)), random_context(rng, 8)
+    if context.labelled:
+        known = context.labelled
+        context = replace(context, labelled=replace(known, seen=untied(rng, known.seen)))
+    other = of_classes(rng.permutation(CLASSES), candidates, context)
+    assert strategy.select(candidates, 5, context).image_ids == strategy.select(other[0], 5, other[1]).image_ids
+
+
+def untied(rng, images):
+    """Of equal scores the first class is the predicted one: here none are equal."""
+    return replace(images, class_scores=rng.random(images.class_scores.shape).astype(np.float32))
+
+
+def of_classes(order, candidates, context):
+    known = context.labelled
+    if known is not None:
+        known = Labelled(
+            replace(known.seen, class_scores=known.seen.class_scores[:, order]),
+            None if known.true_counts is None else known.true_counts[:, order],
+        )
+    return (
+        replace(candidates, class_scores=candidates.class_scores[:, order]),
+        Context(context.seed, context.class_counts[order], known, context.true_counts[:, order]),
     )
-    assert strategy.select(candidates, 5, context).image_ids == strategy.select(moved, 5, moved_context).image_ids
 
 
 # diverse
@@ -98,6 +106,48 @@ def test_diverse_by_hand():
     tied = top_n(["a", "b"], np.zeros(2), 2, 0)
     assert query.image_ids == ("d", *("ab"[i] for i in tied), "c")
     assert query.scores == (pytest.approx(0.5 * (0.707 + 1) / 2), 0.0, 0.0, 0.0)
+
+
+@given(seeds, st.booleans())
+def test_diverse_picks_are_those_of_a_plain_loop(seed, lazily):
+    rng = np.random.default_rng(seed)
+    candidates, context = random_pool(rng, 9), random_context(rng, 9)
+    labelled = context.labelled.seen if context.labelled else candidates.take(np.empty(0, int))
+    with pytest.MonkeyPatch.context() as patch:
+        if lazily:
+            patch.setattr(greedy, "_num_active", lambda _: 2)
+        query = Diverse(beta=9).select(candidates, 7, context)
+    scores = Uncertainty().image_scores(candidates, context)
+    order = top_n(candidates.image_ids, scores, 9, context.seed)
+    boxes, images = list(directions(labelled.box_embeddings)), list(directions(labelled.image_embeddings))
+    expected: list[str] = []
+    for _ in range(7):
+        products = {}
+        for i in order:
+            own = directions(boxes_of(candidates, i))
+            apart = [nearest(box, boxes) for box in own] or [
+                nearest(directions(candidates.image_embeddings)[i], images)
+            ]
+            products[candidates.image_ids[i]] = scores[i] * np.mean(apart)
+        left = {name: product for name, product in products.items() if name not in expected}
+        expected.append(max(left, key=left.__getitem__))
+        i = candidates.image_ids.index(expected[-1])
+        boxes += list(directions(boxes_of(candidates, i)))
+        images.append(directions(candidates.image_embeddings)[i])
+    assert query.image_ids == tuple(expected)
+
+
+def boxes_of(images, i):
+    return images.box_embeddings[images.offsets[i] : images.offsets[i + 1]]
+
+
+def directions(embeddings):
+    lengths = np.linalg.norm(embeddings.astype(float), axis=1, keepdims=True)
+    return embeddings / np.where(lengths > 0, lengths, 1)
+
+
+def nearest(vector, others):
+    return round(min([1.0, *(np.linalg.norm(vector - other) / 2 for other in others)]), 3)
 
 
 def test_powers_of_score_and_distance():
@@ -231,6 +281,29 @@ def test_novelty_is_exact_up_to_512_labelled_boxes_and_too_high_by_a_bound_beyon
             assert masses(count) == pytest.approx(exact, abs=3e-4)
 
 
+def test_clusters_tell_kinds_of_a_class_apart():
+    # 4 boxes of class 0 are labelled: of its 4 detections three are in the east, one in the west; none of class 1
+    labelled = seen([[(SURE, EAST)] * 3 + [(SURE, WEST)]])
+    context = Context(0, np.array([4, 2]), Labelled(labelled, None))
+    strategy = Coverage("least_confidence", alpha=0, clusters=2)
+    assert sorted(strategy._covered(context)[:2]) == [1, 3]
+    assert strategy._covered(context)[2:].tolist() == [1, 1]
+    images = seen([[(UNSURE, (1.0, 1.0))], [(UNSURE, (-1.0, 1.0))]])
+    masses = strategy.summaries(images, context)[:, :2]
+    assert np.count_nonzero(masses, axis=1).tolist() == [1, 1]
+    assert (masses[0] > 0).tolist() == (masses[1] == 0).tolist()
+    # as new and as unsure, but the west is covered less
+    assert strategy.select(images, 1, context).image_ids == ("b",)
+
+
+def test_clusters_need_labelled_boxes():
+    rng = np.random.default_rng(0)
+    candidates = random_pool(rng, 6)
+    for labelled in (None, Labelled(random_pool(rng, 3, "labelled").take(np.empty(0, int)), None)):
+        context = Context(0, np.zeros(CLASSES, int), labelled)
+        assert Coverage(clusters=4).select(candidates, 4, context) == Coverage().select(candidates, 4, context)
+
+
 def test_parts_of_a_pool_have_the_summaries_of_the_whole():
     rng = np.random.default_rng(0)
     candidates, context = random_pool(rng, 40), replace(random_context(rng, 40), labelled=None)
@@ -323,6 +396,7 @@ def test_ppal_asks_for_the_centre_of_each_cluster():
         ("coverage", {"image_cost": 0}, "image_cost is 0: it must be a number of 0.001 or more"),
         ("coverage", {"uncertainty": "entropie"}, "unknown uncertainty 'entropie': did you mean 'entropy'?"),
         ("coverage", {"box_cost": float("inf")}, "box_cost is inf: it must be a number of 0 or more"),
+        ("coverage", {"clusters": 2.5}, "clusters is 2.5: it must be a whole number"),
         ("ppal", {"alpha": 0}, "alpha is 0: it must be a number of 0.01 or more"),
         ("ppal", {"delta": 0.5}, "delta is 0.5: it must be a number of 1 or more"),
         ("oracle", {"box_cost": True}, "box_cost is True: it must be a number of 0 or more"),

@@ -37,7 +37,7 @@ def test_lazy_picks_are_the_plain_ones(seed, active):
     covered, costs = rng.integers(0, 3, 3), rng.choice([1.0, 2.0], count)
     size = int(rng.integers(1, count + 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(greedy, "_ACTIVE", active)
+        patch.setattr(greedy, "_num_active", lambda count: min(count, active))
         patch.setattr(greedy, "_BLOCK", 7)
         picks, gains = greedy_coverage(masses, covered, costs, size)
     assert picks == plain(masses, covered, costs, size)

@@ -1,13 +1,16 @@
 """Distances between embeddings, block by block, against plain loops; objects matched class by class; medoids."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raylearn.measures import matching, novelty
+from raylearn.measures.clusters import cluster_centres, cluster_of
 from raylearn.measures.matching import matching_distances, medoids
-from raylearn.measures.novelty import farthest_first, nearest_squares, unit_distances, unit_vectors
+from raylearn.measures.novelty import Nearest, farthest_first, nearest_squares, unit_distances, unit_vectors
 
 seeds = st.integers(0, 2**32)
 
@@ -26,6 +29,29 @@ def test_nearest_squares_are_those_of_a_plain_loop(rows, references):
     vectors, others = (rng.normal(size=(count, 4)).astype(np.float32) for count in (rows, references))
     plain = [min((((v - o) ** 2).sum() for o in others), default=np.inf) for v in vectors]
     assert nearest_squares(vectors, others) == pytest.approx(np.array(plain), rel=1e-5)
+
+
+def test_what_is_nearest_is_brought_up_to_date_where_it_is_asked_for():
+    rng = np.random.default_rng(0)
+    vectors, others = rng.normal(size=(9, 3)).astype(np.float32), rng.normal(size=(7, 3)).astype(np.float32)
+    found = Nearest(vectors, others[:2])
+    some, everything = np.array([1, 4, 7]), np.arange(9)
+    for start, rows in ((2, some), (3, some), (4, everything), (5, everything[:0]), (5, some), (6, everything)):
+        found.add(others[start : start + 1])
+        assert found.squares(rows) == pytest.approx(nearest_squares(vectors, others[: start + 1])[rows], rel=1e-5)
+    found.add(others[:0])
+    assert found.squares(everything) == pytest.approx(nearest_squares(vectors, others), rel=1e-5)
+
+
+def test_memory_does_not_grow_with_the_number_of_pairs():
+    rng = np.random.default_rng(0)
+    embeddings, references = rng.normal(size=(30_000, 8)).astype(np.float16), rng.normal(size=(5_000, 8))
+    references = unit_vectors(references)
+    tracemalloc.start()
+    novelty.novelty(embeddings, references)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6  # of all pairs: 600 MB
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -96,6 +122,18 @@ def test_matching_distances_are_those_of_a_plain_loop(seed):
 
     plain = [[0.0 if a == b else (directed(a, b) + directed(b, a)) / 2 for b in range(6)] for a in range(6)]
     assert matching_distances(offsets, classes, confidences, embeddings) == pytest.approx(np.array(plain), abs=1e-3)
+
+
+def test_clusters_by_hand():
+    vectors = np.array([[0, 0], [0, 1], [9, 0], [9, 1], [9, 2]], np.float32)
+    assert sorted(cluster_centres(vectors, 2).tolist()) == [[0, 0.5], [9, 1]]
+    assert cluster_of(vectors, np.array([[9, 1], [0, 0.5]], np.float32)).tolist() == [1, 1, 0, 0, 0]
+    assert cluster_centres(vectors, 7).tolist() == vectors.tolist()
+    assert cluster_centres(vectors[:0], 3).shape == (0, 2)
+
+
+def test_clusters_of_equal_vectors_have_centres_that_are_numbers():
+    assert cluster_centres(np.ones((5, 2), np.float32), 3).tolist() == [[1, 1]] * 3
 
 
 def test_medoids_by_hand():
