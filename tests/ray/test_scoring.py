@@ -18,7 +18,18 @@ from raylearn.errors import ClusterError
 from raylearn.scoring.ledger import Ledger, map_parts
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
 from raylearn.scoring.pipeline import ScoringPlan, score_manifest, score_parts
-from raylearn.strategies import Candidates, Context, Uncertainty
+from raylearn.strategies import (
+    Candidates,
+    Context,
+    CoreSet,
+    Coverage,
+    Diverse,
+    Labelled,
+    Ppal,
+    Strategy,
+    Uncertainty,
+    ask,
+)
 from tests.conftest import IMAGE_SIZE
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -55,6 +66,14 @@ def test_actors_and_batches_change_neither_ledger_nor_query(reef: Dataset, plan:
         np.testing.assert_allclose(first.boxes, other.boxes, atol=1e-3)
         np.testing.assert_allclose(first.class_scores, other.class_scores, atol=1e-5)
         assert _query(first) == _query(other)
+
+
+def _answer(strategy: Strategy, ledger: Ledger) -> tuple[str, ...]:
+    """What a strategy asks for where the first of a ledger's images are labelled."""
+    labelled, rest = np.split(np.arange(len(ledger.image_ids)), [8])
+    seen = ledger.candidates.take(labelled)
+    context = Context(0, np.ones(6, dtype=np.int64), Labelled(seen, seen.predicted_counts))
+    return ask(strategy, ledger.candidates.take(rest), 10, context).image_ids
 
 
 def test_the_ledger_holds_what_the_detector_gives(reef: Dataset, plan: ScoringPlan, tmp_path: Path) -> None:
@@ -146,5 +165,7 @@ def test_actors_and_batches_change_no_embedding_and_embeddings_change_nothing_el
         assert ledger.image_embeddings is not None
         assert ledger.box_embeddings.shape == (len(ledger.boxes), BOX_EMBEDDING)
         assert ledger.image_embeddings.shape == (len(reef.pool), IMAGE_EMBEDDING)
+    for strategy in (Diverse(), Coverage(), Coverage(clusters=4), CoreSet(), Ppal(), CHOICE):
+        assert _answer(strategy, one) == _answer(strategy, three), strategy.label
     np.testing.assert_allclose(one.box_embeddings, three.box_embeddings, rtol=2e-3, atol=2e-3)
     np.testing.assert_allclose(one.image_embeddings, three.image_embeddings, rtol=2e-3, atol=2e-3)
