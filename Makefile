@@ -39,6 +39,7 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.scoring
+	$(BIN)/python -m benchmarks.embeddings
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.query
 	$(BIN)/python -m benchmarks.training
