@@ -35,12 +35,20 @@ if TYPE_CHECKING:
     from raylearn.strategies import BoxCount as BoxCount
     from raylearn.strategies import Candidates as Candidates
     from raylearn.strategies import Context as Context
+    from raylearn.strategies import CoreSet as CoreSet
+    from raylearn.strategies import Coverage as Coverage
+    from raylearn.strategies import Diverse as Diverse
     from raylearn.strategies import FullData as FullData
     from raylearn.strategies import ImageScoring as ImageScoring
+    from raylearn.strategies import Labelled as Labelled
+    from raylearn.strategies import Oracle as Oracle
+    from raylearn.strategies import Ppal as Ppal
     from raylearn.strategies import Query as Query
     from raylearn.strategies import Random as Random
     from raylearn.strategies import ScoredImages as ScoredImages
+    from raylearn.strategies import Shortlisting as Shortlisting
     from raylearn.strategies import Strategy as Strategy
+    from raylearn.strategies import Summarising as Summarising
     from raylearn.strategies import Uncertainty as Uncertainty
 
 _PUBLIC = {
@@ -57,8 +65,9 @@ _PUBLIC = {
     ),
     "raylearn.measures.weighting": ("class_weights",),
     "raylearn.strategies": (
-        *("BoxCount", "Candidates", "Context", "FullData", "ImageScoring"),
-        *("Query", "Random", "ScoredImages", "Strategy", "Uncertainty"),
+        *("BoxCount", "Candidates", "Context", "CoreSet", "Coverage", "Diverse"),
+        *("FullData", "ImageScoring", "Labelled", "Oracle", "Ppal", "Query"),
+        *("Random", "ScoredImages", "Shortlisting", "Strategy", "Summarising", "Uncertainty"),
     ),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -41,13 +41,15 @@ EAST, NORTH, WEST = (2.0, 0.0), (0.0, 1.0), (-0.5, 0.0)
 UNSURE, SURER, SURE = (0.5, 0.0), (0.75, 0.0), (1.0, 0.0)
 
 seeds = st.integers(0, 2**32)
+every_strategy = pytest.mark.parametrize("strategy", CHOICES, ids=lambda strategy: "-".join(strategy.words))
 
 
 def labelled_boxes(*embeddings, true_counts=None) -> Context:
     return replace(NOTHING_LABELLED, labelled=Labelled(seen([[(SURE, e) for e in embeddings]]), true_counts))
 
 
-@given(st.sampled_from(CHOICES), seeds, st.data())
+@every_strategy
+@given(seed=seeds, data=st.data())
 def test_the_order_of_the_candidates_changes_no_query(strategy, seed, data):
     rng = np.random.default_rng(seed)
     candidates = random_pool(rng, int(rng.integers(1, 12)))
@@ -67,7 +69,8 @@ def reorder(candidates, size, context, order):
     return moved, size, moved_context
 
 
-@given(st.sampled_from(CHOICES), seeds)
+@every_strategy
+@given(seed=seeds)
 def test_the_order_of_the_classes_changes_no_query(strategy, seed):
     rng = np.random.default_rng(seed)
     candidates, context = untied(rng, random_pool(rng, 8)), random_context(rng, 8)
@@ -108,15 +111,15 @@ def test_diverse_by_hand():
     assert query.scores == (pytest.approx(0.5 * (0.707 + 1) / 2), 0.0, 0.0, 0.0)
 
 
-@given(seeds, st.booleans())
-def test_diverse_picks_are_those_of_a_plain_loop(seed, lazily):
+@given(seeds, st.booleans(), st.sampled_from([0, 1]))
+def test_diverse_picks_are_those_of_a_plain_loop(seed, lazily, score_power):
     rng = np.random.default_rng(seed)
     candidates, context = random_pool(rng, 9), random_context(rng, 9)
     labelled = context.labelled.seen if context.labelled else candidates.take(np.empty(0, int))
     with pytest.MonkeyPatch.context() as patch:
         if lazily:
             patch.setattr(greedy, "_num_active", lambda _: 2)
-        query = Diverse(beta=9).select(candidates, 7, context)
+        query = Diverse(beta=9, score_power=score_power).select(candidates, 7, context)
     scores = Uncertainty().image_scores(candidates, context)
     order = top_n(candidates.image_ids, scores, 9, context.seed)
     boxes, images = list(directions(labelled.box_embeddings)), list(directions(labelled.image_embeddings))
@@ -128,7 +131,7 @@ def test_diverse_picks_are_those_of_a_plain_loop(seed, lazily):
             apart = [nearest(box, boxes) for box in own] or [
                 nearest(directions(candidates.image_embeddings)[i], images)
             ]
-            products[candidates.image_ids[i]] = scores[i] * np.mean(apart)
+            products[candidates.image_ids[i]] = scores[i] ** score_power * np.mean(apart)
         left = {name: product for name, product in products.items() if name not in expected}
         expected.append(max(left, key=left.__getitem__))
         i = candidates.image_ids.index(expected[-1])

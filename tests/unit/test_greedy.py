@@ -52,6 +52,24 @@ def test_lazy_picks_are_the_plain_ones_among_thousands():
     assert picks == plain(masses, np.zeros(5), costs, 60)
 
 
+def test_of_an_image_and_a_bound_that_are_equal_the_first_is_taken(monkeypatch):
+    monkeypatch.setattr(greedy, "_num_active", lambda _: 2)
+    values = np.array([1, 3, 2], np.float32)
+
+    def choose(_):
+        values[2] = 1  # as the image that was not looked at again
+
+    assert greedy.lazy_greedy(lambda positions: values[positions], choose, 3, 3) == ([1, 0, 2], [3, 1, 1])
+
+
+def test_images_whose_classes_only_have_other_names_are_equal():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        numbers = rng.random(7)
+        masses = np.stack([rng.permutation(numbers) for _ in range(9)])
+        assert greedy_coverage(masses, np.full(7, 3), np.full(9, 1.7), 1)[0] == [0]
+
+
 @given(seeds)
 def test_greedy_reaches_1_minus_1_over_e_of_the_best_set(seed):
     rng = np.random.default_rng(seed)

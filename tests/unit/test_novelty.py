@@ -124,6 +124,14 @@ def test_matching_distances_are_those_of_a_plain_loop(seed):
     assert matching_distances(offsets, classes, confidences, embeddings) == pytest.approx(np.array(plain), abs=1e-3)
 
 
+def test_the_order_of_the_classes_changes_no_matching_distance():
+    rng = np.random.default_rng(0)
+    offsets, confidences, embeddings = np.arange(0, 81, 8), rng.random(80), rng.normal(size=(80, 5))
+    classes, order = rng.integers(0, 6, 80), rng.permutation(6)
+    found = matching_distances(offsets, classes, confidences, embeddings)
+    assert (matching_distances(offsets, order[classes], confidences, embeddings) == found).all()
+
+
 def test_clusters_by_hand():
     vectors = np.array([[0, 0], [0, 1], [9, 0], [9, 1], [9, 2]], np.float32)
     assert sorted(cluster_centres(vectors, 2).tolist()) == [[0, 0.5], [9, 1]]
