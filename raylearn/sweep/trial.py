@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from raylearn.config import Experiment
 from raylearn.data.dataset import Dataset, GroundTruth, Image
@@ -192,12 +193,13 @@ class Bench:
             self._labelled(scored.labelled, pool) if scored and scored.labelled else None,
             self._true_counts(candidates.image_ids, self.dataset.truth) if arm.strategy.simulation_only else None,
         )
-        if boxes is None:
-            chosen = ask(arm.strategy, candidates, arm.query_size, context)
-        else:
-            costs = self._true_counts(candidates.image_ids, self.dataset.truth).sum(axis=1)
-            chosen = ask_within(arm.strategy, candidates, costs, boxes, context)
-        return replace(chosen, reasons=reasons(chosen.image_ids, candidates, context)) if scored else chosen
+        with threadpool_limits(1, "blas"):  # beside trainings, two threads that wait for each other are ten times slower
+            if boxes is None:
+                chosen = ask(arm.strategy, candidates, arm.query_size, context)
+            else:
+                costs = self._true_counts(candidates.image_ids, self.dataset.truth).sum(axis=1)
+                chosen = ask_within(arm.strategy, candidates, costs, boxes, context)
+            return replace(chosen, reasons=reasons(chosen.image_ids, candidates, context)) if scored else chosen
 
     def _groups(self, image_ids: Sequence[str] | np.ndarray) -> np.ndarray | None:
         """The clip of each image; an image of none is a group of its own. None where no image has one."""
