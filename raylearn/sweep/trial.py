@@ -193,7 +193,8 @@ class Bench:
             self._labelled(scored.labelled, pool) if scored and scored.labelled else None,
             self._true_counts(candidates.image_ids, self.dataset.truth) if arm.strategy.simulation_only else None,
         )
-        with threadpool_limits(1, "blas"):  # beside trainings, two threads that wait for each other are ten times slower
+        # beside trainings, BLAS threads that wait for each other make it ten times slower
+        with threadpool_limits(1, "blas"):
             if boxes is None:
                 chosen = ask(arm.strategy, candidates, arm.query_size, context)
             else:
