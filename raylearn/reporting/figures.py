@@ -258,7 +258,7 @@ def _control_style(key: ArmKey, number: int) -> Style:
 
 def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Style]) -> None:
     few = are_few(summary.arms)
-    highest = [arm for size in summary.query_sizes for arm in summary.learning_with(size)[:NUM_HEAVIER]]
+    highest = [arm for size in summary.query_sizes for arm in summary.contestants(size)[:NUM_HEAVIER]]
     # the highest arms and random are drawn last, on top of the others
     for order, arm in enumerate(reversed(summary.learning)):
         style = styles[arm.key]

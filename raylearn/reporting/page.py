@@ -69,7 +69,8 @@ def write_report(run_folder: Path) -> Path:
         RunFolderError: one of the four is missing or cannot be read.
     """
     _refuse_missing(run_folder)
-    rounds, experiment = read_rounds(run_folder / "results.parquet"), _read_experiment(run_folder / "experiment.yaml")
+    experiment = _read_experiment(run_folder / "experiment.yaml")
+    rounds = read_rounds(run_folder / "results.parquet", _pays_boxes(experiment))
     primary = _primary(experiment, run_folder)
     compared = compare(rounds, primary)
     page = render(
@@ -127,7 +128,8 @@ def write_comparison(run_folder: Path, other: Path) -> Path:
 def _side(folder: Path) -> dict[str, Any]:
     """What the comparison shows of one run."""
     _refuse_missing(folder)
-    rounds, experiment = read_rounds(folder / "results.parquet"), _read_experiment(folder / "experiment.yaml")
+    experiment = _read_experiment(folder / "experiment.yaml")
+    rounds = read_rounds(folder / "results.parquet", _pays_boxes(experiment))
     summary, run = summarise(rounds), _read_run(folder / "run.json")
     primary = _primary(experiment, folder)
     return {
@@ -334,6 +336,10 @@ def _primary(experiment: Any, run_folder: Path) -> Primary:
         path = run_folder / "experiment.yaml"
         raise RunFolderError(f"{path}: primary.outcome: unknown value {primary.outcome!r}: {known}")
     return replace(primary, control=str(primary.control))
+
+
+def _pays_boxes(experiment: Any) -> bool:
+    return "boxes" in _mapping(_mapping(experiment).get("budget"))
 
 
 def _read_queries(path: Path) -> Queries:
