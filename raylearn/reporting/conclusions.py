@@ -45,8 +45,9 @@ def _of_oracle(arm: ArmStatistics, won: Difference, smallest: float | None) -> s
     low, high = won.interval or (-math.inf, math.inf)
     interval = f"95 % interval {low:+.3f} to {high:+.3f}" if won.interval else "no interval"
     sentence = (
-        f"Knowing the labels is worth {won.mean:+.3f} ({interval}) in {won.outcome} against {won.control} ({arm.label}, "
-        f"{arm.key.query}): the most that choosing by classes and boxes can be expected to win on this data set."
+        f"Knowing the labels is worth {won.mean:+.3f} ({interval}) in {won.outcome} against {won.control} "
+        f"({arm.label}, {arm.key.query}): the most that choosing by classes and boxes can be expected to win on this "
+        f"data set."
     )
     if low <= 0:
         return f"{sentence} It is not shown to win, so no strategy of this kind could be shown to win here."

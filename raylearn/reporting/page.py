@@ -21,6 +21,7 @@ from raylearn.reporting import figures
 from raylearn.reporting.conclusions import conclusions
 from raylearn.reporting.gallery import GALLERY_FILE, Gallery, read_gallery
 from raylearn.reporting.overlap import overlaps, read_asked
+from raylearn.reporting.pool_map import MAP_FILE, PoolMap, read_map
 from raylearn.reporting.statistics import ArmStatistics, Difference, Primary, Reach, compare
 from raylearn.reporting.summary import (
     Summary,
@@ -82,6 +83,7 @@ def write_report(run_folder: Path) -> Path:
         _read_run(run_folder / "run.json"),
         read_gallery(run_folder / GALLERY_FILE),
         read_asked(run_folder / "queries.parquet"),
+        read_map(run_folder / MAP_FILE),
     )
     _write_at_once(run_folder / SUMMARY_FILE, summary_text(compared))
     return _write_at_once(run_folder / "report.html", page)
@@ -119,6 +121,7 @@ def write_comparison(run_folder: Path, other: Path) -> Path:
             ],
             summary=runs[0]["summary"],
             gallery=None,
+            pool_map=None,
             same_data=runs[0]["fingerprint"] == runs[1]["fingerprint"],
         )
     )
@@ -179,6 +182,7 @@ def render(
     run: Mapping[str, Any],
     gallery: Gallery | None = None,
     asked: Mapping[str, set[str]] | None = None,
+    pool_map: PoolMap | None = None,
 ) -> str:
     """The page as text; the same input gives the same text."""
     environment = _environment()
@@ -203,6 +207,7 @@ def render(
             (panel.unit, Markup(figures.panel_svg(summary, panel, f"p{i}"))) for i, panel in enumerate(figures.PANELS)
         ],
         gallery=gallery,
+        pool_map=pool_map,
         overlaps=overlaps(
             summary.arms, asked or {}, _count(dataset, "num_pool"), _count(_mapping(experiment), "initial_size")
         ),

@@ -151,7 +151,7 @@ def is_control(name: str) -> bool:
 
 
 def knows_labels(name: str) -> bool:
-    """Whether a name in a table is that of a strategy that looks at labels nobody has paid for, as only simulations can."""
+    """Whether a name in a table is that of a strategy for simulations only, which looks at unpaid labels."""
     found = _BUILT_IN.get(name) or all_strategies().get(name)
     return found is not None and found.simulation_only
 
