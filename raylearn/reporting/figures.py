@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
+from raylearn.reporting.costs import Cost
 from raylearn.reporting.summary import Arm, ArmKey, Point, Spread, Summary
 from raylearn.strategies import BASELINE, UPPER_BOUND, is_control
 
@@ -78,21 +79,34 @@ class Style:
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes: a mAP over a budget."""
+    """One set of axes: a mAP over a budget.
+
+    Args:
+        metric: map50_95 or map50.
+        budget: num_images, num_boxes or hours.
+        cost: what the hours are made of.
+    """
 
     metric: str
     budget: str
+    cost: Cost | None = None
 
     @property
     def title(self) -> str:
         metric = {"map50_95": "mAP50-95", "map50": "mAP50"}[self.metric]
-        return f"{metric} over labelled {self.unit}"
+        return f"{metric} over {self.axis}"
+
+    @property
+    def axis(self) -> str:
+        return "hours of labelling" if self.cost else f"labelled {self.unit}"
 
     @property
     def unit(self) -> str:
-        return {"num_images": "images", "num_boxes": "boxes"}[self.budget]
+        return {"num_images": "images", "num_boxes": "boxes", "hours": "hours"}[self.budget]
 
     def x(self, point: Point) -> float:
+        if self.cost:
+            return self.cost.hours(point.num_images, point.num_boxes)
         return point.num_images if self.budget == "num_images" else point.num_boxes
 
     def y(self, point: Point) -> Spread | None:
@@ -100,6 +114,11 @@ class Panel:
 
 
 PANELS = tuple(Panel(metric, budget) for metric in ("map50_95", "map50") for budget in ("num_images", "num_boxes"))
+
+
+def panels(cost: Cost | None) -> tuple[Panel, ...]:
+    """PANELS and, where labelling has a cost, those over hours."""
+    return (*PANELS, *(Panel(metric, "hours", cost) for metric in ("map50_95", "map50") if cost))
 
 
 def arm_styles(arms: Iterable[Arm]) -> dict[ArmKey, Style]:
@@ -295,10 +314,10 @@ def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Sty
                 axes.set_xlim(0, 1.25 * panel.x(arm.last) or 1)
     axes.set_ylim(*mean_ap_limits([summary], panel))
     axes.set_title(panel.title)
-    axes.set_xlabel(f"labelled {panel.unit}")
+    axes.set_xlabel(panel.axis)
     axes.yaxis.set_major_formatter(FormatStrFormatter("%.2f"))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=panel.cost is None, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.margins(x=0.03)

@@ -19,6 +19,7 @@ from raylearn.errors import RunFolderError, nearest
 from raylearn.measures.outcomes import OUTCOMES
 from raylearn.reporting import figures
 from raylearn.reporting.conclusions import conclusions
+from raylearn.reporting.costs import Cost, Paid, paid_by_round, read_paid
 from raylearn.reporting.gallery import GALLERY_FILE, Gallery, read_gallery
 from raylearn.reporting.overlap import overlaps, read_asked
 from raylearn.reporting.pool_map import MAP_FILE, PoolMap, read_map
@@ -84,6 +85,8 @@ def write_report(run_folder: Path) -> Path:
         read_gallery(run_folder / GALLERY_FILE),
         read_asked(run_folder / "queries.parquet"),
         read_map(run_folder / MAP_FILE),
+        _cost(experiment, run_folder),
+        read_paid(run_folder / "queries.parquet"),
     )
     _write_at_once(run_folder / SUMMARY_FILE, summary_text(compared))
     return _write_at_once(run_folder / "report.html", page)
@@ -183,6 +186,8 @@ def render(
     gallery: Gallery | None = None,
     asked: Mapping[str, set[str]] | None = None,
     pool_map: PoolMap | None = None,
+    cost: Cost | None = None,
+    paid: Mapping[tuple[str, int], Paid] | None = None,
 ) -> str:
     """The page as text; the same input gives the same text."""
     environment = _environment()
@@ -204,8 +209,11 @@ def render(
         any_query_size=len(summary.query_sizes) > 1,
         any_probabilities=len({arm.key.probabilities for arm in summary.arms} - {None}) > 1,
         panels=[
-            (panel.unit, Markup(figures.panel_svg(summary, panel, f"p{i}"))) for i, panel in enumerate(figures.PANELS)
+            (panel.unit, Markup(figures.panel_svg(summary, panel, f"p{i}")))
+            for i, panel in enumerate(figures.panels(cost))
         ],
+        cost=cost,
+        paid=list(paid_by_round(summary.learning, paid or {})),
         gallery=gallery,
         pool_map=pool_map,
         overlaps=overlaps(
@@ -345,6 +353,14 @@ def _primary(experiment: Any, run_folder: Path) -> Primary:
 
 def _pays_boxes(experiment: Any) -> bool:
     return "boxes" in _mapping(_mapping(experiment).get("budget"))
+
+
+def _cost(experiment: Any, run_folder: Path) -> Cost | None:
+    section = _mapping(experiment).get("cost")
+    try:
+        return None if section is None else Cost.of(section)
+    except (TypeError, ValueError) as error:
+        raise RunFolderError(f"{run_folder / 'experiment.yaml'}: cost: {one_line(error)}: give seconds") from error
 
 
 def _read_queries(path: Path) -> Queries:

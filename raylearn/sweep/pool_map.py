@@ -114,4 +114,4 @@ def _scaled(places: np.ndarray) -> np.ndarray:
     """(N, 2) int64 in 0 to SIDE: both axes by one factor, so that distances on paper can be compared."""
     low, high = places.min(axis=0), places.max(axis=0)
     widest = float((high - low).max()) or 1.0
-    return np.rint((places - (low + high) / 2) / widest * SIDE + SIDE / 2).astype(np.int64)
+    return np.asarray(np.rint((places - (low + high) / 2) / widest * SIDE + SIDE / 2), np.int64)

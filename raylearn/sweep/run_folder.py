@@ -21,7 +21,7 @@ RUN_FILE = "run.json"
 GALLERY_FILE = "gallery.json"
 MAP_FILE = "map.json"
 # What decides no result, so that a run may be gone on with under another.
-_FREE = ("question", "resources", "tracking", "scoring.batch_size")
+_FREE = ("question", "cost", "resources", "tracking", "scoring.batch_size")
 _FILES = (
     EXPERIMENT_FILE,
     RUN_FILE,

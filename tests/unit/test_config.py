@@ -161,7 +161,7 @@ def test_an_override_that_cannot_be_one_is_refused(file, override, message):
         ("trainig.epochs=3", "unknown key 'trainig': did you mean 'training'?"),
         ("training.epoch=3", "unknown key 'training.epoch': did you mean 'epochs'?"),
         ("dataset.reef.num_pools=3", "unknown key 'dataset.reef.num_pools': did you mean 'num_pool'?"),
-        ("xyz=3", "unknown key 'xyz': known: arms, budget, dataset, detector, evaluation,"),
+        ("xyz=3", "unknown key 'xyz': known: arms, budget, cost, dataset, detector,"),
         ("training.options.lr=3", "training: unknown training option 'lr': did you mean 'lrf'?"),
         ("dataset.format=yoloo", "dataset.format: unknown value 'yoloo': did you mean 'yolo'?"),
         ("dataset.bad_boxes=zzz", "dataset.bad_boxes: unknown value 'zzz': known: drop, refuse"),
