@@ -31,7 +31,7 @@ DASHES: tuple[tuple[float, ...], ...] = (
     *((), (6, 1.6), (1.2, 1.4), (8, 1.6, 1.2, 1.6), (3, 1.2), (10, 3)),
     *((6, 1.6, 1.2, 1.6, 1.2, 1.6), (1.2, 3.5), (3, 3.5), (12, 2, 3, 2), (6, 1.6, 6, 4), (3, 1.2, 3, 4)),
 )
-CONTROL_DASHES: tuple[float, ...] = (4, 2.2)
+CONTROL_DASHES: tuple[tuple[float, ...], ...] = ((4, 2.2), (1.2, 1.4), (7, 1.6, 1.2, 1.6), (9, 3), (2.4, 3))
 
 # a page that is light or dark sets these; a figure saved for itself keeps the colours above
 CSS_COLOURS = {
@@ -131,7 +131,12 @@ def arm_styles(arms: Iterable[Arm]) -> dict[ArmKey, Style]:
     keys = sorted({arm.key for arm in arms}, key=repr)
     sizes = _numbered(key.query_size for key in keys)
     queries = [key for key in keys if not is_control(key.strategy)]
-    styles = {key: _control_style(key, sizes[key.query_size]) for key in keys if key not in queries}
+    others = _numbered((key.strategy, key.options) for key in keys if key not in queries and key.strategy != BASELINE)
+    styles = {
+        key: _control_style(key, sizes[key.query_size], others.get((key.strategy, key.options), 0))
+        for key in keys
+        if key not in queries
+    }
     if are_few(arms):
         return styles | {key: Style(PALETTE[i], MARKERS[i + 1], ()) for i, key in enumerate(queries)}
     colours = _numbered(_colour_of(key) for key in queries)
@@ -268,11 +273,13 @@ def _colour_of(key: ArmKey) -> tuple[str | None, ...]:
     return (key.strategy, key.uncertainty) if key.uncertainty else (key.strategy, key.options)
 
 
-def _control_style(key: ArmKey, number: int) -> Style:
+def _control_style(key: ArmKey, size: int, number: int) -> Style:
+    """Markers by query size, and dashes by which of the controls it is."""
     if key.strategy == UPPER_BOUND:
         return Style(INK, "", (), 1.0)
-    marker = MARKERS[number % len(MARKERS)]
-    return Style(INK if key.strategy == BASELINE else MUTED, marker, CONTROL_DASHES, 2.0)
+    marker = MARKERS[size % len(MARKERS)]
+    dashes = CONTROL_DASHES[number % len(CONTROL_DASHES)]
+    return Style(INK if key.strategy == BASELINE else MUTED, marker, dashes, 2.0)
 
 
 def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Style]) -> None:

@@ -422,7 +422,7 @@ def _answer(summary: Summary, query_size: int | None) -> str:
     highest = spread_text(best.last.map50_95, summary.num_seeds)
     paid = f"{best.last.num_images:g} images"
     if best.key.pays_boxes:
-        paid = f"{best.last.num_boxes:.0f} boxes in {best.last.num_images:.0f} images"
+        paid = f"{best.last.num_boxes:.0f} boxes in {paid}"
     ends = [f"{best.label} ended highest: mAP50-95 {highest} with {paid}"]
     other, name = random, BASELINE
     if best.is_random:
