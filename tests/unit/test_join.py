@@ -17,10 +17,12 @@ from raylearn.config import Experiment
 from raylearn.config_files import dump_file, load_experiment
 from raylearn.errors import ConfigError, RunFolderError
 from raylearn.reporting.gallery import GALLERY_FILE
+from raylearn.reporting.pool_map import MAP_FILE
 from raylearn.sweep.grid import num_rounds, trials
 from raylearn.sweep.results import QUERIES_SCHEMA, RESULTS_SCHEMA
 from raylearn.sweep.run_folder import refuse_another
 from tests.unit.hand_made import make_experiment
+from tests.unit.test_pool_map import content as pool_map
 from tests.unit.test_report_gallery import gallery
 
 RECORD: dict[str, Any] = {
@@ -120,6 +122,14 @@ def test_the_pictures_are_of_the_lowest_seed_that_has_some(tmp_path: Path) -> No
     assert (tmp_path / "all" / GALLERY_FILE).read_text() == (folders[1] / GALLERY_FILE).read_text()
     raylearn.join([folders[0], make_run(tmp_path / "d", [3])], tmp_path / "all")
     assert not (tmp_path / "all" / GALLERY_FILE).exists()
+
+
+def test_the_map_is_of_the_lowest_seed_that_has_one(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name, [seed]) for seed, name in enumerate("abc")]
+    for folder in folders[1:]:
+        (folder / MAP_FILE).write_text(json.dumps(pool_map(arms=[folder.name])))
+    raylearn.join([folders[2], folders[0], folders[1]], tmp_path / "all")
+    assert (tmp_path / "all" / MAP_FILE).read_text() == (folders[1] / MAP_FILE).read_text()
 
 
 @pytest.mark.parametrize(
