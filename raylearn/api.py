@@ -163,8 +163,9 @@ def seeds_needed(
     found = open_experiment(experiment, **settings)
     primary = Primary(found.primary.outcome, found.primary.control)
     asking_arms = [arm for arm in arms(found) if arm.query_size is not None]
-    num_tested = sum(arm.strategy.name != primary.control for arm in asking_arms)
-    if num_tested in (0, len(asking_arms)):
+    usable = [arm.strategy.name for arm in asking_arms if not arm.strategy.simulation_only]
+    num_tested = sum(name != primary.control for name in usable)
+    if not num_tested or all(arm.strategy.name != primary.control for arm in asking_arms):
         raise ConfigError(f"{found.name} tests nothing: it needs {primary.control} among arms.controls, and other arms")
     folder = _folder_of(pilot)
     with on_disk(folder) as files:

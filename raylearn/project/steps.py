@@ -35,8 +35,9 @@ from raylearn.project.folder import ProjectFolder
 from raylearn.strategies import Random
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Arm, Trial
+from raylearn.sweep.pool_map import write_map
 from raylearn.sweep.results import dataset_facts, write_tables
-from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, RUN_FILE
+from raylearn.sweep.run_folder import EXPERIMENT_FILE, GALLERY_FILE, MAP_FILE, RUN_FILE
 from raylearn.sweep.trial import Bench, Scored, TrialRound
 from raylearn.work.jobs import Job, NotMadeError, made_before
 from raylearn.work.store import Artifact, DiskStore
@@ -328,7 +329,7 @@ class Cycle:
         """The tables and settings of a run, so that `raylearn report` shows the project; none of no round."""
         files = Folder.at(self.folder.path)
         if not standing.rounds:
-            for name in ("results.parquet", "queries.parquet", GALLERY_FILE, EXPERIMENT_FILE, RUN_FILE):
+            for name in ("results.parquet", "queries.parquet", GALLERY_FILE, MAP_FILE, EXPERIMENT_FILE, RUN_FILE):
                 files.remove(name)
             for name in ("report.html", "comparison.html", "summary.csv"):  # that `raylearn report` made of them
                 files.remove(name)
@@ -337,5 +338,6 @@ class Cycle:
         facts = {"name": self.folder.settings.name, "raylearn": __version__, "dataset": dataset_facts(dataset)}
         write_tables({self.trial: standing.rounds}, dataset.num_classes, self.folder.path)
         write_gallery({self.trial: standing.rounds}, self.bench, self.folder.path / GALLERY_FILE)
+        write_map({self.trial: standing.rounds}, self.folder.path / MAP_FILE)
         files.replace(EXPERIMENT_FILE, dump_file(self.bench.experiment).encode())
         files.replace(RUN_FILE, json.dumps(facts, indent=1).encode())

@@ -1,9 +1,11 @@
 """What may be said after a run, in sentences: verdicts, what could have been found, and about what."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from raylearn.reporting.power import POWER, sensitivity
-from raylearn.reporting.statistics import ArmStatistics, Primary
+from raylearn.reporting.statistics import ArmStatistics, Difference, Primary
+from raylearn.strategies import knows_labels
 
 
 def conclusions(arms: Sequence[ArmStatistics], primary: Primary) -> list[str]:
@@ -21,9 +23,40 @@ def conclusions(arms: Sequence[ArmStatistics], primary: Primary) -> list[str]:
 
 
 def _of_query_size(arms: Sequence[ArmStatistics], primary: Primary, size: int | None) -> Iterator[str]:
-    found = [(arm.label, arm.tested) for arm in arms if arm.key.query_size == size and arm.tested]
-    if not found:
-        return
+    own = [arm for arm in arms if arm.key.query_size == size]
+    found = [(arm.label, arm.tested) for arm in own if arm.tested]
+    could = sensitivity(arms, [size])
+    if found:
+        yield _verdicts(found, primary, own[0].key.query)
+    if could:
+        yield (
+            f"With {100 * POWER:.0f} % probability this run could have found a difference of {could.smallest:.3f} or "
+            f"more ({_count(could.num_seeds, 'seed')}, {_count(could.num_arms, 'tested arm')}, standard deviation of "
+            f"the differences {could.spread:.3f}); no evidence does not mean no difference."
+        )
+    for arm in own:
+        won = arm.difference(primary)
+        if won and knows_labels(arm.key.strategy):
+            yield _of_oracle(arm, won, could.smallest if could else None)
+
+
+def _of_oracle(arm: ArmStatistics, won: Difference, smallest: float | None) -> str:
+    """What knowing the labels wins; and where that is little, what follows for all who do not know them."""
+    low, high = won.interval or (-math.inf, math.inf)
+    interval = f"95 % interval {low:+.3f} to {high:+.3f}" if won.interval else "no interval"
+    sentence = (
+        f"Knowing the labels is worth {won.mean:+.3f} ({interval}) in {won.outcome} against {won.control} "
+        f"({arm.label}, {arm.key.query}): the most that choosing by classes and boxes can be expected to win on this "
+        f"data set."
+    )
+    if low <= 0:
+        return f"{sentence} It is not shown to win, so no strategy of this kind could be shown to win here."
+    if smallest is not None and won.mean < smallest:
+        return f"{sentence} It is less than this run can find, so no strategy of this kind could be shown to win here."
+    return sentence
+
+
+def _verdicts(found: Sequence[tuple[str, Difference]], primary: Primary, query: str) -> str:
     seeds = [len(difference.seeds) for _, difference in found]
     counted = _count(max(seeds), "seed")
     counted = f"{min(seeds)} to {counted}" if min(seeds) < max(seeds) else counted
@@ -35,14 +68,7 @@ def _of_query_size(arms: Sequence[ArmStatistics], primary: Primary, size: int | 
     if open_arms:
         parts.append("no evidence: " + (", ".join(open_arms) if len(open_arms) < 5 else f"{len(open_arms)} arms"))
     outcome = primary.outcome[0].upper() + primary.outcome[1:]
-    yield f"{outcome} against {primary.control}, query of {size}, {counted}: {'; '.join(parts)}."
-    could = sensitivity(arms, [size])
-    if could:
-        yield (
-            f"With {100 * POWER:.0f} % probability this run could have found a difference of {could.smallest:.3f} or "
-            f"more ({_count(could.num_seeds, 'seed')}, {_count(could.num_arms, 'tested arm')}, standard deviation of "
-            f"the differences {could.spread:.3f}); no evidence does not mean no difference."
-        )
+    return f"{outcome} against {primary.control}, {query}, {counted}: {'; '.join(parts)}."
 
 
 def _why_none(arms: Sequence[ArmStatistics], primary: Primary) -> str:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
+from raylearn.reporting.costs import Cost
 from raylearn.reporting.summary import Arm, ArmKey, Point, Spread, Summary
 from raylearn.strategies import BASELINE, UPPER_BOUND, is_control
 
@@ -30,7 +31,7 @@ DASHES: tuple[tuple[float, ...], ...] = (
     *((), (6, 1.6), (1.2, 1.4), (8, 1.6, 1.2, 1.6), (3, 1.2), (10, 3)),
     *((6, 1.6, 1.2, 1.6, 1.2, 1.6), (1.2, 3.5), (3, 3.5), (12, 2, 3, 2), (6, 1.6, 6, 4), (3, 1.2, 3, 4)),
 )
-CONTROL_DASHES: tuple[float, ...] = (4, 2.2)
+CONTROL_DASHES: tuple[tuple[float, ...], ...] = ((4, 2.2), (1.2, 1.4), (7, 1.6, 1.2, 1.6), (9, 3), (2.4, 3))
 
 # a page that is light or dark sets these; a figure saved for itself keeps the colours above
 CSS_COLOURS = {
@@ -78,21 +79,34 @@ class Style:
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes: a mAP over a budget."""
+    """One set of axes: a mAP over a budget.
+
+    Args:
+        metric: map50_95 or map50.
+        budget: num_images, num_boxes or hours.
+        cost: what the hours are made of.
+    """
 
     metric: str
     budget: str
+    cost: Cost | None = None
 
     @property
     def title(self) -> str:
         metric = {"map50_95": "mAP50-95", "map50": "mAP50"}[self.metric]
-        return f"{metric} over labelled {self.unit}"
+        return f"{metric} over {self.axis}"
+
+    @property
+    def axis(self) -> str:
+        return "hours of labelling" if self.cost else f"labelled {self.unit}"
 
     @property
     def unit(self) -> str:
-        return {"num_images": "images", "num_boxes": "boxes"}[self.budget]
+        return {"num_images": "images", "num_boxes": "boxes", "hours": "hours"}[self.budget]
 
     def x(self, point: Point) -> float:
+        if self.cost:
+            return self.cost.hours(point.num_images, point.num_boxes)
         return point.num_images if self.budget == "num_images" else point.num_boxes
 
     def y(self, point: Point) -> Spread | None:
@@ -100,6 +114,11 @@ class Panel:
 
 
 PANELS = tuple(Panel(metric, budget) for metric in ("map50_95", "map50") for budget in ("num_images", "num_boxes"))
+
+
+def panels(cost: Cost | None) -> tuple[Panel, ...]:
+    """PANELS and, where labelling has a cost, those over hours."""
+    return (*PANELS, *(Panel(metric, "hours", cost) for metric in ("map50_95", "map50") if cost))
 
 
 def arm_styles(arms: Iterable[Arm]) -> dict[ArmKey, Style]:
@@ -112,7 +131,12 @@ def arm_styles(arms: Iterable[Arm]) -> dict[ArmKey, Style]:
     keys = sorted({arm.key for arm in arms}, key=repr)
     sizes = _numbered(key.query_size for key in keys)
     queries = [key for key in keys if not is_control(key.strategy)]
-    styles = {key: _control_style(key, sizes[key.query_size]) for key in keys if key not in queries}
+    others = _numbered((key.strategy, key.options) for key in keys if key not in queries and key.strategy != BASELINE)
+    styles = {
+        key: _control_style(key, sizes[key.query_size], others.get((key.strategy, key.options), 0))
+        for key in keys
+        if key not in queries
+    }
     if are_few(arms):
         return styles | {key: Style(PALETTE[i], MARKERS[i + 1], ()) for i, key in enumerate(queries)}
     colours = _numbered(_colour_of(key) for key in queries)
@@ -249,16 +273,18 @@ def _colour_of(key: ArmKey) -> tuple[str | None, ...]:
     return (key.strategy, key.uncertainty) if key.uncertainty else (key.strategy, key.options)
 
 
-def _control_style(key: ArmKey, number: int) -> Style:
+def _control_style(key: ArmKey, size: int, number: int) -> Style:
+    """Markers by query size, and dashes by which of the controls it is."""
     if key.strategy == UPPER_BOUND:
         return Style(INK, "", (), 1.0)
-    marker = MARKERS[number % len(MARKERS)]
-    return Style(INK if key.strategy == BASELINE else MUTED, marker, CONTROL_DASHES, 2.0)
+    marker = MARKERS[size % len(MARKERS)]
+    dashes = CONTROL_DASHES[number % len(CONTROL_DASHES)]
+    return Style(INK if key.strategy == BASELINE else MUTED, marker, dashes, 2.0)
 
 
 def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Style]) -> None:
     few = are_few(summary.arms)
-    highest = [arm for size in summary.query_sizes for arm in summary.learning_with(size)[:NUM_HEAVIER]]
+    highest = [arm for size in summary.query_sizes for arm in summary.contestants(size)[:NUM_HEAVIER]]
     # the highest arms and random are drawn last, on top of the others
     for order, arm in enumerate(reversed(summary.learning)):
         style = styles[arm.key]
@@ -295,10 +321,10 @@ def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Sty
                 axes.set_xlim(0, 1.25 * panel.x(arm.last) or 1)
     axes.set_ylim(*mean_ap_limits([summary], panel))
     axes.set_title(panel.title)
-    axes.set_xlabel(f"labelled {panel.unit}")
+    axes.set_xlabel(panel.axis)
     axes.yaxis.set_major_formatter(FormatStrFormatter("%.2f"))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=panel.cost is None, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.margins(x=0.03)

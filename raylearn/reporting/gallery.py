@@ -41,7 +41,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class AskedImage:
-    """An image of a query."""
+    """An image of a query.
+
+    Args:
+        nearest, nearest_picture: the labelled image that was most like it; None where nobody knew.
+        distance: in [0, 1], to that image.
+        predicted_boxes: that people were expected to draw in it.
+    """
 
     rank: int
     image_id: str
@@ -49,6 +55,10 @@ class AskedImage:
     score: float
     num_detections: int
     detections: tuple[Box, ...]
+    nearest: str | None = None
+    nearest_picture: Picture | None = None
+    distance: float | None = None
+    predicted_boxes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,10 @@ class Gallery:
 
     pictures: tuple[Picture, ...]
     queries: tuple[AskedQuery, ...]
+
+    @property
+    def shows_nearest(self) -> bool:
+        return any(image.nearest for query in self.queries for image in query.images)
 
     def arms(self, arms: Iterable[Arm]) -> Iterator[tuple[Arm, Sequence[AskedQuery]]]:
         """Arms that have queries here, with them; random last, as chance has no reasons to show."""
@@ -114,6 +128,10 @@ def _query(query: Mapping[str, Any], pictures: Mapping[str, Picture]) -> AskedQu
             _number(image["score"]),
             int(image["num_detections"]),
             tuple(_box(*detection) for detection in image["detections"]),
+            nearest=None if image.get("nearest") is None else str(image["nearest"]),
+            nearest_picture=None if image.get("nearest") is None else pictures[image["nearest"]],
+            distance=_number_or_none(image.get("distance")),
+            predicted_boxes=_number_or_none(image.get("predicted_boxes")),
         )
         for rank, image in enumerate(query["images"], start=1)
     )
@@ -128,9 +146,13 @@ def _box(x1: float, y1: float, x2: float, y2: float, class_id: int, confidence: 
         round(_number(x2) - left, 1),
         round(_number(y2) - top, 1),
         int(class_id),
-        None if confidence is None else _number(confidence),
-        None if counted is None else _number(counted),
+        _number_or_none(confidence),
+        _number_or_none(counted),
     )
+
+
+def _number_or_none(value: Any) -> float | None:
+    return None if value is None else _number(value)
 
 
 def _number(value: Any) -> float:

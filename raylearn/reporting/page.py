@@ -19,8 +19,10 @@ from raylearn.errors import RunFolderError, nearest
 from raylearn.measures.outcomes import OUTCOMES
 from raylearn.reporting import figures
 from raylearn.reporting.conclusions import conclusions
+from raylearn.reporting.costs import Cost, Paid, paid_by_round, read_paid
 from raylearn.reporting.gallery import GALLERY_FILE, Gallery, read_gallery
 from raylearn.reporting.overlap import overlaps, read_asked
+from raylearn.reporting.pool_map import MAP_FILE, PoolMap, read_map
 from raylearn.reporting.statistics import ArmStatistics, Difference, Primary, Reach, compare
 from raylearn.reporting.summary import (
     Summary,
@@ -69,7 +71,8 @@ def write_report(run_folder: Path) -> Path:
         RunFolderError: one of the four is missing or cannot be read.
     """
     _refuse_missing(run_folder)
-    rounds, experiment = read_rounds(run_folder / "results.parquet"), _read_experiment(run_folder / "experiment.yaml")
+    experiment = _read_experiment(run_folder / "experiment.yaml")
+    rounds = read_rounds(run_folder / "results.parquet", _pays_boxes(experiment))
     primary = _primary(experiment, run_folder)
     compared = compare(rounds, primary)
     page = render(
@@ -81,6 +84,9 @@ def write_report(run_folder: Path) -> Path:
         _read_run(run_folder / "run.json"),
         read_gallery(run_folder / GALLERY_FILE),
         read_asked(run_folder / "queries.parquet"),
+        read_map(run_folder / MAP_FILE),
+        _cost(experiment, run_folder),
+        read_paid(run_folder / "queries.parquet"),
     )
     _write_at_once(run_folder / SUMMARY_FILE, summary_text(compared))
     return _write_at_once(run_folder / "report.html", page)
@@ -118,6 +124,7 @@ def write_comparison(run_folder: Path, other: Path) -> Path:
             ],
             summary=runs[0]["summary"],
             gallery=None,
+            pool_map=None,
             same_data=runs[0]["fingerprint"] == runs[1]["fingerprint"],
         )
     )
@@ -127,7 +134,8 @@ def write_comparison(run_folder: Path, other: Path) -> Path:
 def _side(folder: Path) -> dict[str, Any]:
     """What the comparison shows of one run."""
     _refuse_missing(folder)
-    rounds, experiment = read_rounds(folder / "results.parquet"), _read_experiment(folder / "experiment.yaml")
+    experiment = _read_experiment(folder / "experiment.yaml")
+    rounds = read_rounds(folder / "results.parquet", _pays_boxes(experiment))
     summary, run = summarise(rounds), _read_run(folder / "run.json")
     primary = _primary(experiment, folder)
     return {
@@ -177,6 +185,9 @@ def render(
     run: Mapping[str, Any],
     gallery: Gallery | None = None,
     asked: Mapping[str, set[str]] | None = None,
+    pool_map: PoolMap | None = None,
+    cost: Cost | None = None,
+    paid: Mapping[tuple[str, int], Paid] | None = None,
 ) -> str:
     """The page as text; the same input gives the same text."""
     environment = _environment()
@@ -198,9 +209,13 @@ def render(
         any_query_size=len(summary.query_sizes) > 1,
         any_probabilities=len({arm.key.probabilities for arm in summary.arms} - {None}) > 1,
         panels=[
-            (panel.unit, Markup(figures.panel_svg(summary, panel, f"p{i}"))) for i, panel in enumerate(figures.PANELS)
+            (panel.unit, Markup(figures.panel_svg(summary, panel, f"p{i}")))
+            for i, panel in enumerate(figures.panels(cost))
         ],
+        cost=cost,
+        paid=list(paid_by_round(summary.learning, paid or {})),
         gallery=gallery,
+        pool_map=pool_map,
         overlaps=overlaps(
             summary.arms, asked or {}, _count(dataset, "num_pool"), _count(_mapping(experiment), "initial_size")
         ),
@@ -334,6 +349,18 @@ def _primary(experiment: Any, run_folder: Path) -> Primary:
         path = run_folder / "experiment.yaml"
         raise RunFolderError(f"{path}: primary.outcome: unknown value {primary.outcome!r}: {known}")
     return replace(primary, control=str(primary.control))
+
+
+def _pays_boxes(experiment: Any) -> bool:
+    return "boxes" in _mapping(_mapping(experiment).get("budget"))
+
+
+def _cost(experiment: Any, run_folder: Path) -> Cost | None:
+    section = _mapping(experiment).get("cost")
+    try:
+        return None if section is None else Cost.of(section)
+    except (TypeError, ValueError) as error:
+        raise RunFolderError(f"{run_folder / 'experiment.yaml'}: cost: {one_line(error)}: give seconds") from error
 
 
 def _read_queries(path: Path) -> Queries:

@@ -1,8 +1,9 @@
 """Whether arms differ: paired by seed, with intervals, and one outcome that decides. See docs/statistics.md."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.special import stdtr, stdtrit
 
 from raylearn.measures.outcomes import DECIDES, OUTCOMES, Outcome, step_area, step_end
 from raylearn.reporting.summary import ArmKey, Round, arm_labels
-from raylearn.strategies import BASELINE, UPPER_BOUND, is_control
+from raylearn.strategies import BASELINE, UPPER_BOUND, is_control, knows_labels
 
 ALPHA = 0.05
 TARGET = 0.9
@@ -96,8 +97,14 @@ class ArmStatistics:
 
     @property
     def tested(self) -> Difference | None:
-        """The one difference that has a verdict; None of the control itself, and where no seed has both."""
+        """The one difference that has a verdict; None of the control itself, of an arm that knows the labels, and where
+        no seed has both."""
         return next((difference for difference in self.differences if difference.verdict), None)
+
+    def difference(self, primary: Primary) -> Difference | None:
+        """The one that decides, tested or not."""
+        wanted = primary.outcome, primary.control
+        return next((one for one in self.differences if (one.outcome, one.control) == wanted), None)
 
     @property
     def estimates(self) -> tuple[Difference, ...]:
@@ -108,9 +115,9 @@ class ArmStatistics:
 def compare(rounds: Iterable[Round], primary: Primary) -> tuple[ArmStatistics, ...]:
     """Every arm that has a curve; the order of the rows has no influence.
 
-    Arms are compared within one query size, where all have paid for as many images in every round. The chance that a
-    verdict of the whole report is false is at most ALPHA: only `primary` is tested, and Holm's correction is over all
-    arms of all query sizes.
+    Arms are compared within one query size, where all have paid for as many images (or boxes) in every round. The
+    chance that a verdict of the whole report is false is at most ALPHA: only `primary` is tested, and Holm's correction
+    is over all arms of all query sizes but those that know the labels: nobody can use them, so nothing is decided.
     """
     trials: dict[ArmKey, dict[int, list[Round]]] = {}
     for row in sorted(rounds, key=lambda row: (repr(row.arm), row.seed, row.round)):
@@ -155,7 +162,7 @@ def holm(p_values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _outcomes(family: Mapping[ArmKey, Mapping[int, list[Round]]]) -> dict[ArmKey, dict[Outcome, dict[int, float]]]:
-    """Of trials that reached the last round of their query size with a mAP in each; boxes over one range per seed."""
+    """Of trials that reached the last round of their query size with a mAP in each; areas over one range per seed."""
     last = max(rows[-1].round for seeds in family.values() for rows in seeds.values())
     whole = {
         key: {
@@ -165,22 +172,29 @@ def _outcomes(family: Mapping[ArmKey, Mapping[int, list[Round]]]) -> dict[ArmKey
         }
         for key, seeds in family.items()
     }
-    box_ends: dict[int, float] = {}
-    for seeds in whole.values():
-        for seed, rows in seeds.items():
-            end = step_end([row.num_boxes for row in rows])
-            box_ends[seed] = min(end, box_ends.get(seed, end))
+    image_ends = _common_ends(whole.values(), lambda row: row.num_images)
+    box_ends = _common_ends(whole.values(), lambda row: row.num_boxes)
     found: dict[ArmKey, dict[Outcome, dict[int, float]]] = {}
     for key, seeds in whole.items():
         found[key] = {outcome: {} for outcome in OUTCOMES}
         for seed, rows in seeds.items():
             images, boxes = [row.num_images for row in rows], [row.num_boxes for row in rows]
             values = [row.map50_95 or 0.0 for row in rows]
-            areas = step_area(images, values, step_end(images)), step_area(boxes, values, box_ends[seed])
+            areas = step_area(images, values, image_ends[seed]), step_area(boxes, values, box_ends[seed])
             for outcome, value in zip(OUTCOMES, (*areas, values[-1]), strict=True):
                 if value is not None:
                     found[key][outcome][seed] = value
     return found
+
+
+def _common_ends(arms: Iterable[Mapping[int, Sequence[Round]]], budget: Callable[[Round], int]) -> dict[int, float]:
+    """By seed, the smallest of the arms' ends: up to there each has a model that it has paid for."""
+    ends: dict[int, float] = {}
+    for seeds in arms:
+        for seed, rows in seeds.items():
+            end = step_end([budget(row) for row in rows])
+            ends[seed] = min(end, ends.get(seed, end))
+    return ends
 
 
 def _differences(
@@ -196,8 +210,11 @@ def _differences(
         for outcome in OUTCOMES:
             pairs = [_pairs(outcomes[key][outcome], outcomes[against[key.query_size]][outcome]) for key in others]
             estimates = [_estimate(outcome, control, pair) if pair else None for pair in pairs]
-            decides = (outcome, control) == (primary.outcome, primary.control)
-            for key, difference in zip(others, _tested(estimates) if decides else estimates, strict=True):
+            if (outcome, control) == (primary.outcome, primary.control):
+                usable = [not knows_labels(key.strategy) for key in others]
+                tested = iter(_tested(list(compress(estimates, usable))))
+                estimates = [next(tested) if use else one for one, use in zip(estimates, usable, strict=True)]
+            for key, difference in zip(others, estimates, strict=True):
                 found[key] += [difference] if difference else []
     return {key: tuple(differences) for key, differences in found.items()}
 

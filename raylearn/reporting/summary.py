@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylearn.errors import RunFolderError
-from raylearn.strategies import BASELINE, DEFAULT, UPPER_BOUND, is_control, label_of
+from raylearn.strategies import BASELINE, DEFAULT, UPPER_BOUND, is_control, knows_labels, label_of
 
 REQUIRED_COLUMNS = ("trial", "strategy", "seed", "round", "num_images", "num_boxes", "map50_95", "map50")
 
@@ -30,6 +30,13 @@ class ArmKey:
     query_size: int | None = None
     options: str | None = None
     """What else its strategy was given, as JSON text."""
+    pays_boxes: bool = False
+    """Whether its query size is of boxes, and not of images."""
+
+    @property
+    def query(self) -> str:
+        """Its query size in words."""
+        return f"query of {self.query_size}{' boxes' if self.pays_boxes else ''}"
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,11 @@ class Arm:
     def is_control(self) -> bool:
         return is_control(self.key.strategy)
 
+    @property
+    def knows_labels(self) -> bool:
+        """Whether it is an oracle: a measure of what could be won, which nobody can use."""
+        return knows_labels(self.key.strategy)
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -148,8 +160,17 @@ class Summary:
         return tuple(dict.fromkeys(arm.key.query_size for arm in self.learning))
 
     def learning_with(self, query_size: int | None) -> tuple[Arm, ...]:
-        """The arms that can be ranked against each other: those that pay for as many images each round."""
+        """The arms that can be ranked against each other: those that pay for as many images, or boxes, each round."""
         return tuple(arm for arm in self.learning if arm.key.query_size == query_size)
+
+    def contestants(self, query_size: int | None) -> tuple[Arm, ...]:
+        """Those of them that somebody could use."""
+        return tuple(arm for arm in self.learning_with(query_size) if not arm.knows_labels)
+
+    @property
+    def pays_boxes(self) -> bool:
+        """Whether rounds of all arms cost the same number of boxes, and not of images."""
+        return any(arm.key.pays_boxes for arm in self.arms)
 
     @property
     def num_seeds(self) -> int:
@@ -164,8 +185,12 @@ class Summary:
         return max((len(point.class_counts) for arm in self.arms for point in arm.curve), default=0)
 
 
-def read_rounds(path: Path) -> list[Round]:
+def read_rounds(path: Path, pays_boxes: bool = False) -> list[Round]:
     """Reads results.parquet.
+
+    Args:
+        path: of the file.
+        pays_boxes: whether the experiment's query sizes are of boxes.
 
     Raises:
         RunFolderError: a file that is no parquet, a column that is missing or of another type, a row that is twice.
@@ -175,7 +200,7 @@ def read_rounds(path: Path) -> list[Round]:
         missing = sorted(set(REQUIRED_COLUMNS) - set(table.column_names))
         if missing:
             raise RunFolderError(f"{path} has no column {missing[0]!r}: it was not written by 'raylearn run'")
-        rounds = [_round(row) for row in table.to_pylist()]
+        rounds = [_round(row, pays_boxes) for row in table.to_pylist()]
     except (OSError, ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
         raise RunFolderError(f"{path} cannot be read ({one_line(error)}): run 'raylearn run' again") from error
     seen: set[tuple[str, int]] = set()
@@ -219,7 +244,7 @@ def arm_labels(keys: Iterable[ArmKey]) -> dict[ArmKey, str]:
             parts += [key.weighting] if key.weighting != "none" else []
             parts += [key.options] if alike[replace(key, options=None)] > 1 else []
         parts += [key.probabilities] if several_probabilities else []
-        parts += [f"query of {key.query_size}"] if several_sizes and key.query_size is not None else []
+        parts += [key.query] if several_sizes and key.query_size is not None else []
         labels[key] = " · ".join(part for part in parts if part)
     return labels
 
@@ -240,7 +265,7 @@ def caution(summary: Summary) -> str:
     """How far the answer can be trusted, before any test: `statistics.conclusions` says what is evidence."""
     if not summary.learning:
         return "There are no arms to compare."
-    compared = max(len(summary.learning_with(size)) for size in summary.query_sizes)
+    compared = max(len(summary.contestants(size)) for size in summary.query_sizes)
     luck = f" The highest of {compared} arms is also in part the luckiest." if compared > 4 else ""
     if summary.num_seeds == 1:
         return f"1 seed: the spread is unknown, so no difference is evidence.{luck}"
@@ -282,7 +307,7 @@ def finite(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _round(row: Mapping[str, Any]) -> Round:
+def _round(row: Mapping[str, Any], pays_boxes: bool) -> Round:
     size = row.get("query_size")
     return Round(
         trial=str(row["trial"]),
@@ -294,6 +319,7 @@ def _round(row: Mapping[str, Any]) -> Round:
             probabilities=_text(row.get("probabilities")),
             query_size=None if size is None else int(size),
             options=_text(row.get("options")),
+            pays_boxes=pays_boxes,
         ),
         seed=int(row["seed"]),
         round=int(row["round"]),
@@ -375,23 +401,29 @@ def _point(rows: list[Round]) -> Point:
     )
 
 
-def _rank(arm: Arm) -> tuple[bool, int, float, bool, str]:
-    last = arm.last.map50_95
-    return arm.is_full_data, arm.key.query_size or 0, -last.mean if last else math.inf, not arm.is_random, arm.label
+def _rank(arm: Arm) -> tuple[bool, int, bool, float, bool, str]:
+    last = -arm.last.map50_95.mean if arm.last.map50_95 else math.inf
+    return arm.is_full_data, arm.key.query_size or 0, arm.knows_labels, last, not arm.is_random, arm.label
 
 
 def _answer(summary: Summary, query_size: int | None) -> str:
-    arms = summary.learning_with(query_size)
-    end = max(arm.last.num_images for arm in arms)
-    ended = [arm for arm in arms if arm.last.num_images == end and arm.last.map50_95]
+    arms = summary.contestants(query_size)
+    query = summary.learning_with(query_size)[0].key.query
+    if not arms:
+        return f"With a {query} there is only an arm that knows the labels, which nobody can use."
+    end = max(arm.last.round for arm in arms)
+    ended = [arm for arm in arms if arm.last.round == end and arm.last.map50_95]
     random = next((arm for arm in ended if arm.is_random), None)
     # an arm that lost a seed may only have lost a bad one
     ended = [arm for arm in ended if _num_measured(arm) == summary.num_seeds] or ended
     if not ended:
-        return f"No arm with a query of {query_size} has a mAP50-95 in the last round."
+        return f"No arm with a {query} has a mAP50-95 in the last round."
     best = ended[0]
     highest = spread_text(best.last.map50_95, summary.num_seeds)
-    ends = [f"{best.label} ended highest: mAP50-95 {highest} with {end:g} images"]
+    paid = f"{best.last.num_images:g} images"
+    if best.key.pays_boxes:
+        paid = f"{best.last.num_boxes:.0f} boxes in {paid}"
+    ends = [f"{best.label} ended highest: mAP50-95 {highest} with {paid}"]
     other, name = random, BASELINE
     if best.is_random:
         other = next((arm for arm in ended if not arm.is_random), None)

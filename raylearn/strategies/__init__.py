@@ -150,6 +150,12 @@ def is_control(name: str) -> bool:
     return found is not None and found.is_control
 
 
+def knows_labels(name: str) -> bool:
+    """Whether a name in a table is that of a strategy for simulations only, which looks at unpaid labels."""
+    found = _BUILT_IN.get(name) or all_strategies().get(name)
+    return found is not None and found.simulation_only
+
+
 def options_text(strategy: Strategy) -> str | None:
     """The options that no column of results.parquet has, as JSON text; None where all of them are the defaults."""
     others = {name: value for name, value in strategy.own_options.items() if name not in strategy.axes}

@@ -16,16 +16,20 @@ from raylearn.data.images import decode, read_bytes
 from raylearn.data.storage import Folder
 from raylearn.errors import ImageError
 from raylearn.scoring.ledger import Ledger
-from raylearn.strategies import Context, Query
+from raylearn.strategies import Context, Query, Reason
 from raylearn.sweep.grid import Arm, Trial
 from raylearn.sweep.trial import Bench, TrialRound
 
-LONGER_SIDE = 208  # pixels of a picture on the page, which scales them to half of it on most screens
+LONGER_SIDE, LONGER_SIDE_OF_NEAREST = (
+    208,
+    104,
+)  # pixels of a picture on the page, which scales them to half of it on most screens
 MOST_PER_QUERY = 8
 MOST_BOXES = 12
 MOST_BYTES = 13_000_000  # of all arms and rounds together: a page should stay under 15 MB
 BYTES_PER_IMAGE = 15_000  # the picture in base64, its caption and its detections
 BYTES_PER_BOX = 170  # of its labels
+BYTES_PER_NEAREST = 5_000  # the labelled image that stands beside it
 
 
 def write_gallery(rounds: Mapping[Trial, Sequence[TrialRound]], bench: Bench, path: Path) -> None:
@@ -34,7 +38,9 @@ def write_gallery(rounds: Mapping[Trial, Sequence[TrialRound]], bench: Bench, pa
     A JSON file: `images`, by image id, with width, height, a small JPEG in base64 and the truth as [x1, y1, x2, y2,
     class id]; `queries`, a list of trial, round and images in order of rank, each with its score, the number of its
     detections, and of those the ones that count most as [x1, y1, x2, y2, class id, confidence, what it counts in the
-    score]. An image that cannot be read any more is a grey area: the results are there without it.
+    score]; and, where they are known, the id of the `nearest` labelled image, the `distance` to it and the
+    `predicted_boxes`. An image that is shown as the nearest only is smaller and has no truth. An image that cannot be
+    read any more is a grey area: the results are there without it.
     """
     shown = _one_trial_per_arm(rounds)
     asked = [done.query for trial in shown for done in rounds[trial] if done.query]
@@ -42,7 +48,13 @@ def write_gallery(rounds: Mapping[Trial, Sequence[TrialRound]], bench: Bench, pa
     top = most_that_fit(asked, truth)
     queries = [query for trial in shown for query in _queries(trial, rounds[trial], bench, top)]
     wanted = {image["image_id"] for query in queries for image in query["images"]}
+    beside = {image["nearest"] for query in queries for image in query["images"] if "nearest" in image}
     images = {i.image_id: _picture(i, truth.get(i.image_id)) for i in bench.dataset.pool if i.image_id in wanted}
+    images |= {
+        i.image_id: _picture(i, None, LONGER_SIDE_OF_NEAREST)
+        for i in bench.dataset.pool
+        if i.image_id in beside - wanted
+    }
     text = json.dumps({"images": images, "queries": queries}, separators=(",", ":"), sort_keys=True)
     Folder.at(path.parent).replace(path.name, text.encode())
 
@@ -53,7 +65,9 @@ def most_that_fit(queries: Sequence[Query], truth: Mapping[str, GroundTruth]) ->
     while top < MOST_PER_QUERY:
         asked = [query.image_ids[top] for query in queries if top < len(query.image_ids)]
         boxes = sum(len(truth[name]) for name in asked if name in truth)
+        nearest = [query.reasons[top].nearest for query in queries if top < len(query.reasons)]
         total += BYTES_PER_IMAGE * len(asked) + BYTES_PER_BOX * boxes
+        total += BYTES_PER_NEAREST * sum(name is not None for name in nearest)
         if top and total > MOST_BYTES:
             break
         top += 1
@@ -74,7 +88,8 @@ def _queries(trial: Trial, rounds: Sequence[TrialRound], bench: Bench, top: int)
         found = Ledger.read(done.scores.unlabelled.folder) if done.scores else None
         context = Context(trial.seed, before.pool.class_counts(bench.dataset.num_classes))
         images = []
-        for image_id, score in list(zip(done.query.image_ids, done.query.scores, strict=True))[:top]:
+        known = done.query.reasons or (Reason(),) * len(done.query.image_ids)
+        for image_id, score, reason in list(zip(done.query.image_ids, done.query.scores, known, strict=True))[:top]:
             boxes = [] if found is None else _detections(trial.arm, found, image_id, context)
             images.append(
                 {
@@ -82,9 +97,20 @@ def _queries(trial: Trial, rounds: Sequence[TrialRound], bench: Bench, top: int)
                     "score": score,
                     "num_detections": len(boxes),
                     "detections": boxes[:MOST_BOXES],
+                    **_why(reason),
                 }
             )
         yield {"trial": trial.name, "round": done.index, "images": images, "scored": found is not None}
+
+
+def _why(reason: Reason) -> dict[str, Any]:
+    """What is known of an image beside its score; a key for each thing that is."""
+    known = {
+        "nearest": reason.nearest,
+        "distance": None if reason.distance is None else round(reason.distance, 4),
+        "predicted_boxes": None if reason.boxes is None else round(reason.boxes, 2),
+    }
+    return {key: value for key, value in known.items() if value is not None}
 
 
 def _detections(arm: Arm, ledger: Ledger, image_id: str, context: Context) -> list[list[float]]:
@@ -106,13 +132,13 @@ def _detections(arm: Arm, ledger: Ledger, image_id: str, context: Context) -> li
     ]
 
 
-def _picture(image: Image, truth: GroundTruth | None) -> dict[str, Any]:
+def _picture(image: Image, truth: GroundTruth | None, longer_side: int = LONGER_SIDE) -> dict[str, Any]:
     try:
         pixels = decode(read_bytes(image.uri))
     except ImageError:
         pixels = np.full((image.height, image.width, 3), 128, np.uint8)
     picture = PIL.Image.fromarray(pixels)
-    picture.thumbnail((LONGER_SIDE, LONGER_SIDE))
+    picture.thumbnail((longer_side, longer_side))
     written = io.BytesIO()
     picture.save(written, format="JPEG", quality=60, optimize=True)
     boxes = zip(truth.boxes.astype(float).tolist(), truth.class_ids.tolist(), strict=True) if truth else ()

@@ -18,6 +18,7 @@ from raylearn.errors import ConfigError, RunFolderError
 from raylearn.sweep.run_folder import (
     EXPERIMENT_FILE,
     GALLERY_FILE,
+    MAP_FILE,
     RUN_FILE,
     earlier_record,
     first_difference,
@@ -86,12 +87,13 @@ def join_runs(runs: Sequence[Folder], out: Folder, command: str) -> None:
             temporary = files / f".{name}.unfinished"
             pq.write_table(table, temporary)
             os.replace(temporary, files / name)
-        target.remove(GALLERY_FILE)
         # the page says that its pictures are of the lowest seed
-        galleries = (part.files / GALLERY_FILE for part in sorted(parts, key=lambda part: min(part.experiment.seeds)))
-        gallery = next((path for path in galleries if path.is_file()), None)
-        if gallery:
-            target.replace(GALLERY_FILE, gallery.read_bytes())
+        by_seed = sorted(parts, key=lambda part: min(part.experiment.seeds))
+        for name in (GALLERY_FILE, MAP_FILE):
+            target.remove(name)
+            there = next((path for part in by_seed if (path := part.files / name).is_file()), None)
+            if there:
+                target.replace(name, there.read_bytes())
 
 
 def _part(folder: Folder, files: Path) -> _Part:

@@ -19,12 +19,14 @@ from raylearn.errors import ConfigError, RunFolderError
 EXPERIMENT_FILE = "experiment.yaml"
 RUN_FILE = "run.json"
 GALLERY_FILE = "gallery.json"
+MAP_FILE = "map.json"
 # What decides no result, so that a run may be gone on with under another.
-_FREE = ("question", "resources", "tracking", "scoring.batch_size")
+_FREE = ("question", "cost", "resources", "tracking", "scoring.batch_size")
 _FILES = (
     EXPERIMENT_FILE,
     RUN_FILE,
     GALLERY_FILE,
+    MAP_FILE,
     "results.parquet",
     "queries.parquet",
     "summary.csv",

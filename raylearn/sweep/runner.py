@@ -31,10 +31,12 @@ from raylearn.scoring.progress import say
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Trial, num_rounds, trials
 from raylearn.sweep.plan import SweepPlan, plan_sweep
+from raylearn.sweep.pool_map import write_map
 from raylearn.sweep.results import dataset_facts, write_tables
 from raylearn.sweep.run_folder import (
     EXPERIMENT_FILE,
     GALLERY_FILE,
+    MAP_FILE,
     RUN_FILE,
     earlier_record,
     on_disk,
@@ -132,6 +134,8 @@ def run_experiment(
         rows = write_tables(finished, bench.dataset.num_classes, files)
         if missing or not (files / GALLERY_FILE).exists():
             write_gallery(finished, bench, files / GALLERY_FILE)
+        if missing or not (files / MAP_FILE).exists():
+            write_map(finished, files / MAP_FILE)
         record = earlier_record(files)
         if record is None and (files / RUN_FILE).exists():
             say(console, f"note: {RUN_FILE} of an earlier run cannot be read, and is written anew")

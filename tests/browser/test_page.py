@@ -8,7 +8,9 @@ import pytest
 
 from raylearn.reporting.gallery import GALLERY_FILE
 from raylearn.reporting.page import write_report
+from raylearn.reporting.pool_map import MAP_FILE
 from tests.browser.chromium import Page, look_at, program
+from tests.unit.test_pool_map import content as pool_map
 from tests.unit.test_report_gallery import gallery
 from tests.unit.test_report_page import HOSTILE, run_folder
 
@@ -23,7 +25,11 @@ SEEN = """JSON.stringify([...document.querySelectorAll(SELECTOR)].map(element =>
 @pytest.fixture(scope="module")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = run_folder(tmp_path_factory.mktemp("run"))
-    (folder / GALLERY_FILE).write_text(json.dumps(gallery()))
+    content = gallery()
+    for query in content["queries"]:
+        query["images"] = [{**image, "nearest": HOSTILE[2], "distance": 0.25} for image in query["images"]]
+    (folder / GALLERY_FILE).write_text(json.dumps(content))
+    (folder / MAP_FILE).write_text(json.dumps(pool_map()))
     return write_report(folder)
 
 
@@ -54,6 +60,29 @@ def test_curves_and_pictures_are_seen_and_nothing_sticks_out(width: int, finishe
 
     page, _ = look_at(path, width, look)
     quiet(page, path)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_maps_and_nearest_images_are_seen_and_nothing_sticks_out(width: int, hostile_page: Path) -> None:
+    async def look(page: Page) -> None:
+        maps, nearest = await boxes(page, ".maps svg.map"), await boxes(page, "details[open] .nearest svg")
+        assert len(maps) == 2
+        assert len(nearest) == len(HOSTILE)
+        for least, found in ((120, maps), (40, nearest)):
+            for left, right, wide, high, visibility in found:
+                assert 0 <= left < right <= width
+                assert wide >= least
+                assert high >= 0.5 * least
+                assert visibility == "visible"
+        # the dots of all maps are drawn once, and can be seen in each
+        for left, right, wide, high, _ in await boxes(page, ".maps use.left"):
+            assert wide > 100
+            assert high > 100
+            assert 0 <= left < right <= width
+        assert await page.evaluate("document.querySelector('.defs').getBoundingClientRect().width") == 0
+
+    page, _ = look_at(hostile_page, width, look)
+    quiet(page, hostile_page)
 
 
 def test_hostile_names_run_nothing_and_are_shown(hostile_page: Path) -> None:

@@ -161,7 +161,7 @@ def test_an_override_that_cannot_be_one_is_refused(file, override, message):
         ("trainig.epochs=3", "unknown key 'trainig': did you mean 'training'?"),
         ("training.epoch=3", "unknown key 'training.epoch': did you mean 'epochs'?"),
         ("dataset.reef.num_pools=3", "unknown key 'dataset.reef.num_pools': did you mean 'num_pool'?"),
-        ("xyz=3", "unknown key 'xyz': known: arms, budget, dataset, detector, evaluation,"),
+        ("xyz=3", "unknown key 'xyz': known: arms, budget, cost, dataset, detector,"),
         ("training.options.lr=3", "training: unknown training option 'lr': did you mean 'lrf'?"),
         ("dataset.format=yoloo", "dataset.format: unknown value 'yoloo': did you mean 'yolo'?"),
         ("dataset.bad_boxes=zzz", "dataset.bad_boxes: unknown value 'zzz': known: drop, refuse"),
@@ -392,3 +392,14 @@ def test_the_axes_of_the_file_are_those_of_the_query() -> None:
     assert get_args(config.Aggregation) == AGGREGATIONS
     assert get_args(config.Weighting) == WEIGHTINGS
     assert get_args(config.Probabilities) == PROBABILITIES
+
+
+def test_a_cost_is_seconds_for_an_image_and_a_box_and_absent_by_default(file):
+    assert load_experiment(file).cost is None
+    cost = load_experiment(file, ["cost={image: 5, box: 7}"]).cost
+    assert (cost.image, cost.box) == (5, 7)
+    assert load_experiment(file, ["cost.image=0", "cost.box=35"]).cost.box == 35
+    assert "cost.box is missing" in refusal(file, "cost={image: 5}")
+    assert "cost: image and box are both 0: give seconds, or leave cost out" in refusal(file, "cost={image: 0, box: 0}")
+    assert "cost.image: Input should be greater than or equal to 0" in refusal(file, "cost={image: -1, box: 0}")
+    assert "cost.box: Input should be a finite number" in refusal(file, "cost={image: 1, box: .inf}")

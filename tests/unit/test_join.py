@@ -15,12 +15,15 @@ import raylearn
 from raylearn.cli import main
 from raylearn.config import Experiment
 from raylearn.config_files import dump_file, load_experiment
+from raylearn.data.storage import Folder
 from raylearn.errors import ConfigError, RunFolderError
 from raylearn.reporting.gallery import GALLERY_FILE
+from raylearn.reporting.pool_map import MAP_FILE
 from raylearn.sweep.grid import num_rounds, trials
 from raylearn.sweep.results import QUERIES_SCHEMA, RESULTS_SCHEMA
 from raylearn.sweep.run_folder import refuse_another
 from tests.unit.hand_made import make_experiment
+from tests.unit.test_pool_map import content as pool_map
 from tests.unit.test_report_gallery import gallery
 
 RECORD: dict[str, Any] = {
@@ -120,6 +123,14 @@ def test_the_pictures_are_of_the_lowest_seed_that_has_some(tmp_path: Path) -> No
     assert (tmp_path / "all" / GALLERY_FILE).read_text() == (folders[1] / GALLERY_FILE).read_text()
     raylearn.join([folders[0], make_run(tmp_path / "d", [3])], tmp_path / "all")
     assert not (tmp_path / "all" / GALLERY_FILE).exists()
+
+
+def test_the_map_is_of_the_lowest_seed_that_has_one(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name, [seed]) for seed, name in enumerate("abc")]
+    for folder in folders[1:]:
+        (folder / MAP_FILE).write_text(json.dumps(pool_map(arms=[folder.name])))
+    raylearn.join([folders[2], folders[0], folders[1]], tmp_path / "all")
+    assert (tmp_path / "all" / MAP_FILE).read_text() == (folders[1] / MAP_FILE).read_text()
 
 
 @pytest.mark.parametrize(
@@ -268,6 +279,19 @@ def test_a_pilot_says_how_many_seeds_a_difference_needs(tmp_path: Path) -> None:
     assert first.startswith("seeds: area over boxes against random, 2 tested arms; the pilot's differences have")
     assert with_its_seeds.startswith("with its 4 seeds the experiment can find a difference of 0.")
     assert table[1] == f"to find a difference of 0.01 with 80 % probability it needs {plan.seeds[0.01]} seeds"
+
+
+def test_an_oracle_is_no_arm_that_seeds_are_needed_for(tmp_path: Path) -> None:
+    pilot = make_run(tmp_path / "pilot", [0, 1, 2])
+    wanted = make_experiment(arms={"query_size": [2], "controls": ["random", "oracle"]})
+    assert raylearn.seeds_needed(wanted, pilot).num_arms == 1
+
+
+def test_labelling_may_cost_otherwise_in_a_run_that_is_gone_on_with(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", [0])
+    experiment = experiment_of(folder)
+    with_cost = experiment.model_validate({**experiment.model_dump(), "cost": {"image": 5, "box": 7}})
+    refuse_another(Folder.at(folder), folder, with_cost)
 
 
 def test_a_plan_with_a_pilot_ends_in_the_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,3 +104,9 @@ def test_strip_puts_every_seed_between_the_ends() -> None:
     assert re.findall(r'cx="([\d.]+)"', svg) == ["4.0", "96.0"]
     assert 'class="reference" d="M50.0' in svg
     assert "50.0" in strip_svg(Spread((0.2,)), 0.2, 0.2)
+
+
+def test_controls_can_be_told_apart() -> None:
+    controls = [ArmKey(name, query_size=size) for name in ("random", "box_count", "oracle") for size in (10, 20)]
+    styles = arm_styles(summary_of(*controls, *GRID[:2]).arms)
+    assert len(set(styles.values())) == len(controls) + 2

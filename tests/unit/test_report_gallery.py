@@ -68,6 +68,26 @@ def test_it_is_said_why_an_image_was_asked_for(page: str) -> None:
     assert "by chance" in text
 
 
+def test_the_nearest_labelled_image_and_the_boxes_that_were_expected_are_told(tmp_path: Path) -> None:
+    content = gallery()
+    content["queries"][0]["images"][0] |= {"nearest": HOSTILE[3], "distance": 0.1234, "predicted_boxes": 4.26}
+    folder = run_folder(tmp_path)
+    (folder / GALLERY_FILE).write_text(json.dumps(content))
+    page = write_report(folder).read_text(encoding="utf-8")
+    seen = Elements(page)
+    assert f"nearest labelled: {HOSTILE[3]}distance 0.123" in seen.text
+    assert "predicted 4.3 boxes, labelled: 1 boxes" in seen.text
+    assert "0 is the same, 1 the opposite" in seen.text
+    assert page.count('<svg class="picture') == len(HOSTILE) + 2
+    assert len(re.findall(r"url\(data:image/jpeg", page)) == len(HOSTILE)
+    assert {tag for tag, _ in seen.elements} & {"script", "img", "iframe", "object", "embed", "link", "base"} == set()
+
+
+def test_a_gallery_of_before_tells_nothing_of_nearest_images(page: str) -> None:
+    assert "nearest labelled" not in page
+    assert re.search(r"predicted [0-9]", page) is None
+
+
 def test_a_run_without_pictures_has_a_page_all_the_same(tmp_path: Path) -> None:
     assert read_gallery(tmp_path / GALLERY_FILE) is None
     assert "What was asked for" not in write_report(run_folder(tmp_path)).read_text(encoding="utf-8")
@@ -83,6 +103,9 @@ def test_a_run_without_pictures_has_a_page_all_the_same(tmp_path: Path) -> None:
         json.dumps(
             gallery(images={HOSTILE[0]: {"width": 1, "height": 1, "jpeg": "x); } body {", "truth": []}})
         ).encode(),
+        json.dumps(gallery()).replace('"score"', '"nearest": "nobody", "score"').encode(),
+        json.dumps(gallery()).replace('"score"', '"distance": "far", "score"').encode(),
+        json.dumps(gallery()).replace('"score"', '"predicted_boxes": Infinity, "score"').encode(),
         json.dumps(gallery(queries=[{"trial": "t", "round": "x", "scored": True, "images": []}])).encode(),
         json.dumps(gallery(queries=[{"trial": "t", "round": float("inf"), "scored": True, "images": []}])).encode(),
     ],

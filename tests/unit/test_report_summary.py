@@ -258,3 +258,28 @@ def test_balance_and_class_shares_are_means_over_the_seeds() -> None:
     assert arm.last.class_shares == (0.5, 0.5)
     assert arm.last.balance == 0
     assert arm.last.class_counts == (50, 25)
+
+
+def test_an_arm_that_knows_the_labels_is_never_the_best() -> None:
+    oracle = ArmKey("oracle", query_size=10)
+    rows = [*TWO_SEEDS, *rounds(oracle, 0, [0.1, 0.5, 0.9]), *rounds(oracle, 1, [0.1, 0.5, 0.9])]
+    summary = summarise(rows)
+    assert answers(summary) == answers(summarise(TWO_SEEDS))
+    assert caution(summary) == caution(summarise(TWO_SEEDS))
+    assert [arm.label for arm in summary.arms][1:] == ["random", "oracle (knows the labels)", "all data (upper bound)"]
+    assert answers(summarise(rounds(oracle, 0, [0.1, 0.5])))[0].startswith(
+        "With a query of 10 there is only an arm that"
+    )
+
+
+def test_with_a_budget_of_boxes_arms_of_unequal_images_are_ranked_by_their_last_round() -> None:
+    def paid(arm: ArmKey, images: list[int], last: float) -> list[Round]:
+        key = replace(arm, pays_boxes=True)
+        values = zip(images, rounds(key, 0, [0.1, 0.2, last]), strict=True)
+        return [replace(row, num_images=n, num_boxes=30 + 10 * row.round) for n, row in values]
+
+    rows = [*paid(ENTROPY, [10, 12, 13], 0.6), *paid(RANDOM, [10, 14, 18], 0.5)]
+    (sentence,) = answers(summarise(rows))
+    assert sentence == "entropy · sum ended highest: mAP50-95 0.600 with 50 boxes in 13 images, random 0.500."
+    labels = arm_labels({row.arm for row in rows} | {replace(ENTROPY, pays_boxes=True, query_size=20)})
+    assert "entropy · sum · query of 20 boxes" in labels.values()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from raylearn.reporting.summary import ArmKey, Round, class_balance
 
 RANDOM = ArmKey("random", query_size=10)
 BOX_COUNT = ArmKey("box_count", query_size=10)
+ORACLE = ArmKey("oracle", query_size=10)
 FULL = ArmKey("full_data")
 AREA, BOX_AREA, LAST = OUTCOMES
 
@@ -313,3 +315,79 @@ def test_class_balance_is_one_for_equal_counts_and_zero_for_one_class() -> None:
     assert class_balance([3, 1]) == pytest.approx(-(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25)))
     assert class_balance([0, 0]) is None
     assert class_balance([4]) is None
+
+
+# Budgets in boxes
+
+
+def test_where_rounds_differ_in_images_the_arms_of_a_seed_are_measured_over_one_range_of_images() -> None:
+    def rounds(key: ArmKey, images: Sequence[int], values: Sequence[float]) -> list[Round]:
+        return [
+            Round("t", key, 0, i, n, 20 * (i + 1), v, v) for i, (n, v) in enumerate(zip(images, values, strict=True))
+        ]
+
+    crowded = arm("entropy")
+    found = compare([*rounds(RANDOM, [10, 20, 30], [0.1, 0.3, 0.5]), *rounds(crowded, [10, 12, 14], [0.1, 0.4, 0.7])])
+    # the crowded arm ends at 16 images; until then random has nothing better than the initial model
+    assert only(found, crowded).outcomes[AREA][0] == pytest.approx((0.1 + 0.4 + 0.7) / 3)
+    assert only(found, RANDOM).outcomes[AREA][0] == pytest.approx(0.1)
+    assert only(found, RANDOM).outcomes[BOX_AREA][0] == pytest.approx((0.1 + 0.3 + 0.5) / 3)
+
+
+def test_a_query_of_boxes_is_called_so() -> None:
+    keys = [replace(key, pays_boxes=True) for key in (RANDOM, arm("entropy"))]
+    verdicts, *_ = told(compare(paired([[0.3, 0.31], [0.4, 0.43]], keys)))
+    assert verdicts.startswith("Last mAP50-95 against random, query of 10 boxes, 2 seeds: ")
+
+
+# Knowing the labels
+
+
+def with_oracle(gain: float, noise: float = 0.01) -> list[Round]:
+    values = 0.4 + np.random.default_rng(5).normal(0, noise, (6, 3)) + np.array([0, 0.02, gain])
+    return paired(values.tolist(), [RANDOM, arm("entropy"), ORACLE])
+
+
+def test_an_oracle_is_not_tested_and_takes_no_part_in_the_correction() -> None:
+    rows = with_oracle(0.3)
+    found, alone = compare(rows), compare([row for row in rows if row.arm != ORACLE])
+    assert only(found, ORACLE).tested is None
+    assert difference(found, ORACLE, LAST).interval is not None
+    assert only(found, arm("entropy")).tested == only(alone, arm("entropy")).tested
+    assert only(found, arm("entropy")).tested is not None
+
+
+@pytest.mark.parametrize(
+    ("gain", "noise", "end"),
+    [
+        (0.3, 0.01, "on this data set."),
+        (0.0, 0.01, "It is not shown to win, so no strategy of this kind could be shown to win here."),
+        (-0.3, 0.01, "It is not shown to win, so no strategy of this kind could be shown to win here."),
+    ],
+)
+def test_the_page_says_what_knowing_the_labels_is_worth(gain: float, noise: float, end: str) -> None:
+    _, could, oracle, _ = told(compare(with_oracle(gain, noise)))
+    assert could.startswith("With 80 %")
+    assert oracle.startswith(f"Knowing the labels is worth {'-' if gain < 0 else '+'}0.")
+    assert " in last mAP50-95 against random (oracle (knows the labels), query of 10): the most" in oracle
+    assert oracle.endswith(end)
+
+
+def test_a_gain_of_the_oracle_below_what_the_run_can_find_is_told_as_that() -> None:
+    rng = np.random.default_rng(5)
+    values = 0.4 + rng.normal(0, 0.1, (6, 3))
+    values[:, 2] = values[:, 0] + 0.02 + rng.normal(0, 0.001, 6)
+    *_, oracle, _ = told(compare(paired(values.tolist(), [RANDOM, arm("entropy"), ORACLE])))
+    assert oracle.endswith("It is less than this run can find, so no strategy of this kind could be shown to win here.")
+
+
+def test_with_one_seed_an_oracle_has_no_interval_and_shows_nothing() -> None:
+    *_, oracle, _ = told(compare(paired([[0.3, 0.3, 0.5]], [RANDOM, arm("entropy"), ORACLE])))
+    assert "+0.200 (no interval)" in oracle
+    assert "It is not shown to win" in oracle
+
+
+def test_beside_the_control_and_an_oracle_alone_nothing_is_tested_but_its_worth_is_told() -> None:
+    oracle, scope = told(compare(paired([[0.3, 0.5], [0.2, 0.45]], [RANDOM, ORACLE])))
+    assert oracle.startswith("Knowing the labels is worth +0.225")
+    assert scope.startswith("All of this is about this data set")
