@@ -53,7 +53,8 @@ class NearDuplicates:
     def __str__(self) -> str:
         largest = max(map(len, self.groups), default=0)
         spare = self.num_grouped - len(self.groups)
-        told = f"{len(self.groups):,} groups of near-duplicates at distance {self.distance:g} or less"
+        noun = "group" if len(self.groups) == 1 else "groups"
+        told = f"{len(self.groups):,} {noun} of near-duplicates at distance {self.distance:g} or less"
         if not self.groups:
             return f"{told}, in {self.num_images:,} images"
         return (
