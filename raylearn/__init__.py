@@ -10,6 +10,7 @@ TYPE_CHECKING = False  # as type checkers read it; typing itself is not imported
 if TYPE_CHECKING:
     from raylearn.api import check as check
     from raylearn.api import compare as compare
+    from raylearn.api import dedup as dedup
     from raylearn.api import export as export
     from raylearn.api import join as join
     from raylearn.api import load_dataset as load_dataset
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "raylearn.api": (
-        *("check", "compare", "export", "join", "load_dataset", "open_experiment", "open_ledger", "open_run"),
+        *("check", "compare", "dedup", "export", "join", "load_dataset", "open_experiment", "open_ledger", "open_run"),
         *("plan", "query", "report", "run", "score", "seeds_needed"),
     ),
     "raylearn.config": ("Experiment",),

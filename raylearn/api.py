@@ -20,6 +20,8 @@ from raylearn.errors import ConfigError, DatasetError, QueryError, RunFolderErro
 from raylearn.handoff.dataset_forms import Format
 from raylearn.handoff.query_files import read_image_ids
 from raylearn.learning.ledger_query import all_choices, compare_strategies, query_ledger, query_ledger_for_boxes
+from raylearn.learning.near_duplicates import NearDuplicates
+from raylearn.measures.near_duplicates import NEAR
 from raylearn.strategies import DEFAULT, Strategy, asking, make_strategy
 
 if TYPE_CHECKING:
@@ -431,6 +433,27 @@ def compare(
         progress=on_part,
     )
     return Comparison(tuple(strategy.label for strategy in chosen), overlaps, size)
+
+
+def dedup(
+    ledger: LedgerLike,
+    distance: float = NEAR,
+    *,
+    on_part: Callable[[int, int], None] = lambda _done, _total: None,
+) -> NearDuplicates:
+    """The groups of near-duplicates in a ledger that was scored with embeddings.
+
+    Args:
+        ledger: see `open_ledger`.
+        distance: between image embeddings, in [0, 1]: images at most so far apart belong together, and so do those
+            that a chain of such pairs links.
+        on_part: told how much is done, of how much.
+
+    Raises:
+        LedgerError: no finished ledger, a damaged one, or one without embeddings.
+        QueryError: a distance that is none.
+    """
+    return _opened(ledger).near_duplicates(distance, on_part=on_part)
 
 
 def load_dataset(

@@ -1,6 +1,6 @@
 """What the functions of `raylearn.api` give back: objects to print, to go on with, or to turn into a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,8 @@ from raylearn.handoff.exchange import Tool
 from raylearn.handoff.export import check_handout, export_query
 from raylearn.handoff.query_files import query_table, write_query
 from raylearn.learning.ledger_query import LedgerQuery, class_names, detections_of
+from raylearn.learning.near_duplicates import NearDuplicates, near_duplicates_of
+from raylearn.measures.near_duplicates import NEAR
 from raylearn.scoring.ledger import Ledger, read_facts
 
 if TYPE_CHECKING:
@@ -172,6 +174,12 @@ class ScoredPool:
     def detections(self, image_ids: Sequence[str]) -> dict[str, Detections]:
         """The boxes and class scores of some images, by image id."""
         return {image_id: found for image_id, (_, found) in detections_of(self.folder, image_ids).items()}
+
+    def near_duplicates(
+        self, distance: float = NEAR, *, on_part: Callable[[int, int], None] = lambda _done, _total: None
+    ) -> NearDuplicates:
+        """The groups of images that are nearly the same; see `raylearn.dedup`."""
+        return near_duplicates_of(self.folder, distance, on_part)
 
     def __len__(self) -> int:
         return int(self.facts["num_images"])

@@ -32,6 +32,10 @@ _COMMANDS = {
         "ledgers.compare",
         "Show from one ledger how much the queries of all arms overlap: does the choice of method matter here?",
     ),
+    "dedup": (
+        "ledgers.dedup",
+        "List the groups of near-duplicates in a finished ledger, by what the detector saw in the images.",
+    ),
     "report": (
         "sweeps.report",
         "Write the report of a run again, put two runs side by side, or join runs of other seeds.",

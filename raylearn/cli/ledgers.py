@@ -1,4 +1,4 @@
-"""score, query, compare: a pool of images, and what is worth annotating in it."""
+"""score, query, compare, dedup: a pool of images, and what is worth annotating in it."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ from raylearn.config import Aggregation, Probabilities, Uncertainty, Weighting
 from raylearn.data.storage import redacted
 from raylearn.errors import QueryError
 from raylearn.handoff.exchange import Tool
+from raylearn.measures.near_duplicates import NEAR
 from raylearn.strategies import DEFAULT
 
 _LedgerArgument = Annotated[
@@ -276,12 +277,45 @@ def compare(
     typer.echo(str(found))
 
 
+def dedup(
+    ledger: _LedgerArgument,
+    distance: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Images at most so far apart are near-duplicates; 0 is the same (docs/scoring.md).",
+        ),
+    ] = NEAR,
+    out: Annotated[
+        Path | None, typer.Option(help="A CSV file of image,group: what `raylearn query --group-by` reads.")
+    ] = None,
+) -> None:
+    """List the groups of near-duplicates in a finished ledger, by what the detector saw in the images.
+
+    The ledger needs embeddings (`raylearn score --embeddings`). A query asks for one image of each group with
+    --group-by FILE --option max_per_group=1.
+
+    Example: raylearn dedup ledgers/photos --out near_duplicates.csv
+    """
+    begin(f"reading {redacted(ledger)}")
+    from raylearn import api
+
+    with _ledger_progress("comparing images") as progress:
+        found = api.dedup(ledger, distance, on_part=progress)
+    if out is not None:
+        found.write(out)
+    typer.echo(str(found))
+    if out is not None:
+        typer.echo(f"groups: {out}")
+
+
 @contextmanager
-def _ledger_progress() -> Iterator[Callable[[int, int], None]]:
+def _ledger_progress(doing: str = "reading the ledger") -> Iterator[Callable[[int, int], None]]:
     """A bar over the parts of a ledger, on a terminal only: a query of a million images takes seconds."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("reading the ledger", total=None)
+        task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

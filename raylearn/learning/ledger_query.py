@@ -82,10 +82,10 @@ def query_ledger(
         LedgerError: no finished ledger, or a damaged one.
         QueryError: more images than there are, or class counts that are missing or of other classes.
     """
-    (best,), totals, names = _best_of_each(
+    (best,), totals, names, seen = _best_of_each(
         folder, [strategy], size, seed, class_counts, exclude, progress, labelled, group_of
     )
-    images = _with_reasons(best.images(names), folder, labelled)
+    images = _with_reasons(best.images(names), folder, labelled, seen)
     return LedgerQuery(images, totals.candidates, totals.errors, totals.excluded)
 
 
@@ -135,7 +135,7 @@ def compare_strategies(
     Returns:
         (A, A) float64 in [0, 1]: the share of images that two queries have in common; 1 on the diagonal.
     """
-    bests, _, _ = _best_of_each(folder, strategies, size, seed, class_counts, exclude, progress)
+    bests, *_ = _best_of_each(folder, strategies, size, seed, class_counts, exclude, progress)
     chosen = [best.ids() for best in bests]
     return np.array([[len(one & other) / size for other in chosen] for one in chosen])
 
@@ -150,8 +150,8 @@ def _best_of_each(
     progress: Callable[[int, int], None],
     labelled: Sequence[str] = (),
     group_of: GroupOf | None = None,
-) -> tuple[list[Collector], "_Totals", list[str]]:
-    """What each strategy chooses, from one reading; what was read; and the class names."""
+) -> tuple[list[Collector], "_Totals", list[str], Labelled | None]:
+    """What each strategy chooses, from one reading; what was read; class names; labelled images, if any needs them."""
     if size < 1:
         raise QueryError(f"a query of {size} images: ask for one at least")
     facts = read_facts(folder)
@@ -179,7 +179,7 @@ def _best_of_each(
         totals += part_totals
         progress(done, facts["num_parts"])
     _check_size(size, totals)
-    return bests, totals, names
+    return bests, totals, names, seen
 
 
 def _labelled_images(folder: Folder, facts: Mapping[str, Any], image_ids: Sequence[str]) -> Labelled | None:
@@ -204,12 +204,13 @@ def _images(folder: Folder, facts: Mapping[str, Any], image_ids: Sequence[str], 
 
 
 def _with_reasons(
-    images: tuple[QueriedImage, ...], folder: Folder, labelled: Sequence[str]
+    images: tuple[QueriedImage, ...], folder: Folder, labelled: Sequence[str], seen: Labelled | None
 ) -> tuple[QueriedImage, ...]:
-    """The same, each with what is known of it beside its score."""
+    """The same, each with what is known of it beside its score; `seen` where the labelled images were read already."""
     facts = read_facts(folder)
     kept = bool(facts.get("settings", {}).get("embeddings"))
-    seen = _labelled_images(folder, facts, labelled) if kept and labelled else None
+    if seen is None and kept and labelled:
+        seen = _labelled_images(folder, facts, labelled)
     chosen = _images(folder, facts, [image.image_id for image in images], kept and seen is not None)
     if chosen is None:
         return images

@@ -16,6 +16,7 @@ FIELDS = (
 )
 """An embedding is the bytes of its little-endian float16 numbers; zeros for an image with an error."""
 NAMES = tuple(field.name for field in FIELDS)
+IMAGE_COLUMN = NAMES[1]
 
 
 def embedding_columns(
@@ -48,11 +49,16 @@ def embeddings_of(table: pa.Table) -> dict[str, np.ndarray]:
     """`box_embeddings`, (D, E) float16, and `image_embeddings`, (N, F), of N rows; nothing where they were not read."""
     if not set(NAMES).issubset(table.column_names):
         return {}
-    of_boxes, of_images = (table[name].chunks for name in NAMES)
+    of_boxes = [chunk.flatten() for chunk in table[NAMES[0]].chunks]
     return {
-        "box_embeddings": _from_bytes([chunk.flatten() for chunk in of_boxes], BOX_EMBEDDING),
-        "image_embeddings": _from_bytes(of_images, IMAGE_EMBEDDING),
+        "box_embeddings": _from_bytes(of_boxes, BOX_EMBEDDING),
+        "image_embeddings": image_embeddings_of(table[IMAGE_COLUMN]),
     }
+
+
+def image_embeddings_of(column: pa.ChunkedArray) -> np.ndarray:
+    """(N, F) float16: the column IMAGE_COLUMN of N rows."""
+    return _from_bytes(column.chunks, IMAGE_EMBEDDING)
 
 
 def _as_bytes(embeddings: np.ndarray) -> pa.FixedSizeBinaryArray:

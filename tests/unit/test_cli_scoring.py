@@ -336,10 +336,49 @@ def test_a_query_or_comparison_that_cannot_be_made_is_refused(capsys, arguments,
     assert not Path("out").exists()
 
 
+# dedup
+
+
+def test_dedup_says_how_many_images_have_near_duplicates_and_lists_them_for_a_query(capsys, desk):
+    # the embedding of an image says how many detections it has, but every length of it is one direction
+    write_ledger(SCORES, desk / "seen", part_size=3, class_names=NAMES, embeddings=True)
+    assert call("dedup", "seen", "--out", "groups.csv") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "1 group of near-duplicates at distance 0.03 or less: 6 of 6 images, 6 in the largest group; one image of "
+        "each leaves 1",
+        "groups: groups.csv",
+    ]
+    grouped = "query seen --size 1 --out out --group-by groups.csv --option max_per_group=1"
+    assert call(*grouped.split()) == 0
+    assert "groups of at most 1 images each give 1" in refused(capsys, *grouped.replace("1 --out", "2 --out").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("dedup", "Missing argument 'LEDGER'"),
+        ("dedup none", "none is no ledger: it has no ledger.json"),
+        ("dedup unfinished", "unfinished is no ledger: it has 1 finished parts, but is not complete"),
+        (
+            "dedup ledger",
+            "ledger holds no embeddings, by which near-duplicates are found: score with --embeddings into",
+        ),
+        ("dedup ledger --distance 1.5", "'--distance'"),
+        ("dedup ledger --distance nan", "'--distance'"),
+        ("dedup ledger --distance near", "'--distance': Input should be a valid number"),
+        ("dedup seen --out photos", "photos cannot be written: Is a directory"),
+        ("dedup seen --out none/a.csv", "none/a.csv cannot be written: No such file or directory"),
+    ],
+)
+def test_near_duplicates_that_cannot_be_listed_are_refused(capsys, desk, arguments, said):
+    write_ledger({"a.jpg": []}, desk / "seen", class_names=NAMES, embeddings=True)
+    assert said in refused(capsys, *arguments.split())
+
+
 # Help
 
 
-@pytest.mark.parametrize("name", ["score", "query", "compare"])
+@pytest.mark.parametrize("name", ["score", "query", "compare", "dedup"])
 def test_help_has_an_example_that_can_be_typed(capsys, name):
     assert call(name, "--help") == 0
     (example,) = re.findall(rf"Example: raylearn ({name} [^\n]*(?:\n  \S[^\n]*)?)", capsys.readouterr().out)
@@ -347,5 +386,5 @@ def test_help_has_an_example_that_can_be_typed(capsys, name):
         with pytest.raises(ReachedRayError):
             main(shlex.split(example))
     else:  # of the ledger that the example of score makes
-        write_ledger({f"{i}.jpg": [] for i in range(200)}, Path("ledgers/photos"), class_names=NAMES)
+        write_ledger({f"{i}.jpg": [] for i in range(200)}, Path("ledgers/photos"), class_names=NAMES, embeddings=True)
         assert "200" in shown(capsys, example)
