@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from threadpoolctl import threadpool_limits
 
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
@@ -82,10 +83,11 @@ def query_ledger(
         LedgerError: no finished ledger, or a damaged one.
         QueryError: more images than there are, or class counts that are missing or of other classes.
     """
-    (best,), totals, names, seen = _best_of_each(
-        folder, [strategy], size, seed, class_counts, exclude, progress, labelled, group_of
-    )
-    images = _with_reasons(best.images(names), folder, labelled, seen)
+    with threadpool_limits(1, "blas"):  # parts are read in threads already, and BLAS's would wait for each other
+        (best,), totals, names, seen = _best_of_each(
+            folder, [strategy], size, seed, class_counts, exclude, progress, labelled, group_of
+        )
+        images = _with_reasons(best.images(names), folder, labelled, seen)
     return LedgerQuery(images, totals.candidates, totals.errors, totals.excluded)
 
 
@@ -135,8 +137,9 @@ def compare_strategies(
     Returns:
         (A, A) float64 in [0, 1]: the share of images that two queries have in common; 1 on the diagonal.
     """
-    bests, *_ = _best_of_each(folder, strategies, size, seed, class_counts, exclude, progress)
-    chosen = [best.ids() for best in bests]
+    with threadpool_limits(1, "blas"):
+        bests, *_ = _best_of_each(folder, strategies, size, seed, class_counts, exclude, progress)
+        chosen = [best.ids() for best in bests]
     return np.array([[len(one & other) / size for other in chosen] for one in chosen])
 
 
