@@ -71,10 +71,10 @@ def principal_components(embeddings: np.ndarray) -> tuple[np.ndarray, tuple[floa
     """
     vectors = unit_vectors(embeddings).astype(np.float64)
     centred = vectors - vectors.mean(axis=0)
-    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
-    directions = np.vstack([directions, np.zeros_like(directions)])[:2]  # one image spans no second
+    # of the scatter, F x F, which has the same directions as the many rows, and the squares of their singular values
+    found, squares, _ = np.linalg.svd(centred.T @ centred)
+    directions = found.T[:2]
     strongest = directions[np.arange(2), np.abs(directions).argmax(axis=1)]
-    squares = np.append(lengths**2, 0.0)
     total = squares.sum()
     shares = squares[:2] / total if total > 1e-12 else np.zeros(2)
     return centred @ (directions * np.where(strongest < 0, -1, 1)[:, None]).T, (float(shares[0]), float(shares[1]))
