@@ -41,6 +41,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.scoring
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.query
+	$(BIN)/python -m benchmarks.choosing
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.scheduler
 
