@@ -42,6 +42,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.embeddings
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.query
+	$(BIN)/python -m benchmarks.choosing
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.scheduler
 

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.tables import show
 
 NUM_CLASSES, NUM_BOXES, SIZE, NUM_LABELLED, SEED = 10, 5, 1000, 1000, 0
-NUM_DEDUP, DISTANCE = 100_000, 0.03
+NUM_DEDUP, DISTANCE = 100_000, 0.02
 _CLIP, _COPIES = 20, 50
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from raylearn.measures.clusters import cluster_of
 
-NEAR = 0.03
+NEAR = 0.02
 """Images at most so far apart are near-duplicates unless another distance is given; measured in docs/log.md."""
 _STEP = 0.001
 """Distances are in steps of it; see `raylearn.measures.novelty.unit_distances`."""

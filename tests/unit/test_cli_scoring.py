@@ -344,7 +344,7 @@ def test_dedup_says_how_many_images_have_near_duplicates_and_lists_them_for_a_qu
     write_ledger(SCORES, desk / "seen", part_size=3, class_names=NAMES, embeddings=True)
     assert call("dedup", "seen", "--out", "groups.csv") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "1 group of near-duplicates at distance 0.03 or less: 6 of 6 images, 6 in the largest group; one image of "
+        "1 group of near-duplicates at distance 0.02 or less: 6 of 6 images, 6 in the largest group; one image of "
         "each leaves 1",
         "groups: groups.csv",
     ]
