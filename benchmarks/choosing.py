@@ -163,7 +163,9 @@ selection.add_subpart_diversifying_strategy(boxes.tolist(), own, 1.0)
 selection.add_weighting_strategy(scores.tolist(), 1.0)
 found = selection.run_selection(list(range(known)), count, known + size)
 seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({"seconds": seconds, "CPU seconds": used.ru_utime + used.ru_stime, "peak MB": used.ru_maxrss / 1e3,
+# not ru_maxrss, which begins with that of the process that started this one
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps({"seconds": seconds, "CPU seconds": used.ru_utime + used.ru_stime, "peak MB": peak / 1e3,
                   "found": [i - known for i in found if i >= known]}))
 """
 """Asked as `diverse` asks: score x mean distance of the boxes to the labelled and chosen ones."""
