@@ -125,6 +125,22 @@ def test_a_query_is_left_out_of_the_next_one_by_its_own_files(capsys):
         assert not first & set(pq.read_table("next/query.parquet")["image_id"].to_pylist())
 
 
+def test_a_query_for_boxes_leaves_labelled_images_out(capsys):
+    said = shown(capsys, "query ledger --boxes 1 --labelled labelled.txt --out out")
+    assert "1 of 2 excluded ids found" in said
+    chosen = pq.read_table("out/query.parquet")
+    assert sum(chosen["predicted_boxes"].to_pylist()) >= 1
+    assert "5.jpg" not in chosen["image_id"].to_pylist()
+
+
+def test_a_query_keeps_to_the_groups_of_a_table(capsys):
+    Path("groups.csv").write_text("stem,group\n" + "".join(f"{number},same\n" for number in range(9)))
+    within = "--group-by groups.csv --option max_per_group=1"
+    shown(capsys, f"query ledger --size 1 {within} --out limited")
+    said = refused(capsys, *f"query ledger --size 5 {within} --out out".split())
+    assert "groups of at most 1 images each give 1: raise max_per_group, or lower --size" in said
+
+
 def test_weights_come_from_the_class_counts(capsys):
     def best(more: str) -> float:
         shown(capsys, f"{QUERY} --uncertainty least_confidence {more}")
@@ -289,6 +305,14 @@ def test_a_question_that_has_no_answer_is_refused(capsys, command, more, said):
     ("arguments", "said"),
     [
         ("query", "Missing argument 'LEDGER'"),
+        ("query ledger --size 2 --boxes 2 --out out", "a query is of so many images, or of so many boxes: give one"),
+        ("query ledger --size 2 --out out --group-by none.csv", "none.csv cannot be read"),
+        (
+            "query ledger --size 2 --out out --option max_per_group=1",
+            "max_per_group needs groups, and these images",
+        ),
+        ("query ledger --size 2 --out out --strategy diverse", "score with --embeddings"),
+        ("query ledger --size 2 --out out --strategy oracle", "that nobody has made yet: for simulations only"),
         ("query ledger --out out", "a query is of so many images, or of so many boxes: give one of the two"),
         ("query ledger --size 2", "Missing option '--out'"),
         (QUERY + " --strategy randm", "unknown strategy 'randm': did you mean 'random'?"),
