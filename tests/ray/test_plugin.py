@@ -84,7 +84,7 @@ def test_a_checkpoint_of_another_package_is_recognised_and_its_ledger_says_what_
     message = raylearn(
         plugged, "query", "ledger", "--size", "3", "--out", "q", "--strategy", "spread", "--option", "powr=3", code=2
     )
-    assert "powr has no meaning with strategy spread: leave it out; it has power" in message
+    assert "powr has no meaning with strategy spread: leave it out; it has power, max_per_group" in message
 
 
 @pytest.mark.parametrize(
