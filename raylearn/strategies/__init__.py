@@ -111,7 +111,7 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strate
         QueryError: an unknown strategy, an option that it does not have, or a value that it refuses.
     """
     found = strategy_named(name)
-    known = [field.name for field in sorted(fields(found), key=lambda field: field.kw_only)]  # its own first
+    known = [field.name for field in sorted(fields(found), key=lambda field: bool(field.kw_only))]  # its own first
     for option in options or {}:
         if option not in known:
             others = f"; it has {', '.join(known)}" if known else ""
