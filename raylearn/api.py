@@ -381,9 +381,10 @@ def query(
     }
     if boxes is None:
         return QueryResult(opened, query_ledger(opened.folder, chosen, _checked_size(size), **arguments))
-    most = len(opened) - opened.facts.get("num_errors", 0) - len({*labelled_ids, *left_out})
+    # at least: ids that the ledger does not have leave nothing out
+    least = len(opened) - opened.facts.get("num_errors", 0) - len({*labelled_ids, *left_out})
     wanted = _checked_size(boxes, "boxes")
-    found = query_ledger_for_boxes(opened.folder, chosen, wanted, candidates=max(1, most), **arguments)
+    found = query_ledger_for_boxes(opened.folder, chosen, wanted, candidates=max(1, least), **arguments)
     return QueryResult(opened, found)
 
 

@@ -99,7 +99,7 @@ def query_ledger_for_boxes(
     Args:
         folder, strategy: see `query_ledger`.
         boxes: predicted ones, at least 1; the last image may bring more than were left.
-        candidates: images that can be asked for at most.
+        candidates: images that can be asked for at least.
         arguments: see `query_ledger`.
 
     Raises:
@@ -114,12 +114,12 @@ def query_ledger_for_boxes(
         if spent[-1] >= boxes:
             paid = int(np.searchsorted(spent, boxes)) + 1
             return replace(found, images=found.images[:paid])
-        if size == candidates:
+        if size == found.num_candidates:
             raise QueryError(
                 f"a query of {boxes:,} boxes, but {size:,} images have {spent[-1]:,.0f} by what the "
                 "detector sees: ask for fewer"
             )
-        size = min(candidates, 4 * size)
+        size = min(found.num_candidates, 4 * size)
 
 
 def compare_strategies(

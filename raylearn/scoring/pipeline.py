@@ -241,15 +241,7 @@ def score_parts_here(parts: Sequence[int], plan: ScoringPlan, folder: Folder, ke
 
     threads = torch.get_num_threads(), cv2.getNumThreads()  # of a notebook, say, which goes on
     try:
-        scorer = ScorePart(
-            partial(_open_detector, plan),
-            read,
-            folder,
-            key,
-            plan.batch_size,
-            _num_reading_threads(plan),
-            plan.settings.embeddings,
-        )
+        scorer = ScorePart(partial(_open_detector, plan), read, folder, key, *_of_plan(plan))
         for number in parts:
             (part,) = scorer({"number": np.array([number])})["part"]
             if isinstance(part, RaylearnError):
@@ -260,8 +252,10 @@ def score_parts_here(parts: Sequence[int], plan: ScoringPlan, folder: Folder, ke
         cv2.setNumThreads(threads[1])
 
 
-def _num_reading_threads(plan: ScoringPlan) -> int:
-    return max(2, cpus_beside_gpu(plan.gpus_per_actor) if plan.gpus_per_actor else int(plan.cpus_per_actor))
+def _of_plan(plan: ScoringPlan) -> tuple[int, int, bool]:
+    """Batch size, reading threads and whether there are embeddings, as `ScorePart` takes them."""
+    threads = max(2, cpus_beside_gpu(plan.gpus_per_actor) if plan.gpus_per_actor else int(plan.cpus_per_actor))
+    return plan.batch_size, threads, plan.settings.embeddings
 
 
 def deal_out(
@@ -290,15 +284,7 @@ def deal_out(
         warnings.simplefilter("ignore", category=RayDeprecationWarning)
         scored = numbers.map_batches(
             ScorePart,
-            fn_constructor_args=(
-                open_detector,
-                read,
-                folder,
-                key,
-                plan.batch_size,
-                _num_reading_threads(plan),
-                plan.settings.embeddings,
-            ),
+            fn_constructor_args=(open_detector, read, folder, key, *_of_plan(plan)),
             batch_size=1,  # a part at a time; its images are batched in the actor
             compute=ray.data.ActorPoolStrategy(
                 size=min(plan.num_actors, len(parts)),

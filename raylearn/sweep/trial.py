@@ -79,10 +79,16 @@ class Bench:
         """For a pool that is labelled as far as people come.
 
         Raises:
-            QueryError: a strategy has no meaning for these classes, or needs what no scoring pass gives.
+            QueryError: a strategy has no meaning for these classes, needs what no scoring pass gives, or groups that
+                the pool does not have.
         """
         for arm in arms(experiment):
             arm.strategy.refuse_classes(dataset.num_classes)
+            if arm.strategy.max_per_group is not None and not any(image.clip_id for image in dataset.pool):
+                raise QueryError(
+                    f"{arm.strategy.label}: max_per_group needs groups, and the pool of {dataset.name!r} has none: "
+                    "name them in a groups.csv beside the data set, or leave it out"
+                )
             if arm.strategy.needs_embeddings and not family_named(experiment.detector.family).embeddings:
                 raise QueryError(
                     f"strategy {arm.strategy.name} needs {arm.strategy.needs}, which detector family "

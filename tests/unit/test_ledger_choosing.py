@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import raylearn
 from raylearn.data.groups import folder_of
 from raylearn.data.storage import Folder
 from raylearn.errors import QueryError
@@ -106,6 +107,15 @@ def test_a_query_for_boxes_ends_with_the_image_that_pays_them(tmp_path: Path, st
     assert paid[-1] >= 4
     assert len(paid) == 1 or paid[-2] < 4
     assert _ids(found) == _ids(query_ledger(folder, strategy, len(paid), **arguments))
+
+
+def test_ids_that_a_ledger_does_not_have_take_no_boxes_away(tmp_path: Path) -> None:
+    folder = _ledger(tmp_path)
+    every = query_ledger(folder, Uncertainty(), len(CONTENT), seed=0)
+    boxes = int(sum(image.reason.boxes or 0 for image in every.images))
+    strangers = [f"elsewhere/{number}.jpg" for number in range(len(CONTENT) - 1)]
+    found = raylearn.query(str(tmp_path), boxes=boxes, exclude=strangers)
+    assert sum(image.reason.boxes or 0 for image in found.found.images) >= boxes
 
 
 def test_more_boxes_than_the_detector_sees_are_refused(tmp_path: Path) -> None:

@@ -237,6 +237,15 @@ def test_a_budget_of_more_boxes_than_there_are_is_refused_before_any_work() -> N
         Bench.of(Experiment.model_validate({**CONTENT, "budget": {"boxes": 14}}), DATASET)
 
 
+def test_a_limit_per_group_without_groups_is_refused_before_any_work() -> None:
+    limited = {"query_size": [2], "strategies": [{"name": "uncertainty", "max_per_group": 1}]}
+    experiment = Experiment.model_validate({**CONTENT, "arms": limited})
+    with pytest.raises(QueryError, match="the pool of 'hand-made' has none: name them"):
+        Bench.of(experiment, DATASET)
+    clips = tuple(replace(image, clip_id=image.image_id[0]) for image in DATASET.pool)
+    assert Bench.of(experiment, replace(DATASET, pool=clips))
+
+
 def test_conditional_probabilities_of_one_class_are_refused() -> None:
     content = {**CONTENT, "arms": {**CONTENT["arms"], "probabilities": ["conditional"]}}
     one = make_dataset({f"{number:02d}.jpg": [0] for number in range(12)}, class_names=("fish",))
