@@ -21,7 +21,7 @@ from raylearn.detectors import build_detector
 from raylearn.detectors.base import Detections, DetectorSettings, Engine
 from raylearn.learning.evaluation import mean_average_precision
 from raylearn.measures.sampling import top_n
-from raylearn.scoring.reading import batches, read_image
+from raylearn.scoring.reading import gathered, groups, read_image
 from raylearn.strategies import Context, Uncertainty
 
 REFERENCE = "torch fp32 square"
@@ -44,7 +44,11 @@ def detect(
     detector.load(checkpoint)
     found: dict[int, Detections] = {}
     read = (read_image(image.uri, "", settings) for image in images)
-    for positions, canvases, sizes in batches(read, 8):
+    for positions, group in groups(read, 8):
+        canvases, failed = gathered(group)
+        if failed:
+            raise next(iter(failed.values()))
+        sizes = np.array([image.size for image in group])
         found |= dict(zip(positions, detector.predict(canvases, sizes), strict=True))
     return [found[position] for position in range(len(images))]
 
@@ -77,6 +81,9 @@ def main() -> None:
         variants = {name: variant for name, variant in variants.items() if "torch" in name}
         variants["torch fp16 square"] = (square, Engine("torch", "fp16"))
         variants["torch fp16 rectangle"] = (rectangle, Engine("torch", "fp16"))
+        decoded = replace(square, decode="gpu")
+        variants["torch fp32 square, decoded on the GPU"] = (decoded, Engine())
+        variants["torch fp16 square, decoded on the GPU"] = (decoded, Engine("torch", "fp16"))
     rows: list[dict[str, Any]] = []
     reference: dict[str, np.ndarray] = {}
     for name, (settings, engine) in variants.items():

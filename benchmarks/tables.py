@@ -32,20 +32,26 @@ def describe_machine() -> dict[str, Any]:
 
 def show(title: str, rows: Sequence[Mapping[str, Any]], json_file: Path, **facts: Any) -> None:
     """Prints rows of equal keys as a table, and writes them with the machine's description."""
+    print(f"\n{title}\n{text_table(rows)}")
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    content = {"title": title, "machine": describe_machine(), **facts, "rows": list(rows)}
+    json_file.write_text(json.dumps(content, indent=1))
+    print(f"written to {json_file}")
+
+
+def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of equal keys in columns, the first of them to the left."""
     columns = list(rows[0])
     cells = [columns, *([_text(row[name]) for name in columns] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    print(f"\n{title}")
+    lines = []
     for row in cells:
         first, *others = (
             cell.ljust(width) if i == 0 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        print("  ".join([first, *others]))
-    json_file.parent.mkdir(parents=True, exist_ok=True)
-    content = {"title": title, "machine": describe_machine(), **facts, "rows": list(rows)}
-    json_file.write_text(json.dumps(content, indent=1))
-    print(f"written to {json_file}")
+        lines.append("  ".join([first, *others]))
+    return "\n".join(lines)
 
 
 def _text(value: Any) -> str:

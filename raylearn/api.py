@@ -50,7 +50,7 @@ class ScoreSettings(TypedDict, total=False):
     iou: float
     max_detections: int
     canvas: Literal["square", "rectangle"]
-    decode: Literal["full", "reduced"]
+    decode: Literal["full", "reduced", "gpu"]
     embeddings: bool
     backend: Literal["auto", "torch", "openvino"]
     precision: Literal["auto", "fp32", "fp16", "bf16"]

@@ -65,8 +65,11 @@ def score(
         ),
     ] = "square",
     decode: Annotated[
-        Literal["full", "reduced"],
-        typer.Option(help="reduced decodes JPEGs of at least twice the image size at 1/2, 1/4 or 1/8."),
+        Literal["full", "reduced", "gpu"],
+        typer.Option(
+            help="reduced decodes JPEGs of at least twice the image size at 1/2, 1/4 or 1/8. gpu uses the JPEG decoder "
+            "of a data-centre GPU (A100, H100 and later), with slightly other pixels (docs/scoring.md)."
+        ),
     ] = "full",
     embeddings: Annotated[
         bool,

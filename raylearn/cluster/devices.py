@@ -4,6 +4,9 @@ import gc
 import os
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from raylearn.errors import ClusterError
 
@@ -28,6 +31,22 @@ def refuse_unusable_gpu(num_gpus: float) -> None:
             f"Ray offers a GPU on {socket.gethostname()}, but torch cannot use it: look at its driver and its torch "
             "(raylearn doctor), or set resources.gpus_per_task=0"
         )
+
+
+_of_thread = threading.local()
+
+
+@contextmanager
+def own_stream() -> Iterator[None]:
+    """Within it, what this thread asks of a GPU does not wait for what other threads ask of it."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        yield
+        return
+    if not hasattr(_of_thread, "stream"):
+        _of_thread.stream = torch.cuda.Stream()
+    with torch.cuda.stream(_of_thread.stream):
+        yield
 
 
 def give_back_gpu_memory() -> None:

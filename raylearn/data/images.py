@@ -58,6 +58,29 @@ def upright_size(data: bytes) -> tuple[int, int]:
     return _header(data)[1]
 
 
+def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a JPEG that every decoder reads alike; None of any other image.
+
+    It is whole, upright, baseline (not progressive), and grey or YCbCr.
+
+    Raises:
+        ImageError: as `upright_size`.
+    """
+    if not (data.startswith(_JPEG_START) and data.endswith(_JPEG_END)):
+        return None
+    header, size = _header(data)
+    info, components = header.info, [layer[0] for layer in getattr(header, "layer", ())]
+    plain = (
+        header.format == "JPEG"
+        and header.mode in ("L", "RGB")
+        and not info.get("progressive")
+        and info.get("adobe_transform", 1)  # 0: RGB as it is
+        and components != list(b"RGB")
+        and ("exif" not in info or _tags(header, data).get(_ORIENTATION, 1) == 1)
+    )
+    return size if plain else None
+
+
 def whole_size(data: bytes) -> tuple[int, int]:
     """The upright size of an image that is not cut off.
 

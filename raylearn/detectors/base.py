@@ -97,7 +97,8 @@ class DetectorSettings:
         iou: overlap above which non-maximum suppression drops the weaker of two boxes of one class.
         max_detections: the most confident that are kept per image; cuts what `sum` adds up.
         canvas: "square", as in training, or "rectangle", padded only to the next multiple of 32; see letterbox.
-        decode: "full", or "reduced": a JPEG of twice image_size or more is decoded at a fraction of its size.
+        decode: "full"; "reduced": a JPEG of twice image_size or more is decoded at a fraction of its size; or "gpu":
+            plain JPEGs are decoded and letterboxed on the GPU, whose pixels differ a little.
         embeddings: whether detections come with embeddings of their boxes and of the image.
     """
 
@@ -178,11 +179,12 @@ class Detector(Protocol):
         """Makes `predict` use the model of `checkpoint`."""
         ...
 
-    def predict(self, canvases: np.ndarray, sizes: np.ndarray) -> list[Detections]:
+    def predict(self, canvases: Any, sizes: np.ndarray) -> list[Detections]:
         """Detections of each image.
 
         Args:
-            canvases: (n, height, width, 3) uint8 RGB, letterboxed beside the model by `letterbox`.
+            canvases: (n, height, width, 3) uint8 RGB, letterboxed beside the model by `letterbox`. A tensor on the
+                detector's device, where its family says that it takes one.
             sizes: (n, 2) int, width and height of the upright originals, whose pixels the boxes are in.
         """
         ...

@@ -77,6 +77,7 @@ class Family:
         training_packages: distributions whose versions decide what a training gives.
         backends: what may run its network, of "torch" and "openvino".
         embeddings: whether its detections come with embeddings where the settings ask for them.
+        device_canvases: whether its detectors take canvases that are on their device, which `decode: gpu` makes.
         no_training: why it only scores, and what to do; "" for a family that trains. Its `check` says the same.
         recipe: raised when its code comes to train or score otherwise; part of the store's keys.
         is_default: whether an experiment that names no family means this one.
@@ -97,6 +98,7 @@ class Family:
     training_packages: tuple[str, ...]
     backends: tuple[str, ...] = ("torch",)
     embeddings: bool = False
+    device_canvases: bool = False
     no_training: str = ""
     recipe: int = 1
     is_default: bool = False

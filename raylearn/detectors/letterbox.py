@@ -6,7 +6,7 @@ import numpy as np
 from raylearn.errors import InputError, nearest
 
 CANVASES = ("square", "rectangle")
-_PADDING = 114  # the grey that Ultralytics letterboxes with, in training too
+PADDING = 114  # the grey that Ultralytics letterboxes with, in training too
 _STRIDE = 32  # of a detector's coarsest grid
 
 
@@ -46,19 +46,32 @@ def letterbox(
     """
     size = size or (image.shape[1], image.shape[0])
     shape = canvas_shape(size, image_size, canvas)
-    width, height = _scaled(size, image_size)
+    top, left, height, width = inner_rectangle(size, shape)
     if (height, width) == shape == image.shape[:2]:
         return image
-    top, left = round((shape[0] - height) / 2 - 0.1), round((shape[1] - width) / 2 - 0.1)
     padded = np.empty((*shape, 3), dtype=np.uint8)
     inner = padded[top : top + height, left : left + width]
     if (height, width) == image.shape[:2]:
         inner[:] = image
     else:
         cv2.resize(image, (width, height), dst=inner, interpolation=cv2.INTER_LINEAR)
-    padded[:top], padded[top + height :] = _PADDING, _PADDING
-    padded[:, :left], padded[:, left + width :] = _PADDING, _PADDING
+    padded[:top], padded[top + height :] = PADDING, PADDING
+    padded[:, :left], padded[:, left + width :] = PADDING, PADDING
     return padded
+
+
+def inner_rectangle(size: tuple[int, int], canvas: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Where an image lies in its canvas.
+
+    Args:
+        size: (width, height) of the upright original.
+        canvas: (height, width) of the canvas.
+
+    Returns:
+        top, left, height and width, pixels.
+    """
+    width, height = _scaled(size, max(canvas))
+    return round((canvas[0] - height) / 2 - 0.1), round((canvas[1] - width) / 2 - 0.1), height, width
 
 
 def to_original(boxes: np.ndarray, canvas: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
@@ -94,8 +107,7 @@ def to_canvas(boxes: np.ndarray, canvas: tuple[int, ...], size: tuple[int, int])
 
 def _placement(canvas: tuple[int, ...], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """(4,) by which corners of the original are multiplied, and (4,) by how much they are moved then."""
-    width, height = _scaled(size, max(canvas))
-    left, top = round((canvas[1] - width) / 2 - 0.1), round((canvas[0] - height) / 2 - 0.1)
+    top, left, height, width = inner_rectangle(size, canvas)
     return np.array([width / size[0], height / size[1]] * 2), np.array([left, top] * 2)
 
 

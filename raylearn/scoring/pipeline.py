@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from raylearn.cluster.devices import torch_device
+from raylearn.cluster.devices import give_back_gpu_memory, own_stream, torch_device
 from raylearn.cluster.machines import installed_versions
 from raylearn.cluster.resources import cpus_beside_gpu
 from raylearn.cluster.session import cause_line
@@ -27,10 +27,14 @@ from raylearn.errors import ClusterError, ImageError, LedgerError, RaylearnError
 from raylearn.scoring import ledger
 from raylearn.scoring.ledger import NOTHING, PartCounts
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, read_manifest_file
-from raylearn.scoring.reading import Reader, ReadImage, batches, read_ahead, read_image
+from raylearn.scoring.reading import Reader, ReadImage, gathered, groups, read_ahead, read_image
 
 # A part whose actor dies is tried again so often: machines go, but an image that kills its actor would do so for ever.
 _ATTEMPTS = 8
+
+
+PARTS_ON_GPU = 3
+"""Parts that one actor with a GPU works on at once: one is decoded while another is in the network."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Part:
         counts: what it holds.
         started, finished: seconds since the epoch, by the actor's clock.
         worker: the process that made it, as "host:pid".
+        batch_size: images per call of the model; fewer than the plan's where those did not fit into a GPU's memory.
     """
 
     number: int
@@ -82,6 +87,7 @@ class Part:
     started: float
     finished: float
     worker: str
+    batch_size: int
 
 
 class ScorePart:
@@ -157,9 +163,12 @@ class ScorePart:
                 images.append(ReadImage(None, image.size, image.error))
                 yield image
 
-        for positions, canvases, sizes in batches(reading(), self._batch_size):
-            for position, detections in zip(positions, self._detector.predict(canvases, sizes), strict=True):
-                found[position] = detections
+        for positions, group in groups(reading(), self._batch_size):
+            for position, detections in zip(positions, self._detect(group), strict=True):
+                if isinstance(detections, ImageError):
+                    images[position] = ReadImage(None, (0, 0), detections)
+                else:
+                    found[position] = detections
         _refuse_a_lost_mount(rows, images)
         columns: dict[str, Any] = {
             "image_id": rows["image_id"],
@@ -172,7 +181,28 @@ class ScorePart:
         }
         table = ledger.rows(columns, found, num_classes, self._embeddings)
         counts = ledger.add_part(self._folder, number, self._key, table)
-        return Part(number, counts, started, time.time(), f"{socket.gethostname()}:{os.getpid()}")
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        return Part(number, counts, started, time.time(), worker, self._batch_size)
+
+    def _detect(self, group: Sequence[ReadImage]) -> list[Detections | ImageError]:
+        """The detections of images of one shape, or why one could not be decoded."""
+        sizes = np.array([image.size for image in group])
+        try:
+            with own_stream():
+                canvases, failed = gathered(group)
+                found: list[Detections | ImageError] = list(self._detector.predict(canvases, sizes))
+        except RuntimeError as error:
+            if "OutOfMemory" not in type(error).__name__ or len(group) == 1:
+                raise
+            half = len(group) // 2
+            self._batch_size = min(self._batch_size, half)
+        else:
+            for position, why in failed.items():
+                found[position] = why
+            return found
+        # Outside of the clause that holds the error, and with it what was on the GPU.
+        give_back_gpu_memory()
+        return self._detect(group[:half]) + self._detect(group[half:])
 
 
 def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, Any], folder: Folder) -> PartCounts:
@@ -276,8 +306,7 @@ def deal_out(
     context.max_consecutive_actor_init_deaths = _ATTEMPTS
     context.execution_no_progress_timeout_s = -1  # a part of large images, or a wait for a GPU, may take hours
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    # On a GPU a second part is begun before the first is done, so that the device never waits at the seam of two.
-    at_once = 2 if plan.gpus_per_actor else 1
+    at_once = PARTS_ON_GPU if plan.gpus_per_actor else 1
     numbers = ray.data.from_items([{"number": part} for part in parts], override_num_blocks=len(parts))
     with warnings.catch_warnings():
         # Ray Data's own names for what an actor is created with leave out how often a task is tried.

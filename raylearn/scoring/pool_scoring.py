@@ -54,7 +54,7 @@ _IMAGE_SIZE = 640
 
 _CHOICES = {
     "canvas": CANVASES,
-    "decode": ("full", "reduced"),
+    "decode": ("full", "reduced", "gpu"),
     "backend": ("auto", "torch", "openvino"),
     "precision": ("auto", "fp32", "fp16", "bf16"),
 }
@@ -180,6 +180,8 @@ def _asked(request: ScoreRequest) -> Record:
         )
     if request.embeddings and not family.embeddings:
         raise DetectorError(f"detector family {family.name} gives no embeddings: score without them")
+    if request.decode == "gpu" and not family.device_canvases:
+        raise DetectorError(f"decode gpu cannot be used with detectors of the family {family.name}: use decode full")
     if request.embeddings and request.precision != "auto":
         Engine(request.backend, request.precision).refuse_embeddings()
     size = request.image_size or facts.image_size or _IMAGE_SIZE
@@ -250,6 +252,8 @@ def _choose(request: ScoreRequest, record: Record, machine: Machine, folder: Fol
             f"{begun} needs a GPU, and Ray has none that torch can use: go on where there is one, or score in fp32 "
             "into another folder with --out"
         )
+    if settings.decode == "gpu" and not machine.has_cuda:
+        raise ClusterError("--decode gpu needs a GPU, and Ray has none that torch can use: leave it out")
     num_actors = request.num_actors or machine.num_actors
     return ScoringPlan(
         checkpoint=folder.address_of(CHECKPOINT_FILE),
@@ -303,7 +307,7 @@ def _score_missing(
     kept = f", {len(done)} of {manifest.num_parts} parts are there already" if done else ""
     say(console, f"scoring with {_describe_plan(plan)}{kept}")
     if missing:
-        progress = ScoringProgress(console, len(manifest), counts, began)
+        progress = ScoringProgress(console, len(manifest), counts, began, plan.batch_size)
         with progress, closing(score_parts(missing, plan, folder, key)) as finished:
             for part in finished:
                 counts += part.counts

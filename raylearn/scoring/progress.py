@@ -19,12 +19,13 @@ def say(console: Console, text: str) -> None:
 class ScoringProgress:
     """A bar on a terminal, a line now and then elsewhere; rates count from the first image, not from Ray's start."""
 
-    def __init__(self, console: Console, num_images: int, before: PartCounts, began: float) -> None:
+    def __init__(self, console: Console, num_images: int, before: PartCounts, began: float, batch_size: int) -> None:
         self._console, self._num_images, self._before = console, num_images, before
         self._began = began
         self._first, self._last = float("inf"), float("-inf")  # seconds since the epoch, by the actors' clocks
         self._done = before
         self._last_line = time.monotonic()
+        self._batch_size = batch_size
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -44,6 +45,9 @@ class ScoringProgress:
 
     def tell(self, part: Part, counts: PartCounts) -> None:
         now = time.monotonic()
+        if part.batch_size < self._batch_size:
+            self._batch_size = part.batch_size
+            say(self._console, f"a GPU has too little memory: {part.batch_size} images in a batch from now on")
         self._first, self._last = min(self._first, part.started), max(self._last, part.finished)
         self._done = counts
         speed = self._speed()

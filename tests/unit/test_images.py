@@ -21,6 +21,7 @@ from raylearn.data.images import (
     content_hash,
     decode,
     decode_reduced,
+    plain_jpeg_size,
     read_bytes,
     upright_size,
     whole_size,
@@ -352,3 +353,21 @@ def test_content_hash_is_sha256_in_hex() -> None:
 def test_a_failing_disk_is_no_fault_of_the_image():
     with pytest.raises(StorageError, match="Input/output error"):
         read_bytes("/proc/self/mem")  # whose first page the kernel cannot give
+
+
+def test_a_plain_jpeg_is_whole_upright_baseline_and_of_ordinary_colours() -> None:
+    plain = encoded(PICTURE, "JPEG")
+    assert plain_jpeg_size(plain) == (60, 40)
+    assert plain_jpeg_size(encoded(PICTURE.convert("L"), "JPEG")) == (60, 40)
+    assert plain_jpeg_size(with_orientation("JPEG", 1)) == (60, 40)
+    others = {
+        "cut off": plain[:-30],
+        "turned": with_orientation("JPEG", 6),
+        "mirrored": with_orientation("JPEG", 2),
+        "progressive": encoded(PICTURE, "JPEG", progressive=True),
+        "four colours": encoded(PICTURE.convert("CMYK"), "JPEG"),
+        "no YCbCr": encoded(PICTURE, "JPEG", keep_rgb=True),
+        "a PNG": encoded(PICTURE, "PNG"),
+        "nothing": b"",
+    }
+    assert {name: plain_jpeg_size(data) for name, data in others.items()} == dict.fromkeys(others)

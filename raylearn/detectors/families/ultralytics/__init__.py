@@ -97,5 +97,6 @@ FAMILY = Family(
     training_packages=("opencv-python", "torch", "ultralytics"),
     backends=("torch", "openvino"),
     embeddings=True,
+    device_canvases=True,
     is_default=True,
 )

@@ -22,9 +22,9 @@ from raylearn.detectors.checkpoints import (
 )
 from raylearn.detectors.embeddings import embed_at, with_embeddings
 from raylearn.detectors.families.ultralytics import FORMAT
-from raylearn.detectors.families.ultralytics.engines import RawModel, start_engine
+from raylearn.detectors.families.ultralytics.engines import Canvases, RawModel, start_engine
 from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
-from raylearn.detectors.suppression import nms_operator, suppress
+from raylearn.detectors.suppression import nms_operator, suppress, suppress_batch
 from raylearn.errors import CheckpointError, ConfigError, DetectorError, DivergedError, nearest
 
 isolate_ultralytics()
@@ -67,6 +67,7 @@ class YoloDetector:
         self._engine = engine or Engine()
         self._run: RawModel | None = None
         self._one_at_a_time = threading.Lock()  # the head keeps its grid between calls
+        self._grid_of: tuple[int, ...] = ()
         self.class_names: tuple[str, ...] = ()
 
     def fit(
@@ -105,13 +106,17 @@ class YoloDetector:
             run(np.zeros((1, _WARM_UP, _WARM_UP, 3), dtype=np.uint8))  # what an engine does once, it does here
         self._run = run
 
-    def predict(self, canvases: np.ndarray, sizes: np.ndarray) -> list[Detections]:
+    def predict(self, canvases: Canvases, sizes: np.ndarray) -> list[Detections]:
         """Detections of each image; see Detector.predict. Threads may call it at once."""
         if self._run is None:
             raise RuntimeError("load a checkpoint before predict")
         with torch.inference_mode():
             with self._one_at_a_time:
                 given = self._run(canvases)
+                if self._device.type == "cuda" and canvases.shape[1:3] != self._grid_of:
+                    # The new grid is finished before a stream of another thread uses it.
+                    torch.cuda.current_stream().synchronize()
+                    self._grid_of = canvases.shape[1:3]
             raw = given.predictions
             # Looked at before the threshold, which NaN would not pass: a diverged model is no model without detections.
             if not torch.isfinite(raw).all():
@@ -119,37 +124,55 @@ class YoloDetector:
                     "the detector gave a box or a score that is not a finite number: its training diverged, or its "
                     f"numbers are too large for {self._engine.precision}"
                 )
-            # All that can be kept comes from the device at once; suppression goes image by image, and is small.
             image, anchor = torch.nonzero(raw[:, 4:].amax(1) > self.settings.confidence, as_tuple=True)
-            candidates = raw[image, :, anchor].cpu()
+            candidates = raw[image, :, anchor]
             counts = torch.bincount(image, minlength=len(raw)).tolist()
-            found = [
-                self._suppress(rows, canvases.shape[1:3], (height, width))
-                for rows, (width, height) in zip(candidates.split(counts), sizes.tolist(), strict=True)
-            ]
-            detections = [own for _, own in found]
+            kept = self._suppress(candidates, image, counts, canvases.shape[1:3])
+            detections = _detections(candidates[kept].cpu(), image[kept], canvases.shape[1:3], sizes)
             if not self.settings.embeddings:
                 return detections
-            starts = np.cumsum([0, *counts[:-1]]).tolist()
-            kept = torch.cat([rows + start for (rows, _), start in zip(found, starts, strict=True)]).to(image.device)
             return with_embeddings(detections, embed_at(given.class_features, image[kept], anchor[kept]), given.pooled)
 
     def _suppress(
-        self, candidates: torch.Tensor, canvas: tuple[int, ...], size: tuple[int, int]
-    ) -> tuple[torch.Tensor, Detections]:
-        """Non-maximum suppression within each class, among (n, 4 + K) candidates given as xywh boxes in a canvas.
+        self, candidates: torch.Tensor, image: torch.Tensor, counts: list[int], canvas: tuple[int, ...]
+    ) -> torch.Tensor:
+        """Non-maximum suppression within each image and class, among candidates given as xywh boxes in a canvas.
+
+        Args:
+            candidates: (n, 4 + K), image after image.
+            image: (n,) int64, the image of each.
+            counts: candidates of each image.
+            canvas: (height, width).
 
         Returns:
-            (m,) int64 positions of what is kept, and the detections that it makes.
+            (m,) int64 positions of what is kept, image after image.
         """
         boxes, class_scores = xywh2xyxy(candidates[:, :4]), candidates[:, 4:]
-        kept = suppress(boxes, class_scores, self.settings.iou, self.settings.max_detections, canvas)
-        return kept, Detections(scale_boxes(canvas, boxes[kept], size).numpy(), class_scores[kept].numpy())
+        iou, most = self.settings.iou, self.settings.max_detections
+        if candidates.is_cuda:
+            return suppress_batch(boxes, class_scores, image, counts, iou, most, canvas)
+        starts = np.cumsum([0, *counts[:-1]]).tolist()  # a CPU is faster with few boxes at a time
+        of_each = zip(boxes.split(counts), class_scores.split(counts), starts, strict=True)
+        return torch.cat([suppress(own, scores, iou, most, canvas) + start for own, scores, start in of_each])
 
     def _limit_threads(self) -> None:
         """Undoes Ultralytics, which takes all cores but one whenever it selects the CPU."""
         if self._num_threads is not None and self._device.type == "cpu":
             torch.set_num_threads(self._num_threads)
+
+
+def _detections(
+    kept: torch.Tensor, image: torch.Tensor, canvas: tuple[int, ...], sizes: np.ndarray
+) -> list[Detections]:
+    """The detections of each image, of (m, 4 + K) kept candidates in its canvas, image after image."""
+    image = image.cpu()
+    boxes, class_scores = xywh2xyxy(kept[:, :4]), kept[:, 4:]
+    for width, height in np.unique(sizes, axis=0).tolist():  # mostly all images are of one size
+        alike = torch.from_numpy((sizes == (width, height)).all(1))[image]
+        boxes[alike] = scale_boxes(canvas, boxes[alike], (height, width))
+    counts = torch.bincount(image, minlength=len(sizes)).tolist()
+    found = zip(boxes.split(counts), class_scores.split(counts), strict=True)
+    return [Detections(own.numpy(), scores.numpy()) for own, scores in found]
 
 
 def build_model(name: str, num_classes: int) -> Any:

@@ -30,8 +30,10 @@ class Raw:
     class_features: tuple[torch.Tensor, ...] = ()
 
 
-RawModel = Callable[[np.ndarray], Raw]
-"""From (n, height, width, 3) uint8 RGB."""
+Canvases = Any
+"""(n, height, width, 3) uint8 RGB: a numpy array, or a tensor on the device of the network."""
+
+RawModel = Callable[[Canvases], Raw]
 
 
 def start_engine(
@@ -69,9 +71,9 @@ def _torch_engine(network: "_UpToTheHead", precision: str, device: torch.device,
     if wanted is torch.float16:
         network.half_but_for_the_decoder()
 
-    def run(canvases: np.ndarray) -> Raw:
-        batch = torch.from_numpy(canvases)
-        if device.type == "cuda":
+    def run(canvases: Canvases) -> Raw:
+        batch = torch.from_numpy(canvases) if isinstance(canvases, np.ndarray) else canvases
+        if batch.device != device:
             batch = batch.pin_memory().to(device, non_blocking=True)
         images = batch.permute(0, 3, 1, 2).to(torch.float16 if wanted is torch.float16 else torch.float32) / 255
         with torch.autocast(device.type, torch.bfloat16, enabled=wanted is torch.bfloat16):
@@ -146,7 +148,7 @@ def _openvino_engine(
         settings["INFERENCE_NUM_THREADS"] = num_threads
     compiled = ov.Core().compile_model(pixels.build(), "CPU", settings)
 
-    def run(canvases: np.ndarray) -> Raw:
+    def run(canvases: Canvases) -> Raw:
         outputs = [torch.from_numpy(np.array(output)) for output in compiled(canvases).values()]
         return network.decode(outputs, canvases.shape[1:3])
 
