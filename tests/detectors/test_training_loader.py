@@ -110,7 +110,7 @@ def test_a_lost_worker_is_told_and_the_others_end_too(reef: Dataset, monkeypatch
         return preprocess(self, batch)
 
     monkeypatch.setattr(yolo_training._Trainer, "preprocess_batch", kill_one)
-    with pytest.raises(RaylearnError, match="loader worker of the training was lost") as told:
+    with pytest.raises(RaylearnError, match="a loader worker was lost") as told:
         _train(reef, num_workers=2)
     assert "resources.training_cpus" in str(told.value)
     assert not _children()

@@ -67,7 +67,7 @@ def train_model(
                 raise DivergedError(f"the training diverged: {error}") from error
             if "DataLoader worker (pid" in str(error):
                 raise RaylearnError(
-                    f"a loader worker of the training was lost ({first_line(error)}): give it more memory and /dev/shm, "
+                    f"a loader worker was lost ({first_line(error)}): give it more memory or /dev/shm, "
                     "or lower resources.training_cpus"
                 ) from error
             raise
