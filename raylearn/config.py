@@ -289,7 +289,9 @@ class PrimarySection(Section):
 class ResourcesSection(Section):
     """What Ray is asked for; changes how fast a result comes, never the result."""
 
-    training_cpus: int = Field(1, ge=1, description="CPUs (and torch threads) of one training")
+    training_cpus: int = Field(
+        1, ge=1, description="CPUs of one training: torch threads on a CPU, loader workers beside a GPU"
+    )
     scoring_actors: int | None = Field(
         None, ge=1, description="detector actors of a scoring pass; null: all GPUs, or 1"
     )

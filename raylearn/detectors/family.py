@@ -30,7 +30,8 @@ class Build(Protocol):
             settings: what decides the detections of a trained model.
             training: arguments of `fit`: `epochs`, `batch` and options of `training_options`.
             device: "cpu" or "cuda:0".
-            num_threads: threads on a CPU; None leaves the library's own choice.
+            num_threads: threads on a CPU, where None leaves the library's own choice; beside a GPU, processes that
+                load the images of a training, for families that have them.
             engine: what runs the trained network.
 
         Raises:

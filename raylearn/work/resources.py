@@ -14,7 +14,7 @@ class WorkResources:
     Other devices or numbers of threads add floats in another order, so a result can differ in its last bits.
 
     Args:
-        cpus: of a training or an evaluation, and torch threads on a CPU.
+        cpus: of a training or an evaluation: torch threads on a CPU, loader workers of a training beside a GPU.
         gpus: of a training, an evaluation or one scoring actor; 0 on a cluster without GPUs.
         scoring_actors: detector actors of one scoring pass.
         cpu_slots: CPUs that heavy work may hold at once; None where GPUs bound it and Ray's queue is enough.

@@ -46,7 +46,8 @@ class YoloDetector:
         settings: what decides the detections of a trained model.
         training: Ultralytics' training arguments; `epochs` and `batch` among them.
         device: "cpu" or "cuda:0".
-        num_threads: threads on the CPU; None leaves the library's own choice.
+        num_threads: threads on the CPU, where None leaves the library's own choice; beside a GPU, processes that load
+            the images of a training, where None loads them in this one.
         engine: what runs the trained network.
     """
 
@@ -84,7 +85,9 @@ class YoloDetector:
             matched, total = load_matching(model, read_weights(initial_weights), initial_weights)
             report = {"tensors_matched": matched, "tensors_total": total}
         arguments = {**self._training, "imgsz": self.settings.image_size, "seed": seed, "device": str(self._device)}
-        trained = train_model(model, train, arguments, self._limit_threads)
+        # Beside a GPU the CPUs are free to augment; on a CPU they train.
+        num_workers = 0 if self._device.type == "cpu" else self._num_threads or 0
+        trained = train_model(model, train, arguments, self._limit_threads, num_workers)
         image_size, weights = self.settings.image_size, trained.state_dict()
         write_checkpoint(checkpoint, FORMAT, self.model_name, train.class_names, image_size, weights)
         return report

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import yaml
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.images import content_hash, read_bytes
 from raylearn.detectors.base import TrainingSet
+from raylearn.detectors.checkpoints import first_line
 from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
+from raylearn.detectors.families.ultralytics.loader import TrainingLoader
 from raylearn.errors import DatasetError, DetectorError, DivergedError, RaylearnError
 
 isolate_ultralytics()
@@ -20,14 +23,26 @@ from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 
 
 def train_model(
-    model: Any, train: TrainingSet, arguments: Mapping[str, Any], limit_threads: Callable[[], None]
+    model: Any,
+    train: TrainingSet,
+    arguments: Mapping[str, Any],
+    limit_threads: Callable[[], None],
+    num_workers: int,
 ) -> torch.nn.Module:
     """Trains `model` and returns the moving average of its weights, which is what Ultralytics saves.
+
+    Args:
+        model: an untrained or partly trained network of Ultralytics'.
+        train: the labelled set.
+        arguments: Ultralytics' training arguments, among them seed and device.
+        limit_threads: called when Ultralytics has set torch's threads.
+        num_workers: processes that load and augment images, which end with the training; 0 does so in this one. The
+            result is the same.
 
     Raises:
         DetectorError: a precision that is not to be had here.
         DivergedError: the loss or a weight is not finite.
-        RaylearnError: the batch did not fit into memory.
+        RaylearnError: the batch did not fit into memory, or a loader worker was ended from outside.
     """
     torch.backends.cudnn.allow_tf32 = False  # otherwise a GPU's convolutions keep ten bits of each number
     with tempfile.TemporaryDirectory(prefix="raylearn-training-") as name:
@@ -43,12 +58,18 @@ def train_model(
                 "name": "run",
             },
             limit_threads,
+            num_workers,
         )
         try:
             trainer.train()
         except RuntimeError as error:
             if "NaN" in str(error):
                 raise DivergedError(f"the training diverged: {error}") from error
+            if "DataLoader worker (pid" in str(error):
+                raise RaylearnError(
+                    f"a loader worker was lost ({first_line(error)}): give it more memory or /dev/shm, "
+                    "or lower resources.training_cpus"
+                ) from error
             raise
     trained: torch.nn.Module = trainer.ema.ema
     if not all(torch.isfinite(tensor).all() for tensor in trained.state_dict().values()):
@@ -66,7 +87,7 @@ _FIXED = {
     "exist_ok": True,
     "patience": 0,
     "cache": "ram",
-    "workers": 0,
+    "workers": 0,  # of its own loader, which is not used
     "pretrained": False,
     "deterministic": True,
 }
@@ -75,7 +96,11 @@ _FIXED = {
 class _Trainer(DetectionTrainer):  # type: ignore[misc]
     """Ultralytics' trainer, given its model, without what an active-learning round has no use for."""
 
-    def __init__(self, model: Any, overrides: dict[str, Any], limit_threads: Callable[[], None]) -> None:
+    train_loader: TrainingLoader | None = None
+
+    def __init__(
+        self, model: Any, overrides: dict[str, Any], limit_threads: Callable[[], None], num_workers: int
+    ) -> None:
         super().__init__(overrides={**overrides, "model": "yolov5n.yaml", "task": "detect", "mode": "train"})
         # Ultralytics tries AMP with a model that it downloads, so what is learned would depend on the network.
         self._precision, self.args.amp = self.args.amp, False
@@ -83,7 +108,13 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
         if self.device.type == "cpu" and self._precision not in (False, "fp32", "bf16"):
             raise DetectorError(f"training.options.amp={self._precision} needs a GPU: on a CPU, leave it out, or bf16")
         self.model = model.to(memory_format=torch.channels_last)  # a sixth faster on CPUs; Ultralytics does so on GPUs
+        self._num_workers = num_workers
         self.add_callback("on_train_start", lambda _: limit_threads())
+        self.add_callback("teardown", lambda _: self._end_workers())  # Ultralytics leaves them to a failed training
+
+    def _end_workers(self) -> None:
+        if self.train_loader is not None:
+            self.train_loader.close()
 
     def _setup_train(self) -> None:
         super()._setup_train()
@@ -110,7 +141,24 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
         given = len(list(Path(img_path).iterdir()))
         if len(dataset) != given:
             raise RaylearnError(f"Ultralytics leaves out {given - len(dataset)} of {given} training images: check them")
+        if dataset.cache != "ram":
+            # Too little memory to keep the images. The mosaic would then draw from those that its own process has read
+            # lately; so it is told that they are there, and each is read when it is asked for.
+            dataset.cache = "ram"
+            dataset.transforms = dataset.build_transforms(copy(self.args))
         return dataset
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:  # noqa: ARG002
+        if mode == "val":
+            return self.train_loader  # nothing is validated, so the same images are not read and kept twice
+        return TrainingLoader(
+            self.build_dataset(dataset_path, mode, batch_size),
+            batch_size,
+            seed=self.args.seed,
+            num_workers=self._num_workers,
+            current_epoch=lambda: self.epoch,
+            pin_memory=self.device.type == "cuda",
+        )
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         batch = super().preprocess_batch(batch)
