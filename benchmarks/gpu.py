@@ -227,8 +227,9 @@ def rates(bench: Bench) -> None:
     for decode, several in (("gpu", (4, 1, 2, 8)), ("full", (4, 1))):
         for actors in several[:1] if bench.small else several:
             with _utilisation(bench) as busy:
-                rate = _by_processes(bench, decode, actors)
-            add(f"raylearn, decode {decode}, actors on the GPU: {actors}", rate, statistics.mean(busy) if busy else None)
+                rate = _by_processes(bench, decode, actors, busy)
+            busy_share = statistics.mean(busy) if busy else None
+            add(f"raylearn, decode {decode}, {actors} actors on the GPU", rate, busy_share)
 
 
 def with_ray(bench: Bench) -> None:
@@ -340,11 +341,11 @@ def _checkpoint_with_candidates(bench: Bench) -> dict[str, Any]:
     canvases = [read_image(path, "", SETTINGS).canvas for path in bench.photographs[:4]]
     pixels = torch.from_numpy(np.stack([canvas for canvas in canvases if canvas is not None])).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
-        model.train()
-        for _ in range(2):
-            model(pixels)  # so that batch normalisation fits what it will see
-        head = model.model[-1]
-        model.eval()
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0  # one pass normalises, or nothing of the image would arrive at the head
+        model.train()(pixels)
+        head = model.eval().model[-1]
         best = torch.logit(model(pixels)[0][:, 4:].amax(1).double().clamp(1e-12, 1 - 1e-12))
         shift = (
             float(np.log(0.05 / 0.95)) - torch.quantile(best.flatten().float(), 1 - CANDIDATES / best.shape[1]).item()
@@ -418,8 +419,11 @@ def _yolo_predict(bench: Bench) -> float:
     return count / (time.perf_counter() - start) if count else 0.0
 
 
-def _by_processes(bench: Bench, decode: str, actors: int) -> float:
-    """Images per second of processes that score parts as Ray's actors do, from when the last of them is ready."""
+def _by_processes(bench: Bench, decode: str, actors: int, busy: list[float]) -> float:
+    """Images per second of processes that score parts as Ray's actors do, from when the last of them is ready.
+
+    Forgets how busy the GPU was before that, in `busy`.
+    """
     context = multiprocessing.get_context("spawn")
     seconds = 1.0 if bench.small else 5.0
     ready = context.Barrier(actors + 1)
@@ -430,6 +434,7 @@ def _by_processes(bench: Bench, decode: str, actors: int) -> float:
     for process in processes:
         process.start()
     ready.wait(120)
+    busy.clear()
     rates = [counted.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
@@ -457,7 +462,7 @@ def _score_parts(
     cv2.setNumThreads(1)
     bench = Bench(device, small, Path(work), {}, Path())
     settings = replace(SETTINGS, decode=decode)
-    files = bench.photographs * (1 if small else 200)
+    files = bench.photographs * (20 if small else 200)
     part_size = 16 if small else PART_SIZE
     with tempfile.TemporaryDirectory(dir=work) as name:
         folder = Folder.at(name)
@@ -516,7 +521,6 @@ def _utilisation(bench: Bench) -> Iterator[list[float]]:
     yield busy
     over.set()
     watcher.join()
-    del busy[: len(busy) // 2]  # the start of the processes
 
 
 def _reef(bench: Bench) -> Any:

@@ -5,9 +5,13 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
+from shutil import which
 from typing import Any
+
+import cv2
+
+from raylearn.plugins import versions_of
 
 
 def describe_machine() -> dict[str, Any]:
@@ -19,14 +23,16 @@ def describe_machine() -> dict[str, Any]:
         fields = {key.strip(): value.strip() for key, value in lines.items()}
         model, flags = fields.get("model name", model), fields.get("flags", "")
     wanted = ("avx512f", "avx512_bf16", "amx_bf16")
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    described = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(described, capture_output=True, text=True, check=False).stdout if which("git") else ""
     return {
         "cpu": model,
         "cpus": len(os.sched_getaffinity(0)),
         "instructions": [name for name in wanted if name in flags.split()],
         "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
-        **{name: version(name) for name in ("ray", "torch", "ultralytics", "opencv-python", "pyarrow")},
+        "commit": commit.strip(),
+        "opencv": cv2.__version__,
+        **versions_of(("ray", "torch", "ultralytics", "pyarrow")),
     }
 
 
