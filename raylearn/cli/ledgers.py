@@ -88,11 +88,14 @@ def score(
         int | None, typer.Option(min=1, help="Images per call of the model. Default: 64 on a GPU, 4 on a CPU.")
     ] = None,
     actors: Annotated[
-        int | None, typer.Option(min=1, help="Detector processes. Default: one per GPU, or one per CPU.")
+        int | None,
+        typer.Option(min=1, help="Detector processes. Default: as many as the GPUs have room for, or one per CPU."),
     ] = None,
     gpus_per_actor: Annotated[
         float | None,
-        typer.Option(min=0, help="GPUs of one; 0.5 is two on a GPU, 0 is CPUs. Default: 1 if there are."),
+        typer.Option(
+            min=0, help="GPUs of one; 0.5 is two on a GPU, 0 is CPUs. Default: 0.25 beside 16 CPUs, 0.5, or 1."
+        ),
     ] = None,
     part_size: Annotated[
         int | None, typer.Option(min=1, help="Images kept, or after a crash repeated, together. Default: 64 to 2048.")

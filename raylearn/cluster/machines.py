@@ -1,6 +1,6 @@
 """What scoring finds on the machines of a cluster: devices, room for actors, versions of packages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raylearn import __version__
@@ -20,7 +20,7 @@ class Machine:
 
     Args:
         node_cpus: CPUs of each node.
-        gpus_per_actor: as asked for, or 1 where Ray has GPUs.
+        gpus_per_actor: as asked for, or where Ray has GPUs a whole one, a half or a quarter.
         num_actors: as many as there is room for: one per so many GPUs, or one per CPU.
         device: what a worker's torch computes on: "cpu", or the name of a GPU.
         versions: of the packages that decide detections, in a worker; of openvino only if it is installed.
@@ -45,7 +45,7 @@ def look_at_machines(gpus_per_actor: float | None, family: str, tell: Callable[[
     """Asks Ray what there is, and a worker what is installed on it.
 
     Args:
-        gpus_per_actor: None takes a GPU where there is one.
+        gpus_per_actor: None takes GPUs where there are some, and shares each between as many actors as its CPUs feed.
         family: of the detector.
         tell: told what a user would want to know of.
 
@@ -59,7 +59,7 @@ def look_at_machines(gpus_per_actor: float | None, family: str, tell: Callable[[
     node_gpus = [node.get("GPU", 0.0) for node in nodes]
     most = max(node_gpus, default=0.0)
     if gpus_per_actor is None:
-        gpus_per_actor = min(most, 1.0)
+        gpus_per_actor = min(most, 1 / _actors_on_a_gpu([n for n in nodes if n.get("GPU")])) if most else 0.0
     if gpus_per_actor > 1 and gpus_per_actor % 1:
         raise ClusterError(f"--gpus-per-actor {gpus_per_actor:g} must be whole above 1")
     if gpus_per_actor > most:
@@ -82,6 +82,15 @@ def look_at_machines(gpus_per_actor: float | None, family: str, tell: Callable[[
     if gpus_per_actor and device == "cpu":
         tell("Ray offers GPUs, but torch can use none of them: the CPUs beside them do the work")
     return Machine(node_cpus, gpus_per_actor, max(1, room), device, versions)
+
+
+def _actors_on_a_gpu(nodes: Sequence[Mapping[str, float]]) -> int:
+    """4, 2 or 1, by the CPUs beside a GPU on the node where they are fewest.
+
+    One process cannot feed a large GPU: beside 16 CPUs four actors scored twice what one did (docs/log.md).
+    """
+    cpus = min((node.get("CPU", 0) / node["GPU"] for node in nodes), default=0)
+    return 4 if cpus >= 16 else 2 if cpus >= 8 else 1
 
 
 def this_machine(family: str) -> Machine:
