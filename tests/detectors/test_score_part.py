@@ -9,6 +9,7 @@ import torch
 
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections, DetectorSettings
+from raylearn.errors import RaylearnError
 from raylearn.scoring.ledger import open_part
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
 from raylearn.scoring.pipeline import Part, ScorePart
@@ -71,7 +72,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_stays_so(files: list[Path], tmp
 
 
 def test_one_image_that_does_not_fit_ends_the_part_with_advice(files: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="part 0 of manifest.parquet: OutOfMemoryError: .* lower the batch size"):
+    with pytest.raises(RaylearnError, match=r"part 0 .*: OutOfMemoryError: .* lower the batch size"):
         scored(Small(0), files, Folder.at(tmp_path / "ledger"), 8)
 
 
