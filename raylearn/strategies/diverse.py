@@ -9,6 +9,7 @@ from raylearn.measures.aggregation import aggregate, rows_of
 from raylearn.measures.greedy import lazy_greedy
 from raylearn.measures.novelty import Nearest, unit_distances, unit_vectors
 from raylearn.strategies.base import Candidates, Context, Needs, Query, ScoredImages, Shortlisting
+from raylearn.strategies.costs import confidence_sums, predicted_boxes
 from raylearn.strategies.embeddings import (
     box_embeddings,
     image_embeddings,
@@ -23,21 +24,23 @@ from raylearn.strategies.uncertainty import Uncertainty
 class Diverse(Shortlisting):
     """Asks for uncertain images that are far from the labelled and the chosen ones.
 
-    Of the beta x size images of the highest image scores, the one with the highest score^p x distance^q is chosen
-    again and again, equal ones by score and then by hash. The distance of an image is the mean, over its boxes, of the
-    distance from the box's embedding to the nearest box of any labelled or chosen image; of an image without boxes,
-    that of its own embedding to the nearest labelled or chosen image's. Both are between directions, in [0, 1]
-    (`raylearn.measures.novelty.unit_distances`), and 1 where there is nothing to be near to.
+    Of the beta x size images of the highest image scores, the one with the highest score^p x distance^q / (1 +
+    E[boxes])^alpha is chosen again and again, equal ones by score and then by hash. The distance of an image is the
+    mean, over its boxes, of the distance from the box's embedding to the nearest box of any labelled or chosen image;
+    of an image without boxes, that of its own embedding to the nearest labelled or chosen image's. Both are between
+    directions, in [0, 1] (`raylearn.measures.novelty.unit_distances`), and 1 where there is nothing to be near to.
 
     Farthest-first choice among the uncertain: the core set of Sener and Savarese, Active Learning for Convolutional
     Neural Networks, 2018, arXiv 1708.00489, with the image score of Brust, Kaeding and Denzler, 2019, arXiv
-    1809.09875; on embeddings of objects, because whole images hide the rare ones (OFDS, arXiv 2412.10032).
+    1809.09875; on embeddings of objects, because whole images hide the rare ones (OFDS, arXiv 2412.10032). E[boxes] is
+    what the detector sees, as far as it was right on the labelled images (`raylearn.measures.expected_boxes`).
 
     Args:
         uncertainty, aggregation, weighting, probabilities, weight_cap: of the image score; see `Uncertainty`.
         beta: how many times the size of the query are looked at; at least 1.
         score_power: p, 0 to 10; 0 leaves the score to the shortlist alone.
         distance_power: q, 0 to 10; 0 is the plain ranking.
+        alpha: 0 to 2; 0 ignores boxes, 1 is the worth of an image per box that is to be paid for it.
 
     Raises:
         QueryError: see `Uncertainty`; or a number out of its range.
@@ -51,6 +54,7 @@ class Diverse(Shortlisting):
     beta: float = 10
     score_power: float = 1.0
     distance_power: float = 1.0
+    alpha: float = 0.0
 
     name: ClassVar[str] = "diverse"
     needs: ClassVar[Needs] = "labelled embeddings"
@@ -61,6 +65,7 @@ class Diverse(Shortlisting):
         check_range("beta", self.beta, 1)
         check_range("score_power", self.score_power, 0, 10)
         check_range("distance_power", self.distance_power, 0, 10)
+        check_range("alpha", self.alpha, 0, 2)
 
     @property
     def _scoring(self) -> Uncertainty:
@@ -84,7 +89,8 @@ class Diverse(Shortlisting):
 
     def choose(self, candidates: Candidates, scores: np.ndarray, size: int, context: Context) -> Query:
         distances = _Distances(candidates, context)
-        wanted = scores**self.score_power
+        costs = 1 + predicted_boxes(confidence_sums(candidates), context.labelled)
+        wanted = scores**self.score_power / costs**self.alpha
 
         def products(positions: np.ndarray) -> np.ndarray:
             return np.asarray(wanted[positions] * distances.of(positions) ** self.distance_power)

@@ -26,6 +26,7 @@ from tests.unit.scored_pools import CLASSES, random_context, random_pool, reorde
 
 CHOICES = [
     *(Diverse(), Diverse("margin", "max", beta=1.5, score_power=0.5, distance_power=2), Diverse(beta=3, score_power=0)),
+    Diverse(aggregation="mean", alpha=1),
     *(
         Coverage(),
         Coverage("margin", "independent", alpha=0.5, box_cost=3.0),
@@ -160,6 +161,16 @@ def test_powers_of_score_and_distance():
     far = Diverse("least_confidence", score_power=0.5, distance_power=4)
     assert far.select(images, 1, context).image_ids == ("b",)  # .25^.5 x 1 against .5^.5 x .707^4
     assert far.select(images, 1, context).scores == (0.5,)
+
+
+def test_alpha_divides_the_worth_of_an_image_by_its_expected_boxes():
+    images = seen([[(UNSURE, NORTH)] * 3, [(UNSURE, NORTH)], []], of_images=[WEST, WEST, WEST])
+    free = Diverse("least_confidence", "mean", beta=3).select(images, 3, labelled_boxes(EAST))
+    assert set(free.image_ids[:2]) == {"a", "b"}
+    paid = Diverse("least_confidence", "mean", beta=3, alpha=1).select(images, 3, labelled_boxes(EAST))
+    assert paid.image_ids == ("b", "a", "c")
+    confidence = images.class_scores[0].max()  # nobody knows true boxes, so the detector's own are expected
+    assert paid.scores[0] == pytest.approx(0.5 * 0.707 / (1 + confidence), rel=1e-3)
 
 
 def test_an_image_without_boxes_is_compared_as_a_whole():
