@@ -1,6 +1,7 @@
 """The pool: which images are labelled, which are not, and who labels them."""
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -97,20 +98,30 @@ def initial_set(dataset: Dataset, size: int, rng: np.random.Generator) -> list[s
     image_ids = sorted(image.image_id for image in dataset.pool)
     if size > len(image_ids):
         raise QueryError(f"an initial set of {size} images, but the pool has {len(image_ids)}: lower initial_size")
-    waiting = [image_ids[i] for i in rng.permutation(len(image_ids))]
+    order = [image_ids[i] for i in rng.permutation(len(image_ids))]
+    queues = _queues([dataset.truth[image_id].class_ids for image_id in order], dataset.num_classes)
     counts = np.zeros(dataset.num_classes, dtype=np.int64)
+    taken = np.zeros(len(order), dtype=bool)
     drawn: list[str] = []
     while len(drawn) < size:
-        chosen = _first_with_rarest_class(waiting, dataset.truth, counts)
-        waiting.remove(chosen)
-        drawn.append(chosen)
-        counts += np.bincount(dataset.truth[chosen].class_ids, minlength=dataset.num_classes)
+        turns = (queues[class_id] for class_id in np.argsort(counts, kind="stable"))
+        position = next(found for queue in (*turns, queues[-1]) if (found := _first_left(queue, taken)) is not None)
+        taken[position] = True
+        drawn.append(order[position])
+        counts += np.bincount(dataset.truth[order[position]].class_ids, minlength=dataset.num_classes)
     return drawn
 
 
-def _first_with_rarest_class(waiting: list[str], truth: Mapping[str, GroundTruth], counts: np.ndarray) -> str:
-    for class_id in np.argsort(counts, kind="stable"):
-        for image_id in waiting:
-            if class_id in truth[image_id].class_ids:
-                return image_id
-    return waiting[0]
+def _queues(class_ids: Sequence[np.ndarray], num_classes: int) -> list[deque[int]]:
+    """The rising positions of the images that show each class, and last of all images."""
+    positions = np.repeat(np.arange(len(class_ids)), [len(own) for own in class_ids])
+    classes = np.concatenate([np.empty(0, np.int64), *class_ids])
+    of_classes = [deque(np.unique(positions[classes == number]).tolist()) for number in range(num_classes)]
+    return [*of_classes, deque(range(len(class_ids)))]
+
+
+def _first_left(queue: deque[int], taken: np.ndarray) -> int | None:
+    """The first position of a queue that is not taken; those before it leave the queue."""
+    while queue and taken[queue[0]]:
+        queue.popleft()
+    return queue[0] if queue else None

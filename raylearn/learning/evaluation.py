@@ -1,8 +1,9 @@
 """COCO mAP of a checkpoint on the held-out split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +15,7 @@ from raylearn.data.storage import Folder
 from raylearn.detectors import build_detector, default_family
 from raylearn.detectors.base import CHECKPOINT_FILE, Detections, DetectorSettings
 from raylearn.errors import RaylearnError
-from raylearn.scoring.reading import batches, read_image
+from raylearn.scoring.reading import ReadImage, batches, read_ahead, read_image
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import Artifact, artifact_key
 
@@ -156,15 +157,17 @@ class EvaluationJob:
         with self.training.on_disk() as training:
             detector.load(training / CHECKPOINT_FILE)
         found: list[Detections] = []
-        for start in range(0, len(self.images), _BATCH_SIZE):
-            images = [
-                read_image(image.uri, image.content_hash, self.settings)
-                for image in self.images[start : start + _BATCH_SIZE]
-            ]
-            unreadable = [str(image.error) for image in images if image.error]
-            if unreadable:
-                raise RaylearnError(f"a held-out image cannot be read: {unreadable[0]}")
-            for _, canvases, sizes in batches(images, _BATCH_SIZE):  # squares: one batch, in order
+        with ThreadPoolExecutor(resources.cpus) as threads:  # a GPU would wait for images read one after the other
+            for _, canvases, sizes in batches(self._read(threads), _BATCH_SIZE):  # squares: batches in order
                 found += detector.predict(canvases, sizes)
         truth = [self.truth[image.image_id] for image in self.images]
         return asdict(mean_average_precision(found, truth, self.class_names, self.settings.max_detections))
+
+    def _read(self, threads: Executor) -> Iterator[ReadImage]:
+        """The held-out images in order. Raises RaylearnError for one that cannot be read."""
+        uris, hashes = [image.uri for image in self.images], [image.content_hash for image in self.images]
+        read = partial(read_image, settings=self.settings)
+        for image in read_ahead(uris, hashes, read, threads, _BATCH_SIZE):
+            if image.error:
+                raise RaylearnError(f"a held-out image cannot be read: {image.error}")
+            yield image
