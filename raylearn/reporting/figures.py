@@ -3,10 +3,11 @@
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -322,12 +323,18 @@ def _draw(axes: Any, summary: Summary, panel: Panel, styles: Mapping[ArmKey, Sty
     axes.set_ylim(*mean_ap_limits([summary], panel))
     axes.set_title(panel.title)
     axes.set_xlabel(panel.axis)
-    axes.yaxis.set_major_formatter(FormatStrFormatter("%.2f"))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FormatStrFormatter(f"%.{_decimals(axes.get_yticks())}f"))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=panel.cost is None, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.margins(x=0.03)
+
+
+def _decimals(ticks: Sequence[float]) -> int:
+    """As many as tell neighbouring ticks apart; at least two."""
+    step = min((high - low for low, high in pairwise(ticks)), default=1.0)
+    return max(2, math.ceil(-math.log10(step) - 1e-9))
 
 
 def _line(style: Style) -> dict[str, Any]:

@@ -110,3 +110,11 @@ def test_controls_can_be_told_apart() -> None:
     controls = [ArmKey(name, query_size=size) for name in ("random", "box_count", "oracle") for size in (10, 20)]
     styles = arm_styles(summary_of(*controls, *GRID[:2]).arms)
     assert len(set(styles.values())) == len(controls) + 2
+
+
+@pytest.mark.parametrize("values", [(0.5, 0.502, 0.51), (0.5, 0.5003, 0.5006), (0.1, 0.4, 0.9), (0.002, 0.003, 0.004)])
+def test_no_two_ticks_of_a_metric_read_the_same(values: tuple[float, ...]) -> None:
+    rounds = [Round("t", GRID[0], 0, i, 10 + 10 * i, 20 + 25 * i, value, value) for i, value in enumerate(values)]
+    ticks = re.findall(r">(\d\.\d+)</text>", panel_svg(summarise(rounds), PANELS[0], "p0"))
+    assert len(ticks) >= 3
+    assert len(set(ticks)) == len(ticks)
