@@ -160,6 +160,15 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
             pin_memory=self.device.type == "cuda",
         )
 
+    def build_optimizer(self, *arguments: Any, **options: Any) -> Any:
+        optimizer = super().build_optimizer(*arguments, **options)
+        if self.device.type == "cpu" and isinstance(
+            optimizer, torch.optim.Adam
+        ):  # AdamW too; on GPUs Ultralytics does so
+            for group in optimizer.param_groups:
+                group["fused"] = True  # one pass over each tensor where there were ten calls
+        return optimizer
+
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         batch = super().preprocess_batch(batch)
         batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
