@@ -45,7 +45,7 @@ def detect(
     found: dict[int, Detections] = {}
     read = (read_image(image.uri, "", settings) for image in images)
     for positions, group in groups(read, 8):
-        canvases, failed = gathered(group)
+        canvases, failed = gathered(group, device)
         if failed:
             raise next(iter(failed.values()))
         sizes = np.array([image.size for image in group])

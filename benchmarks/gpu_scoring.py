@@ -150,18 +150,14 @@ def with_ray(bench: Bench) -> None:
 
     from raylearn.scoring.pool_scoring import ScoreRequest, score_pool
 
-    pool = bench.work / "pool.txt"
-    repeats = 1 if bench.small else 24
-    for number in range(repeats):  # copies by link, as an image may not be listed twice
+    pool = Path(tempfile.mkdtemp(dir=bench.work))
+    for number in range(1 if bench.small else 24):  # copies by link, as an image may not be listed twice
         for path in bench.photographs:
-            link = bench.work / "many" / f"{number:03d}-{Path(path).name}"
-            link.parent.mkdir(exist_ok=True)
-            os.link(path, link)
-    pool = bench.work / "many"
+            os.link(path, pool / f"{number:03d}-{Path(path).name}")
     share, decode = (0.25, "gpu") if bench.on_gpu else (0, "full")
     request = ScoreRequest(str(pool), bench.checkpoint, gpus_per_actor=share, decode=decode)
     start = time.perf_counter()
-    counts = score_pool(request, str(bench.work / "ledger"), address=None, console=Console(file=sys.stdout))
+    counts = score_pool(request, f"{pool}-ledger", address=None, console=Console(file=sys.stdout))
     seconds = time.perf_counter() - start
     bench.show(
         "raylearn score on Ray", [{"images": counts.num_images, "s with start": seconds, "errors": counts.num_errors}]
@@ -262,6 +258,8 @@ def _score_parts(
             manifest.hash,
             bench.batch_size,
             threads,
+            gpus=float(bench.on_gpu),
+            streams=decode == "gpu",
         )
         shift = number * 7
         _checked(score({"number": np.array([shift])}))
@@ -304,6 +302,8 @@ def _utilisation(bench: Bench) -> Iterator[list[float]]:
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
-    yield busy
-    over.set()
-    watcher.join()
+    try:
+        yield busy
+    finally:
+        over.set()
+        watcher.join()

@@ -35,20 +35,25 @@ def device_canvases(
     for few in _few_pixels(sizes):
         try:
             decoded = _decoded([jpegs[position] for position in few], [sizes[position] for position in few], device)
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            failed |= _one_by_one(jpegs, few, max(canvas), canvases)  # it does not say which of them is broken
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            failed |= _one_by_one(jpegs, sizes, few, canvases)
             continue
         alike: defaultdict[tuple[int, int], list[tuple[int, torch.Tensor]]] = defaultdict(list)
         for position, pixels in zip(few, decoded, strict=True):
             alike[sizes[position]].append((position, pixels))
         for size, group in alike.items():
-            top, left, height, width = inner_rectangle(size, canvas)
-            scaled = _scaled(torch.stack([pixels for _, pixels in group]), height, width)
-            positions = torch.tensor([position for position, _ in group], device=device)
-            canvases[positions, top : top + height, left : left + width] = scaled.permute(0, 2, 3, 1)
+            positions, pixels = [position for position, _ in group], torch.stack([pixels for _, pixels in group])
+            _place(pixels, size, positions, canvases)
     return canvases, failed
+
+
+def _place(pixels: torch.Tensor, size: tuple[int, int], positions: Sequence[int], canvases: torch.Tensor) -> None:
+    """Scales (n, 3, height, width) images of one size into their canvases."""
+    top, left, height, width = inner_rectangle(size, tuple(canvases.shape[1:3]))
+    places = torch.tensor(positions, device=canvases.device)
+    canvases[places, top : top + height, left : left + width] = _scaled(pixels, height, width).permute(0, 2, 3, 1)
 
 
 def _decoded(
@@ -57,6 +62,9 @@ def _decoded(
     """Of each JPEG (3, height, width) uint8 RGB. Raises RuntimeError where one of them cannot be decoded."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
+    if torch.device(device).type == "cuda":
+        # The decoder writes on a stream of its own, into memory that earlier work of this one may still be reading.
+        torch.cuda.current_stream().synchronize()
     encoded = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
     decoded: list[torch.Tensor] = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
     if [(pixels.shape[2], pixels.shape[1]) for pixels in decoded] != list(sizes):
@@ -72,20 +80,30 @@ def _scaled(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def _one_by_one(
-    jpegs: Sequence[bytes], positions: Sequence[int], image_size: int, canvases: torch.Tensor
+    jpegs: Sequence[bytes], sizes: Sequence[tuple[int, int]], positions: Sequence[int], canvases: torch.Tensor
 ) -> dict[int, ImageError]:
-    """Decodes on the CPU into `canvases`; gives what cannot be decoded there either."""
+    """Decodes images of which one is broken, as nobody says which; gives those that the CPU cannot decode either.
+
+    Each is tried on the device first: what an image becomes must not depend on which others are beside it.
+    """
     failed = {}
-    shape = canvases.shape[1:3]
     for position in positions:
         try:
-            pixels = decode(jpegs[position])
-        except ImageError as error:
-            failed[position] = error
-            continue
-        square = shape[0] == shape[1]
-        canvas = letterbox(pixels, image_size, "square" if square else "rectangle")
-        canvases[position] = torch.from_numpy(canvas)
+            pixels = _decoded([jpegs[position]], [sizes[position]], canvases.device)[0]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            shape = tuple(canvases.shape[1:3])
+            try:
+                canvas = letterbox(
+                    decode(jpegs[position]), max(shape), "square" if shape[0] == shape[1] else "rectangle"
+                )
+            except ImageError as error:
+                failed[position] = error
+                continue
+            canvases[position] = torch.from_numpy(canvas)
+        else:
+            _place(pixels[None], sizes[position], [position], canvases)
     return failed
 
 

@@ -78,7 +78,8 @@ class Family:
         training_packages: distributions whose versions decide what a training gives.
         backends: what may run its network, of "torch" and "openvino".
         embeddings: whether its detections come with embeddings where the settings ask for them.
-        device_canvases: whether its detectors take canvases that are on their device, which `decode: gpu` makes.
+        device_canvases: whether its detectors take canvases that are on their device, which `decode: gpu` makes, from
+            several threads at once that each have a CUDA stream of their own.
         no_training: why it only scores, and what to do; "" for a family that trains. Its `check` says the same.
         recipe: raised when its code comes to train or score otherwise; part of the store's keys.
         is_default: whether an experiment that names no family means this one.

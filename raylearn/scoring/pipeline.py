@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -104,6 +105,8 @@ class ScorePart:
         batch_size: images per call of the model.
         num_threads: that read.
         embeddings: whether the ledger keeps embeddings.
+        gpus: GPUs of this actor.
+        streams: whether parts that are worked on at once have streams of their own on the GPU.
     """
 
     def __init__(
@@ -115,9 +118,12 @@ class ScorePart:
         batch_size: int,
         num_threads: int,
         embeddings: bool = False,
+        gpus: float = 0,
+        streams: bool = False,
     ) -> None:
         self._read, self._folder, self._key, self._batch_size = read, folder, key, batch_size
-        self._embeddings = embeddings
+        self._embeddings, self._gpus = embeddings, gpus
+        self._stream = own_stream if streams else nullcontext
         self._num_threads = num_threads
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
         self._manifest_lock = Lock()
@@ -142,7 +148,8 @@ class ScorePart:
         except RaylearnError as error:
             return error
         except Exception as error:  # of torch or Ray's worker: the part is named, or nobody would know where to look
-            advice = "lower the batch size" if "OutOfMemory" in type(error).__name__ else "it is logged by Ray's worker"
+            out = "OutOfMemory" in type(error).__name__
+            advice = "give it more of a GPU (--gpus-per-actor)" if out else "it is logged by Ray's worker"
             logging.getLogger(__name__).exception("part %d", number)
             return RaylearnError(
                 f"part {number} of {MANIFEST_FILE}: {type(error).__name__}: {reason_of(error)}; {advice}"
@@ -185,24 +192,34 @@ class ScorePart:
         return Part(number, counts, started, time.time(), worker, self._batch_size)
 
     def _detect(self, group: Sequence[ReadImage]) -> list[Detections | ImageError]:
-        """The detections of images of one shape, or why one could not be decoded."""
-        sizes = np.array([image.size for image in group])
+        """The detections of images of one shape, or why one could not be decoded; in batches that fit into memory."""
+        size = self._batch_size
+        if len(group) > size:
+            return [
+                found for start in range(0, len(group), size) for found in self._detect(group[start : start + size])
+            ]
         try:
-            with own_stream():
-                canvases, failed = gathered(group)
-                found: list[Detections | ImageError] = list(self._detector.predict(canvases, sizes))
+            return self._detect_at_once(group)
         except RuntimeError as error:
-            if "OutOfMemory" not in type(error).__name__ or len(group) == 1:
+            if "OutOfMemory" not in type(error).__name__:
                 raise
-            half = len(group) // 2
-            self._batch_size = min(self._batch_size, half)
-        else:
-            for position, why in failed.items():
-                found[position] = why
-            return found
         # Outside of the clause that holds the error, and with it what was on the GPU.
         give_back_gpu_memory()
+        if len(group) == 1:
+            return self._detect_at_once(group)  # others on the GPU may have given memory back too
+        if len(group) == size:  # of fewer it was others that took the memory
+            self._batch_size = min(self._batch_size, size // 2)
+        half = len(group) // 2
         return self._detect(group[:half]) + self._detect(group[half:])
+
+    def _detect_at_once(self, group: Sequence[ReadImage]) -> list[Detections | ImageError]:
+        sizes = np.array([image.size for image in group])
+        with self._stream():
+            canvases, failed = gathered(group, torch_device(self._gpus))
+            found: list[Detections | ImageError] = list(self._detector.predict(canvases, sizes))
+        for position, why in failed.items():
+            found[position] = why
+        return found
 
 
 def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, Any], folder: Folder) -> PartCounts:
@@ -282,10 +299,11 @@ def score_parts_here(parts: Sequence[int], plan: ScoringPlan, folder: Folder, ke
         cv2.setNumThreads(threads[1])
 
 
-def _of_plan(plan: ScoringPlan) -> tuple[int, int, bool]:
-    """Batch size, reading threads and whether there are embeddings, as `ScorePart` takes them."""
+def _of_plan(plan: ScoringPlan) -> tuple[int, int, bool, float, bool]:
+    """Batch size, reading threads, whether there are embeddings, GPUs and streams, as `ScorePart` takes them."""
     threads = max(2, cpus_beside_gpu(plan.gpus_per_actor) if plan.gpus_per_actor else int(plan.cpus_per_actor))
-    return plan.batch_size, threads, plan.settings.embeddings
+    streams = plan.settings.decode == "gpu"  # which only families have that are safe with them
+    return plan.batch_size, threads, plan.settings.embeddings, plan.gpus_per_actor, streams
 
 
 def deal_out(

@@ -253,7 +253,10 @@ def _choose(request: ScoreRequest, record: Record, machine: Machine, folder: Fol
             "into another folder with --out"
         )
     if settings.decode == "gpu" and not machine.has_cuda:
-        raise ClusterError("--decode gpu needs a GPU, and Ray has none that torch can use: leave it out")
+        raise ClusterError(
+            "--decode gpu needs actors with a GPU that torch can use: leave --gpus-per-actor 0 out, or score with --decode "
+            "full into another folder"
+        )
     num_actors = request.num_actors or machine.num_actors
     return ScoringPlan(
         checkpoint=folder.address_of(CHECKPOINT_FILE),

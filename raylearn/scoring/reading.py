@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from raylearn.cluster.devices import torch_device
 from raylearn.data.images import content_hash, decode_reduced, plain_jpeg_size, read_bytes
 from raylearn.detectors.base import DetectorSettings
 from raylearn.detectors.letterbox import canvas_shape, letterbox
@@ -101,14 +100,21 @@ def batches(images: Iterable[ReadImage], batch_size: int) -> Iterator[tuple[list
 
 def stacked(group: Sequence[ReadImage]) -> np.ndarray:
     """(n, height, width, 3) of images of one shape that are decoded."""
-    return np.stack([image.canvas for image in group if image.canvas is not None])
+    canvases = [image.canvas for image in group if image.canvas is not None]
+    if len(canvases) < len(group):
+        raise ValueError("an image is not decoded yet: use gathered")
+    return np.stack(canvases)
 
 
-def gathered(group: Sequence[ReadImage]) -> tuple[Any, dict[int, ImageError]]:
+def gathered(group: Sequence[ReadImage], device: str) -> tuple[Any, dict[int, ImageError]]:
     """The canvases of images of one shape, and position -> why one cannot be decoded, whose canvas then says nothing.
 
+    Args:
+        group: of images that were read; some may not be decoded yet.
+        device: of the detector.
+
     Returns:
-        (n, height, width, 3) uint8, as `stacked`, or a tensor on the GPU of this process where one is decoded there.
+        (n, height, width, 3) uint8, as `stacked`, or a tensor on the device where one is decoded there.
     """
     encoded = [(position, image) for position, image in enumerate(group) if image.jpeg]
     if not encoded:
@@ -117,7 +123,7 @@ def gathered(group: Sequence[ReadImage]) -> tuple[Any, dict[int, ImageError]]:
 
     from raylearn.detectors.device_canvases import device_canvases
 
-    device, shape = torch_device(1), encoded[0][1].shape or ()
+    shape = encoded[0][1].shape or ()
     jpegs = [image.jpeg.data for _, image in encoded if image.jpeg]
     made, failed = device_canvases(jpegs, [image.size for _, image in encoded], shape, device)
     if len(encoded) == len(group):
@@ -126,7 +132,7 @@ def gathered(group: Sequence[ReadImage]) -> tuple[Any, dict[int, ImageError]]:
     places = [position for position, _ in encoded]
     canvases[places] = made
     others = [position for position, image in enumerate(group) if not image.jpeg]
-    canvases[others] = torch.from_numpy(stacked(group)).to(device)
+    canvases[others] = torch.from_numpy(stacked([group[position] for position in others])).to(device)
     return canvases, {places[position]: error for position, error in failed.items()}
 
 

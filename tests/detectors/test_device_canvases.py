@@ -59,13 +59,34 @@ def test_a_broken_jpeg_is_an_error_of_its_own_and_spoils_no_other(tmp_path: Path
     (tmp_path / "broken.jpg").write_bytes(head + whole[whole.index(b"\xff\xda") :][:14] + b"\xff\xd9")
     images = [read_image(str(tmp_path / name), "", SETTINGS) for name in names]
     [(_, group)] = groups(images, 8)
-    _, failed = gathered(group)
+    _, failed = gathered(group, "cpu")
     assert list(failed) == [1]
     assert failed[1].kind == "broken"
     [(_, group)] = groups([images[0], images[2]], 8)
-    made, failed = gathered(group)
+    made, failed = gathered(group, "cpu")
     assert not failed
     assert torch.equal(made[0], made[1])
+
+
+def test_pixels_do_not_depend_on_a_broken_image_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = photograph(200, 150)
+    broken = whole[:200] + whole[whole.index(b"\xff\xda") :][:14] + b"\xff\xd9"
+    decoded = module._decoded
+    # A decoder that gives other pixels than the CPU's, as that of a GPU does.
+    monkeypatch.setattr(module, "_decoded", lambda *given: [pixels // 2 for pixels in decoded(*given)])
+    alone, _ = device_canvases([whole], [(200, 150)], (64, 64), "cpu")
+    beside, failed = device_canvases([whole, broken, whole], [(200, 150)] * 3, (64, 64), "cpu")
+    assert list(failed) == [1]
+    assert torch.equal(beside[0], alone[0])
+    assert torch.equal(beside[2], alone[0])
+
+
+def test_an_image_of_another_size_than_its_header_says_spoils_no_other() -> None:
+    whole = photograph(200, 150)
+    made, failed = device_canvases([whole, whole], [(200, 150), (100, 150)], (64, 64), "cpu")
+    alone, _ = device_canvases([whole], [(200, 150)], (64, 64), "cpu")
+    assert not failed
+    assert torch.equal(made[0], alone[0])
 
 
 def test_other_images_are_decoded_as_ever_and_share_a_batch(tmp_path: Path) -> None:
@@ -77,16 +98,16 @@ def test_other_images_are_decoded_as_ever_and_share_a_batch(tmp_path: Path) -> N
     assert [image.jpeg is not None for image in images] == [False, True, False, False]
     [(positions, group)] = groups(images, 8)
     assert positions == [0, 1, 3]
-    made, failed = gathered(group)
+    made, failed = gathered(group, "cpu")
     assert not failed
     assert np.array_equal(made[0].numpy(), images[0].canvas)
     assert np.array_equal(made[2].numpy(), images[3].canvas)
-    alone, _ = gathered([images[1]])
+    alone, _ = gathered([images[1]], "cpu")
     assert torch.equal(made[1], alone[0])
 
 
 def test_without_a_gpu_to_decode_a_batch_is_an_array() -> None:
     canvas = np.zeros((4, 4, 3), np.uint8)
-    made, failed = gathered([ReadImage(canvas, (4, 4))] * 2)
+    made, failed = gathered([ReadImage(canvas, (4, 4))] * 2, "cpu")
     assert isinstance(made, np.ndarray)
     assert not failed

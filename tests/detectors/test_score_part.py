@@ -24,13 +24,13 @@ class Small:
 
     class_names = ("bright",)
 
-    def __init__(self, room: int) -> None:
-        self._room = room
+    def __init__(self, room: int, full_at: tuple[int, ...] = ()) -> None:
+        self._room, self._full_at = room, full_at  # at these calls somebody else has the memory
         self.batches: list[int] = []
 
     def predict(self, canvases: torch.Tensor, sizes: np.ndarray) -> list[Detections]:  # noqa: ARG002
         self.batches.append(len(canvases))
-        if len(canvases) > self._room:
+        if len(canvases) > self._room or len(self.batches) in self._full_at:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         means = [float(canvas.float().mean()) for canvas in canvases]
         return [Detections(np.full((1, 4), mean, np.float32), np.ones((1, 1), np.float32)) for mean in means]
@@ -64,15 +64,33 @@ def test_a_batch_that_does_not_fit_is_halved_and_stays_so(files: list[Path], tmp
     scored(roomy, files, Folder.at(tmp_path / "roomy"), 8)
     parts = scored(small, files, Folder.at(tmp_path / "small"), 8)
     assert roomy.batches == [8, 2, 8, 2]
-    assert small.batches == [8, 4, 2, 2, 4, 2, 2, *[2] * 6]
+    assert small.batches == [8, 4, 2, 2, 2, 2, 2, *[2] * 5]
     assert [part.batch_size for part in parts] == [2, 2]
+
+
+def test_a_few_that_do_not_fit_for_others_do_not_make_later_batches_smaller(files: list[Path], tmp_path: Path) -> None:
+    crowded = Small(100, full_at=(2,))
+    parts = scored(crowded, files, Folder.at(tmp_path / "crowded"), 8)
+    assert crowded.batches == [8, 2, 1, 1, 8, 2]  # the two that end the first part met somebody else's memory
+    assert [part.batch_size for part in parts] == [8, 8]
+
+
+def test_one_image_is_tried_again_as_others_may_have_given_memory_back(files: list[Path], tmp_path: Path) -> None:
+    crowded = Small(100, full_at=(1,))
+    scored(crowded, files[:1], Folder.at(tmp_path / "crowded"), 8)
+    assert crowded.batches == [1, 1]
+
+
+def test_halving_changes_no_box(files: list[Path], tmp_path: Path) -> None:
+    for name, room in (("roomy", 100), ("small", 3)):
+        scored(Small(room), files, Folder.at(tmp_path / name), 8)
     boxes = [[open_part(Folder(str(tmp_path / n)), p).read(["boxes"]) for p in (0, 1)] for n in ("roomy", "small")]
     assert boxes[0] == boxes[1]
     assert boxes[0][0]["boxes"][0].as_py() != boxes[0][0]["boxes"][1].as_py()
 
 
 def test_one_image_that_does_not_fit_ends_the_part_with_advice(files: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(RaylearnError, match=r"part 0 .*: OutOfMemoryError: .* lower the batch size"):
+    with pytest.raises(RaylearnError, match=r"part 0 .*: OutOfMemoryError: .* give it more of a GPU"):
         scored(Small(0), files, Folder.at(tmp_path / "ledger"), 8)
 
 

@@ -121,6 +121,7 @@ class Network:
         Raises:
             DivergedError: a layer gave a number that is not finite.
         """
+        self._class_features = []  # a call that ran out of memory may have left some
         batch = torch.from_numpy(canvases)
         if self._device.type == "cuda":
             batch = batch.pin_memory().to(self._device, non_blocking=True)

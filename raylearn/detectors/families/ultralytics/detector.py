@@ -68,7 +68,6 @@ class YoloDetector:
         self._engine = engine or Engine()
         self._run: RawModel | None = None
         self._one_at_a_time = threading.Lock()  # the head keeps its grid between calls
-        self._grid_of: tuple[int, ...] = ()
         self.class_names: tuple[str, ...] = ()
 
     def fit(
@@ -107,6 +106,8 @@ class YoloDetector:
         with torch.inference_mode():
             run = start_engine(fused, self._engine, self._device, self._num_threads, self.settings.embeddings)
             run(np.zeros((1, _WARM_UP, _WARM_UP, 3), dtype=np.uint8))  # what an engine does once, it does here
+            if self._device.type == "cuda":
+                torch.cuda.synchronize()  # the streams of threads do not wait for this one
         self._run = run
 
     def predict(self, canvases: Canvases, sizes: np.ndarray) -> list[Detections]:
@@ -116,10 +117,6 @@ class YoloDetector:
         with torch.inference_mode():
             with self._one_at_a_time:
                 given = self._run(canvases)
-                if self._device.type == "cuda" and canvases.shape[1:3] != self._grid_of:
-                    # The new grid is finished before a stream of another thread uses it.
-                    torch.cuda.current_stream().synchronize()
-                    self._grid_of = canvases.shape[1:3]
             raw = given.predictions
             # Looked at before the threshold, which NaN would not pass: a diverged model is no model without detections.
             if not torch.isfinite(raw).all():

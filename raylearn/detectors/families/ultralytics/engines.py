@@ -92,6 +92,8 @@ class _UpToTheHead(torch.nn.Module):  # type: ignore[misc]
         self._head = model.model[-1]
         self._embeddings = embeddings
         self._class_features: list[torch.Tensor] = []  # of one call, until it returns
+        # Kept, as the head would drop one grid for the next while another thread's boxes are still made with it.
+        self._grids: dict[tuple[int, ...], tuple[Any, ...]] = {}
         if embeddings:
             for branch in self._head.cv3:
                 branch[-1].register_forward_pre_hook(lambda _, given: self._class_features.append(given[0]))
@@ -102,6 +104,7 @@ class _UpToTheHead(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Boxes and scores as the decoder wants them; with embeddings, `pooled` and `class_features` of Raw too."""
+        self._class_features = []  # a call that ran out of memory may have left some
         self._head.training = True  # of the head alone: it then gives what goes into the decoder, and does not decode
         found = self.model(images)
         found = found.get("one2many", found)
@@ -118,7 +121,14 @@ class _UpToTheHead(torch.nn.Module):  # type: ignore[misc]
             torch.empty(1, 1, canvas[0] // int(stride), canvas[1] // int(stride), device=boxes.device)
             for stride in self._head.stride
         ]
-        raw = self._head._inference({"boxes": boxes.float(), "scores": scores.float(), "feats": maps})
+        head = self._head
+        if canvas in self._grids:
+            head.shape, head.anchors, head.strides = self._grids[canvas]
+        raw = head._inference({"boxes": boxes.float(), "scores": scores.float(), "feats": maps})
+        if canvas not in self._grids:
+            if raw.is_cuda:
+                torch.cuda.current_stream().synchronize()  # before a stream of another thread reads the grid
+            self._grids[canvas] = head.shape, head.anchors, head.strides
         return Raw(raw, seen[0], tuple(seen[1:])) if self._embeddings else Raw(raw)
 
 

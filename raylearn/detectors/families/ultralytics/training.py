@@ -162,11 +162,10 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
 
     def build_optimizer(self, *arguments: Any, **options: Any) -> Any:
         optimizer = super().build_optimizer(*arguments, **options)
-        if self.device.type == "cpu" and isinstance(
-            optimizer, torch.optim.Adam
-        ):  # AdamW too; on GPUs Ultralytics does so
+        # One pass over each tensor where there were ten calls. AdamW is an Adam too; on GPUs Ultralytics does so.
+        if self.device.type == "cpu" and isinstance(optimizer, torch.optim.Adam):
             for group in optimizer.param_groups:
-                group["fused"] = True  # one pass over each tensor where there were ten calls
+                group["fused"] = True
         return optimizer
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
