@@ -2,7 +2,7 @@
 
 import os
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -213,6 +213,15 @@ def label_file_fault(path: Path, folder: Folder) -> str:
     if os.path.lexists(path) and not os.path.isfile(path):
         return "label file is a broken link or no regular file: remove it"
     return ""
+
+
+TURNED = "its corners were exchanged, and it is turned over"
+
+
+def turned_over(box: Sequence[float]) -> tuple[tuple[float, float, float, float], bool]:
+    """A box with its corners in order, and whether they were exchanged, as tools write one drawn to the left or up."""
+    x1, y1, x2, y2 = (float(corner) for corner in box)
+    return (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), x1 > x2 or y1 > y2
 
 
 def number_fault(name: str, value: float) -> str:

@@ -5,8 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raylearn.data.rotation import attribute_fault, polygon_fault, rotation_fault
 from raylearn.errors import LabelsError
-from raylearn.handoff.exchange import Box, PreAnnotation, Returned, SentImage, number, read_json
+from raylearn.handoff.exchange import (
+    Box,
+    Findings,
+    PreAnnotation,
+    Returned,
+    SentImage,
+    number,
+    read_json,
+    size_fault,
+)
 
 ANNOTATIONS_FILE = "annotations/instances_default.json"
 
@@ -50,11 +60,14 @@ def content(
     }
 
 
-def read(path: Path, images: Mapping[str, SentImage]) -> Returned:  # noqa: ARG001  a tool's signature
+def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Returned:
     """Boxes of every image that the file lists; one without annotations shows nothing.
 
+    An annotation that is not an upright box of a listed image and category goes to the findings, and so does an image
+    that was labelled at another size.
+
     Raises:
-        LabelsError: no COCO; an annotation without a box, of no known image or category, or of a crowd.
+        LabelsError: no COCO.
     """
     if path.is_dir():
         path = path / ANNOTATIONS_FILE
@@ -67,15 +80,25 @@ def read(path: Path, images: Mapping[str, SentImage]) -> Returned:  # noqa: ARG0
         raise LabelsError(f"{path} is no COCO file: no {error}") from error
     if len(set(names.values())) < len(names):
         raise LabelsError(f"{path} lists an image twice")
-    found: dict[str, list[Box]] = {name: [] for name in names.values()}
+    for image in given["images"]:
+        name = str(image["file_name"])
+        if fault := size_fault(images.get(name), image.get("width"), image.get("height")):
+            found.add("size", f"{path}: {name} {fault}")
+    boxes: dict[str, list[Box]] = {name: [] for name in names.values()}
     for position, annotation in enumerate(annotations, start=1):
         where = f"{path}: annotation {position}"
-        try:
-            name, class_name = names[annotation["image_id"]], classes[annotation["category_id"]]
-            x, y, w, h = (number(value, where) for value in annotation["bbox"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise LabelsError(f"{where} has no box of a listed image and category: {error}") from error
-        if annotation.get("iscrowd"):
-            raise LabelsError(f"{where} is a crowd region, which is no box")
-        found[name].append(Box(class_name, (x, y, x + w, y + h), f"{path}: {name}"))
-    return found
+        with found.listing("no box"):
+            try:
+                name, class_name = names[annotation["image_id"]], classes[annotation["category_id"]]
+                x, y, w, h = (number(value, where) for value in annotation["bbox"])
+            except (TypeError, KeyError, ValueError) as error:
+                raise LabelsError(f"{where} has no box of a listed image and category: {error}") from error
+            if annotation.get("iscrowd"):
+                raise LabelsError(f"{where} is a crowd region, which is no box")
+            fault = rotation_fault(annotation.get("rotation")) or attribute_fault(annotation.get("attributes"))
+            fault = fault or polygon_fault(annotation.get("segmentation"), (x, y, w, h))
+            if fault:
+                found.add("rotated", f"{path}: {name}: annotation {position} {fault}")
+            else:
+                boxes[name].append(Box(class_name, (x, y, x + w, y + h), f"{path}: {name}"))
+    return boxes

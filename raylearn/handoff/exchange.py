@@ -1,8 +1,9 @@
 """What goes out to an annotation tool and comes back, apart from any tool's form of it."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,33 @@ Returned = Mapping[str, Sequence[Box]]
 """Name -> boxes of every image that a tool says was labelled; no boxes where it shows nothing."""
 
 
+@dataclass
+class Findings:
+    """What a reader found that is no label, so that all of it is told at once.
+
+    Args:
+        problems: each with its kind, in a word or two, for counting.
+        unfinished: name -> why an image without labels is not one that shows nothing, such as a draft.
+        notes: what was taken over otherwise than it was written.
+    """
+
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    unfinished: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, what: str) -> None:
+        """Adds a problem."""
+        self.problems.append((kind, what))
+
+    @contextmanager
+    def listing(self, kind: str) -> Iterator[None]:
+        """Adds a LabelsError to the problems, and goes on behind what raised it."""
+        try:
+            yield
+        except LabelsError as error:
+            self.add(kind, str(error))
+
+
 @dataclass(frozen=True)
 class Record:
     """What an export remembers of itself, so that labels find their images again."""
@@ -90,6 +118,21 @@ def refuse_another(image: SentImage | None, image_id: Any, where: str) -> None:
     """Raises LabelsError where an export names an image that was handed out, by the name it had in another hand-off."""
     if image is not None and image_id is not None and image_id != image.image_id:
         raise LabelsError(f"{where} is image {image_id!r} of another hand-off: this one's is {image.image_id!r}")
+
+
+def size_fault(image: SentImage | None, width: Any, height: Any) -> str:
+    """What is wrong with the size that labels were made at, or ""; null and 0 say that a tool did not know it."""
+    if image is None:
+        return ""
+    try:
+        stated = [float(side) if side else 0.0 for side in (width, height)]
+    except (TypeError, ValueError, OverflowError):
+        return f"was labelled at another size, {width!r:.20} x {height!r:.20}, which is no size"
+    if all(side in (0, own) for side, own in zip(stated, (image.width, image.height), strict=True)):
+        return ""
+    found = "x".join(f"{side:g}" if side else "?" for side in stated)
+    exchanged = "; its tool did not turn the photograph upright" if stated == [image.height, image.width] else ""
+    return f"was labelled at another size, {found} and not {image.width}x{image.height}{exchanged}"
 
 
 def read_json(path: Path, advice: str) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from raylearn.errors import LabelsError
-from raylearn.handoff.exchange import Box, PreAnnotation, Returned, SentImage, number
+from raylearn.handoff.exchange import Box, Findings, PreAnnotation, Returned, SentImage, number
 
 YAML_FILE = "data.yaml"
 _NAME_FILES = ("classes.txt", "obj.names")
@@ -43,28 +43,31 @@ def label_rows(boxes: np.ndarray, class_ids: np.ndarray, width: int, height: int
     return "".join(rows)
 
 
-def read(path: Path, images: Mapping[str, SentImage]) -> Returned:
+def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Returned:
     """Boxes from every label file below a folder; an empty file is an image that shows nothing.
 
+    A row that is no box goes to the findings, and so does a second label file of one name.
+
     Raises:
-        LabelsError: no class names; a row that is no box; two label files of one name.
+        LabelsError: no class names.
     """
     folder = path if path.is_dir() else path.parent
     class_names = _class_names(folder)
     by_stem = {PurePosixPath(name).stem: name for name in images}
-    found: dict[str, list[Box]] = {}
+    boxes: dict[str, list[Box]] = {}
     for file in sorted(folder.rglob("*.txt")):
         if file.name in _NAME_FILES or file.name in ("train.txt", "val.txt", "test.txt"):
             continue
         name = by_stem.get(file.stem, file.stem)
-        if name in found:
-            raise LabelsError(f"{file}: a second label file of {name}: keep one of them")
-        found[name] = [
-            _box(line.split(), class_names, images.get(name), f"{file}:{index}")
-            for index, line in enumerate(_lines(file), start=1)
-            if line.strip()
-        ]
-    return found
+        if name in boxes:
+            found.add("twice", f"{file}: a second label file of {name}: keep one of them")
+            continue
+        boxes[name] = []
+        for index, line in enumerate(_lines(file), start=1):
+            if line.strip():
+                with found.listing("no box"):
+                    boxes[name].append(_box(line.split(), class_names, images.get(name), f"{file}:{index}"))
+    return boxes
 
 
 def _class_names(folder: Path) -> dict[int, str]:
@@ -92,7 +95,10 @@ def _lines(path: Path) -> list[str]:
 
 def _box(row: Sequence[str], class_names: Mapping[int, str], image: SentImage | None, where: str) -> Box:
     if len(row) != 5:
-        raise LabelsError(f"{where}: {len(row)} columns, but a box has 5: class, centre x and y, width, height")
+        rotated = "; 9 are of a rotated box: export as upright boxes" if len(row) == 9 else ""
+        raise LabelsError(
+            f"{where}: {len(row)} columns, but a box has 5: class, centre x and y, width, height{rotated}"
+        )
     class_id = number(row[0], where)
     if class_id not in class_names:
         raise LabelsError(f"{where}: class {row[0]}, but the names are of 0 to {len(class_names) - 1}")
