@@ -133,7 +133,7 @@ class Folder:
         if not self.holds(path):
             return f"image {self.outside()}"
         if not os.path.isfile(path):
-            return "no such image, or no regular file"
+            return f"no such image, or no regular file: looked for {path}"
         try:
             os.fspath(path).encode()
         except UnicodeEncodeError:

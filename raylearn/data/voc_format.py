@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from raylearn.data.class_lists import ClassList, files_beside, lines_of, refuse_contradicting_files
+from raylearn.data.places import slashed
 from raylearn.data.records import (
     IMAGE_SUFFIXES,
     Folder,
@@ -79,6 +81,7 @@ def read_voc(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None,
         rows = partial(_rows, annotation, class_ids) if annotation else None
         size = annotation.size if annotation else None
         source.frames.append(Frame(split, folder.image_id(image), image, xml_file, rows, size))
+    _refuse_other_lists(folder, source)
     return source
 
 
@@ -124,7 +127,7 @@ def _listed(
         stem = _stem(text, images)
         choices = images.get(stem, [])
         if not choices:
-            fault = "no such image in JPEGImages"
+            fault = f"no such image in JPEGImages: looked in {folder.path / 'JPEGImages'}"
         elif len(choices) > 1:
             names = " and ".join(quoted(choice.name) for choice in choices)
             fault = f"names {names}, which would share one xml file: rename one"
@@ -138,11 +141,24 @@ def _listed(
 
 
 def _stem(text: str, images: Mapping[str, Sequence[Path]]) -> str:
-    # The list of one class, such as dog_train.txt of VOC 2007, has -1, 0 or 1 in a second column.
+    """The name of an image in a list, which may have an ending, a path to JPEGImages and a second column.
+
+    The list of one class, such as dog_train.txt of VOC 2007, has -1, 0 or 1 in that column; others the xml file.
+    """
     if text in images:
         return text
-    without_column = re.fullmatch(r"(.*?\S)\s+(-1|0|1)\s*", text)
-    return without_column[1] if without_column else text.strip()
+    column = re.fullmatch(r"(.*?\S)\s+(-1|0|1|\S*Annotations[/\\]\S.*\.xml)\s*", text)
+    names = [text.strip(), *([column[1]] if column else [])]
+    for name in names:
+        *folders, last = slashed(name).split("/")
+        stem, suffix = os.path.splitext(last)
+        if folders and folders[-1] not in (".", "JPEGImages"):
+            continue
+        if last in images:
+            return last
+        if any(choice.suffix.lower() == suffix.lower() for choice in images.get(stem, ())):
+            return stem
+    return names[-1]
 
 
 def _read_annotation(file: Path, folder: Folder) -> _Annotation | None:
@@ -236,15 +252,26 @@ def _stated_size(root: Any) -> tuple[int, int] | None:
 
 
 def _class_names(folder: Folder, annotations: Sequence[_Annotation]) -> tuple[str, ...]:
-    for file in (folder.path / "labels.txt", folder.path / "classes.txt"):
-        if os.path.isfile(file):
-            if not folder.holds(file):
-                raise ProblemError(file, folder.outside())
-            names = [line.strip() for line in read_text(file).split("\n") if line.strip()]
-            if len(set(names)) != len(names):
-                raise ProblemError(file, "names a class twice: remove one")
-            return tuple(names)
-    return tuple(sorted({found.class_name for annotation in annotations for found in annotation.objects} - {""}))
+    file = _class_file(folder)
+    if file is None:
+        return tuple(sorted({found.class_name for annotation in annotations for found in annotation.objects} - {""}))
+    if not folder.holds(file):
+        raise ProblemError(file, folder.outside())
+    return lines_of(file, numbered=False)
+
+
+def _class_file(folder: Folder) -> Path | None:
+    choices = (folder.path / "labels.txt", folder.path / "classes.txt")
+    return next((file for file in choices if os.path.isfile(file)), None)
+
+
+def _refuse_other_lists(folder: Folder, source: Source) -> None:
+    file = _class_file(folder)
+    own = None if file is None else ClassList(file, source.class_names)
+    lists = folder.path / "ImageSets"
+    refuse_contradicting_files(
+        own, [file for file in files_beside(folder, source.frames) if not file.is_relative_to(lists)]
+    )
 
 
 def _rows(annotation: _Annotation, class_ids: Mapping[str, int], _width: int, _height: int) -> Iterator[Row]:
