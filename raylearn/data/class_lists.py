@@ -69,7 +69,7 @@ def lines_of(file: Path, *, numbered: bool = True) -> tuple[str, ...]:
     return names
 
 
-def class_list_in(file: Path) -> ClassList | None:
+def class_list_in(file: Path, *, numbered: bool = True) -> ClassList | None:
     """The classes that a file lists, if its name says that it does and it lists any.
 
     Raises:
@@ -77,7 +77,7 @@ def class_list_in(file: Path) -> ClassList | None:
     """
     name = file.name.lower()
     if name in _LINES or name.endswith(_LINES_ENDING):
-        names = () if name == "labels.txt" and looks_like_boxes(file) else lines_of(file)
+        names = () if name == "labels.txt" and looks_like_boxes(file) else lines_of(file, numbered=numbered)
     elif name in YAML_NAMES:
         description = read_description(file)
         names = () if description.names is None else class_names(description)
@@ -121,11 +121,21 @@ def refuse_other_count(file: Path, lists: Sequence[ClassList]) -> None:
         raise ProblemError(file, what)
 
 
-def refuse_contradicting_files(own: ClassList | None, files: Iterable[Path]) -> list[ClassList]:
-    """All lists among some files, after the one that is read anyway; raises ProblemError where they contradict."""
+def refuse_contradicting_files(
+    own: ClassList | None, files: Iterable[Path], *, numbered: bool = True
+) -> list[ClassList]:
+    """All lists among some files, after the one that is read anyway; raises ProblemError where they contradict.
+
+    Args:
+        numbered: as in `lines_of`.
+    """
     files = sorted(files)
     lists = [own] if own else []
-    lists += [found for file in files if (own is None or file != own.file) and (found := class_list_in(file))]
+    lists += [
+        found
+        for file in files
+        if (own is None or file != own.file) and (found := class_list_in(file, numbered=numbered))
+    ]
     refuse_contradiction(lists)
     for file in files:
         if file.name.lower() == _COUNT:

@@ -70,7 +70,7 @@ def read_coco(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None
     if lists:
         source.class_names = lists[0].names
         beside = [file for file in files_beside(folder, source.frames) if file.name.lower() != "labels.txt"]
-        refuse_contradicting_files(lists[0], beside)
+        refuse_contradicting_files(lists[0], beside, numbered=False)
     return source
 
 

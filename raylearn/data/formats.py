@@ -169,6 +169,8 @@ def _read(
 ) -> _Reading:
     if format not in _READERS:
         raise DatasetError(f"format {format!r} is unknown: {nearest(format, _READERS)}")
+    if Path(path).suffix.lower() == ".zip" and Path(path).is_file():
+        raise ProblemError(Path(path), "is a zip file: unpack it, and name the folder that is in it")
     pool, test = ([split] if isinstance(split, str) else split for split in (pool, test))
     source = _READERS[format](Path(path), pool, test, root)
     reading = _Reading(source, policies, notes=list(source.notes))

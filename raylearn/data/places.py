@@ -1,7 +1,7 @@
 """Paths as other machines and tools write them, read where only one reading is possible here.
 
-Windows writes `images\\train`; CVAT puts `data/` before what lies beside its list; a path such as `C:\\me\\set\\images` or
-`/content/set/images` is of the machine it was written on, and its end may lead to what lies here.
+Windows writes `images\\train`; CVAT puts `data/` before what lies beside its list; a path such as `C:\\me\\set\\images`
+or `/content/set/images` is of the machine it was written on, and its end may lead to what lies here.
 """
 
 import os

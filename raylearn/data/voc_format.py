@@ -152,7 +152,7 @@ def _stem(text: str, images: Mapping[str, Sequence[Path]]) -> str:
     for name in names:
         *folders, last = slashed(name).split("/")
         stem, suffix = os.path.splitext(last)
-        if folders and folders[-1] not in (".", "JPEGImages"):
+        if ".." in folders or (folders and folders[-1] not in (".", "JPEGImages")):
             continue
         if last in images:
             return last
@@ -269,9 +269,8 @@ def _refuse_other_lists(folder: Folder, source: Source) -> None:
     file = _class_file(folder)
     own = None if file is None else ClassList(file, source.class_names)
     lists = folder.path / "ImageSets"
-    refuse_contradicting_files(
-        own, [file for file in files_beside(folder, source.frames) if not file.is_relative_to(lists)]
-    )
+    files = [file for file in files_beside(folder, source.frames) if not file.is_relative_to(lists)]
+    refuse_contradicting_files(own, files, numbered=False)
 
 
 def _rows(annotation: _Annotation, class_ids: Mapping[str, int], _width: int, _height: int) -> Iterator[Row]:

@@ -1,7 +1,7 @@
 """The data.yaml of a YOLO data set: what it says, and its class names as they are spelled in it.
 
-YAML takes an unquoted NO for false, 010 for eight and 12:30 for 750. A name that is read so is refused: nobody would find
-out why the class is called False.
+YAML takes an unquoted NO for false, 010 for eight and 12:30 for 750. A name that is read so is refused: nobody would
+find out why the class is called False.
 """
 
 import re

@@ -6,7 +6,16 @@ from pathlib import Path
 
 from raylearn.data.rotation import rotation_fault
 from raylearn.errors import LabelsError
-from raylearn.handoff.exchange import Box, Findings, PreAnnotation, Returned, SentImage, number, refuse_another
+from raylearn.handoff.exchange import (
+    Box,
+    Findings,
+    PreAnnotation,
+    Returned,
+    SentImage,
+    number,
+    only_file,
+    refuse_another,
+)
 from raylearn.handoff.query_files import guarded, unguarded
 
 BOXES_FILE = "boxes.csv"
@@ -41,6 +50,7 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
     Raises:
         LabelsError: it cannot be read, or lacks a column.
     """
+    path = only_file(path, BOXES_FILE)
     by_name: dict[str, list[Box]] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from raylearn.data.class_lists import ClassList
 from raylearn.data.rotation import rotation_fault
 from raylearn.errors import LabelsError
-from raylearn.handoff.exchange import Box, Findings, PreAnnotation, Returned, SentImage, number, size_fault
+from raylearn.handoff.class_lists import LABEL_CONFIG, class_lists_below, refuse_repeated_names
+from raylearn.handoff.exchange import Box, Findings, PreAnnotation, Returned, SentImage, number, only_file, size_fault
 
 ANNOTATIONS_FILE = "annotations.xml"
 _SHAPES = ("polygon", "polyline", "points", "cuboid", "mask", "ellipse", "skeleton")
@@ -43,13 +45,12 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
     A shape that is no upright box goes to the findings, and so does an image that was labelled at another size.
 
     Raises:
-        LabelsError: no such XML, or the one for videos.
+        LabelsError: no such XML, or the one for videos; a label that is there twice.
     """
     from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
     from defusedxml.ElementTree import parse  # type: ignore[import-untyped]
 
-    if path.is_dir():
-        path = path / ANNOTATIONS_FILE
+    given, path = path, only_file(path, ANNOTATIONS_FILE, (LABEL_CONFIG,))
     try:
         root = parse(path).getroot()
     except OSError as error:
@@ -63,6 +64,7 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
             f'{path} has tracks ({num_tracks}), which name frames and not images: export the same task as "CVAT for '
             'images 1.1"'
         )
+    _refuse_labels(root, path, given)
     by_name: dict[str, list[Box]] = {}
     for element in root.iter("image"):
         name = element.get("name", "")
@@ -84,6 +86,18 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
     if root.tag != "annotations" or not (by_name or root.find("version") is not None):
         raise LabelsError(f'{path} is no XML of CVAT\'s: export as "CVAT for images 1.1"')
     return by_name
+
+
+def _refuse_labels(root: ElementTree.Element, path: Path, given: Path) -> None:
+    """Raises LabelsError where two labels have one name, or other lists of the same folder contradict them."""
+    lists = [
+        tuple(label.findtext("name", "") for label in labels.iterfind("label") if label.find("parent") is None)
+        for labels in root.iter("labels")
+    ]
+    for names in lists:
+        refuse_repeated_names(path, names)
+    if given.is_dir():
+        class_lists_below(given, ClassList(path, lists[0]) if lists and lists[0] else None)
 
 
 def _box(element: ElementTree.Element, where: str) -> Box:

@@ -1,15 +1,17 @@
 """What goes out to an annotation tool and comes back, apart from any tool's form of it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 
 from raylearn.errors import LabelsError
+from raylearn.handoff.class_lists import refuse_repeated_names
 
 RECORD_FILE = "handoff.json"
 Tool = Literal["label-studio", "cvat", "coco", "yolo", "csv"]
@@ -106,12 +108,39 @@ class Record:
         path = folder / RECORD_FILE
         content = read_json(path, "name the folder that `raylearn query --format` wrote")
         try:
-            return cls(
+            record = cls(
                 tuple(str(name) for name in content["class_names"]),
                 tuple(SentImage(**image) for image in content["images"]),
             )
         except (TypeError, KeyError) as error:
             raise LabelsError(f"{path} is no record of a hand-off: {error}") from error
+        refuse_repeated_names(path, record.class_names)
+        return record
+
+
+def without_upload_prefix(name: str) -> str:
+    """A file's name without the eight digits that Label Studio puts before that of an uploaded file."""
+    return re.sub("^[0-9a-f]{8}-", "", name)
+
+
+def only_file(path: Path, usual: str, skipped: Collection[str] = ()) -> Path:
+    """The file itself; or, of a folder, the one with the usual name, or the only one with its ending.
+
+    Args:
+        skipped: names of files that are none, such as those of a hand-off.
+
+    Raises:
+        LabelsError: the folder holds none, or several.
+    """
+    if not path.is_dir() or (path / usual).is_file():
+        return path / usual if path.is_dir() else path
+    ending = PurePosixPath(usual).suffix
+    files = sorted(file for file in path.rglob(f"*{ending}") if file.name not in skipped)
+    usual_ones = [file for file in files if file.name == PurePosixPath(usual).name] or files
+    if len(usual_ones) != 1:
+        found = f"several: {', '.join(map(str, usual_ones[:3]))}" if usual_ones else "none"
+        raise LabelsError(f"{path} should hold {usual}, or one {ending} file, and holds {found}")
+    return usual_ones[0]
 
 
 def refuse_another(image: SentImage | None, image_id: Any, where: str) -> None:

@@ -10,20 +10,24 @@ from xml.sax.saxutils import quoteattr
 from raylearn.data.rotation import rotation_fault
 from raylearn.data.storage import scheme_of
 from raylearn.errors import LabelsError
+from raylearn.handoff.class_lists import LABEL_CONFIG, class_lists_below
 from raylearn.handoff.exchange import (
+    RECORD_FILE,
     Box,
     Findings,
     PreAnnotation,
     Returned,
     SentImage,
     number,
+    only_file,
     read_json,
     refuse_another,
     size_fault,
 )
 
 TASKS_FILE = "tasks.json"
-CONFIG_FILE = "label_config.xml"
+CONFIG_FILE = LABEL_CONFIG
+EXPORT_FILE = "export.json"
 _NAMES = {"from_name": "label", "to_name": "image", "type": "rectanglelabels"}
 
 
@@ -97,8 +101,11 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
     drafts and skipped tasks, which say nothing of what an image shows.
 
     Raises:
-        LabelsError: another form.
+        LabelsError: another form, or a labelling configuration beside it that names a class twice.
     """
+    if path.is_dir():
+        class_lists_below(path)
+    path = only_file(path, EXPORT_FILE, (TASKS_FILE, RECORD_FILE))
     tasks = read_json(path, "give the file that Label Studio exported as JSON")
     if not isinstance(tasks, list):
         raise LabelsError(f"{path} is no list of tasks: export as JSON, not JSON-MIN or another form")

@@ -12,11 +12,22 @@ import numpy as np
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.formats import checked_box
 from raylearn.data.images import content_hash, read_bytes
+from raylearn.data.places import slashed
 from raylearn.data.records import TURNED, Row, turned_over
 from raylearn.data.storage import not_writable, write_whole
 from raylearn.errors import ImageError, LabelsError, nearest
 from raylearn.handoff import coco, csv_boxes, cvat, label_studio, yolo
-from raylearn.handoff.exchange import Box, Findings, PreAnnotation, Record, Returned, SentImage, Tool
+from raylearn.handoff.exchange import (
+    Box,
+    Findings,
+    PreAnnotation,
+    Record,
+    Returned,
+    SentImage,
+    Tool,
+    without_upload_prefix,
+)
+from raylearn.handoff.zipped import unpacked
 
 Missing = Literal["refuse", "skip", "background"]
 _READERS: dict[str, Callable[[Path, Mapping[str, SentImage], Findings], Returned]] = {
@@ -49,7 +60,7 @@ def import_labels(path: Path, tool: Tool, record: Record, missing: Missing = "re
     """Reads what a tool exported and holds it against the record of the hand-off.
 
     Args:
-        path: the tool's file or folder.
+        path: the tool's file or folder, or a zip file of either.
         tool: whose form.
         record: of the hand-off.
         missing: images without labels are an error, are left unlabelled, or show nothing.
@@ -59,6 +70,16 @@ def import_labels(path: Path, tool: Tool, record: Record, missing: Missing = "re
             were labelled at another size, or whose bytes changed; classes that are unknown; boxes that are rotated or
             cannot be. `problems` holds every one of them, kind by kind.
     """
+    with unpacked(path) as place:
+        try:
+            found = _import(place, tool, record, missing)
+        except LabelsError as error:
+            own = [problem.replace(str(place), str(path)) for problem in error.problems]
+            raise LabelsError(str(error).replace(str(place), str(path)), own) from error
+        return replace(found, notes=[note.replace(str(place), str(path)) for note in found.notes])
+
+
+def _import(path: Path, tool: Tool, record: Record, missing: Missing) -> ImportedLabels:
     by_name = _ByName({image.name: image for image in record.images})
     told = Findings()
     returned = _READERS[tool](path, by_name, told)
@@ -138,7 +159,8 @@ class _ByName(dict[str, SentImage]):
     """By the name that was given, or by the end of a path that a tool made of it."""
 
     def get(self, name: str, default: SentImage | None = None) -> SentImage | None:  # type: ignore[override]
-        return super().get(name) or super().get(PurePosixPath(name).name, default)
+        last = PurePosixPath(slashed(name)).name
+        return super().get(name) or super().get(last) or super().get(without_upload_prefix(last), default)
 
 
 def _tell_changed(image: SentImage, told: Findings) -> None:
