@@ -77,4 +77,5 @@ class Rewritten:
         """None, or one."""
         if not self._count:
             return []
-        return [f"{self._file}: {self._count} paths of another machine or tool read here, {self._first} first"]
+        paths = "path leads" if self._count == 1 else "paths lead"
+        return [f"{self._file}: {self._count} {paths} nowhere as written, read otherwise: {self._first}"]

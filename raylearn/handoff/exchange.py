@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 
 from raylearn.errors import LabelsError
-from raylearn.handoff.class_lists import refuse_repeated_names
 
 RECORD_FILE = "handoff.json"
 Tool = Literal["label-studio", "cvat", "coco", "yolo", "csv"]
@@ -108,14 +107,12 @@ class Record:
         path = folder / RECORD_FILE
         content = read_json(path, "name the folder that `raylearn query --format` wrote")
         try:
-            record = cls(
+            return cls(
                 tuple(str(name) for name in content["class_names"]),
                 tuple(SentImage(**image) for image in content["images"]),
             )
         except (TypeError, KeyError) as error:
             raise LabelsError(f"{path} is no record of a hand-off: {error}") from error
-        refuse_repeated_names(path, record.class_names)
-        return record
 
 
 def without_upload_prefix(name: str) -> str:

@@ -17,7 +17,9 @@ from raylearn.data.records import TURNED, Row, turned_over
 from raylearn.data.storage import not_writable, write_whole
 from raylearn.errors import ImageError, LabelsError, nearest
 from raylearn.handoff import coco, csv_boxes, cvat, label_studio, yolo
+from raylearn.handoff.class_lists import refuse_repeated_names
 from raylearn.handoff.exchange import (
+    RECORD_FILE,
     Box,
     Findings,
     PreAnnotation,
@@ -83,6 +85,7 @@ def _import(path: Path, tool: Tool, record: Record, missing: Missing) -> Importe
     by_name = _ByName({image.name: image for image in record.images})
     told = Findings()
     returned = _READERS[tool](path, by_name, told)
+    refuse_repeated_names(Path(RECORD_FILE), record.class_names)  # boxes find their class by its name
     found: dict[str, Sequence[Box]] = {}
     for name, boxes in returned.items():
         image = by_name.get(name)
