@@ -91,10 +91,23 @@ def test_a_text_file_of_roboflows_is_no_label_file(tmp_path, monkeypatch, capsys
 # Names as they are spelled
 
 CHANGED_BY_YAML = {
-    **{"ON": "True", "off": "False", "NO": "False", "yes": "True", "true": "True"},
-    **{"010": "8", "12:30": "750", "0x1F": "31", "1_000": "1000", "+7": "7"},
-    **{"1.0": "1.0", "1.10": "1.1", ".5": "0.5", ".inf": "inf", "2020-01-01": "datetime.date(2020, 1, 1)"},
-    **{"null": "None", "~": "None"},
+    "ON": "True",
+    "off": "False",
+    "NO": "False",
+    "yes": "True",
+    "true": "True",
+    "010": "8",
+    "12:30": "750",
+    "0x1F": "31",
+    "1_000": "1000",
+    "+7": "7",
+    "1.0": "1.0",
+    "1.10": "1.1",
+    ".5": "0.5",
+    ".inf": "inf",
+    "2020-01-01": "datetime.date(2020, 1, 1)",
+    "null": "None",
+    "~": "None",
 }
 
 
@@ -279,7 +292,9 @@ SWAPPED = [CLASSES[1], CLASSES[0], CLASSES[2]]
 
 
 @pytest.mark.parametrize("tool", ["yolo", "coco", "cvat", "label-studio"])
-@pytest.mark.parametrize("file", ["classes.txt", "labels/classes.txt", "a/b/obj.names", "notes.json", "other/data.yaml"])
+@pytest.mark.parametrize(
+    "file", ["classes.txt", "labels/classes.txt", "a/b/obj.names", "notes.json", "other/data.yaml"]
+)
 def test_every_list_of_an_import_is_compared(tool, file, ledger, query, tmp_path):
     handout = export(ledger, query, tool, tmp_path / "handout")
     exported_by(tool, handout)
