@@ -52,6 +52,8 @@ class Row:
     Args:
         line: of the label file; 0 if unknown.
         name: what the annotation is called in a message, or "" when its line says it all.
+        turned: its corners were exchanged, and are in order here.
+        polygon: of a box that is only the hull of one; "oriented" where that is a rotated rectangle.
     """
 
     line: int
@@ -59,6 +61,8 @@ class Row:
     class_id: int = 0
     box: np.ndarray | None = None
     fault: str = ""
+    turned: bool = False
+    polygon: Literal["", "polygon", "oriented"] = ""
 
 
 @dataclass(frozen=True)
