@@ -242,7 +242,8 @@ def _read_frame(frame: Frame, reading: _Reading) -> None:
         data = read_bytes(str(frame.path))
         width, height = whole_size(data)
     except ImageError as error:
-        reading.report(Problem(str(frame.path), 0, f"{error}; repair the file or remove it"))
+        advice = "" if error.kind in ("HEIC", "scientific TIFF") else "; repair the file or remove it"
+        reading.report(Problem(str(frame.path), 0, f"{error}{advice}"))
         return
     orientation = _label_orientation(frame, data, (width, height), reading)
     drawn_on = (height, width) if orientation >= 5 else (width, height)

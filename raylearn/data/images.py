@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -98,6 +99,7 @@ def is_heif(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in data[:64]
 
 
+@cache
 def heif_is_installed() -> bool:
     """Whether this Python can read HEIC photographs."""
     return find_spec("pillow_heif") is not None

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
+from raylearn.data.endings import counted
 from raylearn.data.records import (
     IMAGE_SUFFIXES,
     Folder,
@@ -54,11 +55,13 @@ def read_yolo(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None
     for split, keys in splits:
         images: dict[str, Path] = {}
         for key in keys:
-            for image in _split_images(data, key, yaml_file, base, folder, source.problems):
+            for image in _split_images(data, key, yaml_file, base, folder, source):
                 images.setdefault(os.path.realpath(image), image)
         for image in images.values():
             rows, label_file = _labels(image, folder, len(source.class_names), keypoints)
             source.frames.append(Frame(split, folder.image_id(image), image, label_file, rows))
+    if pictures := counted(source.left_out, pictures_only=True):
+        source.notes.append(f"{shown(str(base))}: files left out of the folders of images: {pictures}")
     source.notes += _shared_label_files(source.frames)
     return source
 
@@ -164,7 +167,7 @@ def _base(data: Mapping[str, Any], file: Path, folder: Folder) -> Path:
 
 
 def _split_images(
-    data: Mapping[str, Any], key: str, file: Path, base: Path, folder: Folder, problems: list[Problem]
+    data: Mapping[str, Any], key: str, file: Path, base: Path, folder: Folder, source: Source
 ) -> list[Path]:
     entries = data.get(key)
     if entries is None or entries == "":
@@ -180,9 +183,9 @@ def _split_images(
         if place is None:
             raise ProblemError(file, f"{key}: {quoted(entry)} {folder.outside()}")
         if os.path.isdir(place):
-            images += image_files(place, folder, problems)
+            images += image_files(place, folder, source.problems, source.left_out)
         elif os.path.isfile(place):
-            images += _listed_images(place, base, folder, problems)
+            images += _listed_images(place, base, folder, source.problems)
         else:
             raise ProblemError(file, f"{key}: {quoted(entry)} is no folder and no file (download: is never run)")
     return images
