@@ -169,12 +169,12 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
 
 def _asked(request: ScoreRequest) -> Record:
     """What decides the ledger, of what was asked for."""
+    family, facts = family_of(request.checkpoint), read_checkpoint(request.checkpoint)
     try:
         with request.checkpoint.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"checkpoint {request.checkpoint} cannot be read: {reason_of(error)}") from error
-    family, facts = family_of(request.checkpoint), read_checkpoint(request.checkpoint)
     if request.backend not in ("auto", *family.backends):
         raise DetectorError(
             f"backend {request.backend} cannot run a checkpoint of the family {family.name}: use {family.backends[0]}"
