@@ -14,6 +14,7 @@ import numpy as np
 from raylearn.data.class_lists import ClassList, files_beside, refuse_contradicting_files, refuse_contradiction
 from raylearn.data.places import Rewritten, found_elsewhere, is_of_another_machine, slashed
 from raylearn.data.records import Folder, Frame, Problem, ProblemError, Row, Source, number_fault, quoted
+from raylearn.data.rotation import attribute_fault, polygon_fault, rotation_fault
 from raylearn.data.yolo_yaml import same_name
 
 Annotation = tuple[int, Mapping[str, Any]]  # its position in the file, from 1
@@ -262,7 +263,7 @@ def _stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
 def _rows(annotations: Sequence[Annotation], class_ids: Mapping[int, int], width: int, height: int) -> Iterator[Row]:
     from supervision.dataset.formats.coco import coco_annotations_to_detections  # 1 s of imports
 
-    good: list[tuple[str, Mapping[str, Any]]] = []
+    good: list[tuple[str, Mapping[str, Any], bool]] = []
     for position, annotation in annotations:
         number = annotation.get("id")
         name = f"annotation {position}" + (f" (id {quoted(number)})" if number is not None else "")
@@ -270,13 +271,14 @@ def _rows(annotations: Sequence[Annotation], class_ids: Mapping[int, int], width
         if fault:
             yield Row(0, name, fault=fault)
         else:
-            bbox = [float(value) for value in annotation["bbox"]]
-            good.append((name, {"bbox": bbox, "category_id": class_ids[annotation["category_id"]]}))
+            x, y, w, h = (float(value) for value in annotation["bbox"])
+            bbox = [min(x, x + w), min(y, y + h), abs(w), abs(h)]
+            good.append((name, {"bbox": bbox, "category_id": class_ids[annotation["category_id"]]}, min(w, h) < 0))
     boxes = coco_annotations_to_detections(
-        [annotation for _, annotation in good], (width, height), with_masks=False, use_iscrowd=False
+        [annotation for _, annotation, _ in good], (width, height), with_masks=False, use_iscrowd=False
     ).xyxy
-    for (name, annotation), box in zip(good, np.asarray(boxes), strict=True):
-        yield Row(0, name, annotation["category_id"], box)
+    for (name, annotation, turned), box in zip(good, np.asarray(boxes), strict=True):
+        yield Row(0, name, annotation["category_id"], box, turned=turned)
 
 
 def _fault(annotation: Mapping[str, Any], class_ids: Mapping[int, int]) -> str:
@@ -294,6 +296,7 @@ def _fault(annotation: Mapping[str, Any], class_ids: Mapping[int, int]) -> str:
             fault = "bbox holds a number too large for any image"
         if fault:
             return fault
-    if bbox[2] <= 0 or bbox[3] <= 0:
+    if bbox[2] == 0 or bbox[3] == 0:
         return f"box of zero area: width {bbox[2]:g}, height {bbox[3]:g}"
-    return ""
+    fault = rotation_fault(annotation.get("rotation")) or attribute_fault(annotation.get("attributes"))
+    return fault or polygon_fault(annotation.get("segmentation"), bbox)

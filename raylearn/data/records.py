@@ -2,6 +2,7 @@
 
 import os
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from raylearn.data.endings import ending_of
 from raylearn.errors import DatasetError
 
 # What Ultralytics opens, so that no image which is read here is passed over there.
@@ -52,6 +54,8 @@ class Row:
     Args:
         line: of the label file; 0 if unknown.
         name: what the annotation is called in a message, or "" when its line says it all.
+        turned: its corners were exchanged, and are in order here.
+        polygon: of a box that is only the hull of one; "oriented" where that is a rotated rectangle.
     """
 
     line: int
@@ -59,6 +63,8 @@ class Row:
     class_id: int = 0
     box: np.ndarray | None = None
     fault: str = ""
+    turned: bool = False
+    polygon: Literal["", "polygon", "oriented"] = ""
 
 
 @dataclass(frozen=True)
@@ -81,13 +87,18 @@ class Frame:
 
 @dataclass
 class Source:
-    """A data set as its format describes it."""
+    """A data set as its format describes it.
+
+    Args:
+        left_out: ending -> files in its folders of images that are taken for none.
+    """
 
     name: str
     class_names: tuple[str, ...] = ()
     frames: list[Frame] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 class Folder:
@@ -144,8 +155,10 @@ class Folder:
         return Path(os.path.realpath(path)).relative_to(self._real_root)
 
 
-def image_files(start: Path, folder: Folder, problems: list[Problem]) -> list[Path]:
+def image_files(start: Path, folder: Folder, problems: list[Problem], left_out: Counter[str]) -> list[Path]:
     """Every image below a folder, each file once, sorted; hidden names are left alone, as Ultralytics does.
+
+    Files of other endings are counted in `left_out`.
 
     Links are followed, those to folders last, and not those that lead back up to where they stand. A file that is
     reached by its own name and by a link keeps its own name.
@@ -168,7 +181,9 @@ def image_files(start: Path, folder: Folder, problems: list[Problem]) -> list[Pa
                     waiting.append(path)
                 elif not Path(os.path.realpath(start)).is_relative_to(os.path.realpath(path)):
                     links.append(path)
-            elif path.suffix.lower() in IMAGE_SUFFIXES:
+            elif path.suffix.lower() not in IMAGE_SUFFIXES:
+                left_out[ending_of(path.name)] += 1
+            else:
                 fault = folder.image_fault(path)
                 if fault:
                     problems.append(Problem(str(path), 0, fault))

@@ -25,7 +25,9 @@ from raylearn.data.records import (
     number_fault,
     quoted,
     read_text,
+    turned_over,
 )
+from raylearn.data.rotation import attribute_fault, polygon_fault, rotation_fault
 from raylearn.errors import nearest
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -38,6 +40,7 @@ class _Object:
     class_name: str = ""
     box: np.ndarray | None = None
     fault: str = ""
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,8 @@ def _parse(file: Path) -> _Annotation:
     for i, element in enumerate(elements):
         class_name = (element.findtext("name") or "").strip()
         fault = _fault(element, class_name)
-        objects.append(_Object(lines[i], f"object {i + 1} {quoted(class_name)}", class_name, fault=fault))
+        turned = not fault and _turn_over(element)
+        objects.append(_Object(lines[i], f"object {i + 1} {quoted(class_name)}", class_name, None, fault, turned))
         if not fault:
             for polygon in element.findall("polygon"):
                 element.remove(polygon)  # or supervision paints a mask for each
@@ -225,6 +229,8 @@ def _lines(data: bytes, num_objects: int) -> list[int]:
 def _fault(element: Any, class_name: str) -> str:
     if not class_name:
         return "has no name"
+    if fault := _rotation_fault(element):
+        return fault
     corners = []
     for tag in _CORNERS:
         text = element.findtext(f"bndbox/{tag}")
@@ -238,9 +244,41 @@ def _fault(element: Any, class_name: str) -> str:
             return fault
         corners.append(corner)
     xmin, ymin, xmax, ymax = corners
-    if xmax <= xmin or ymax <= ymin:
+    # Corners are inclusive: one pixel the wrong way round is a box of no pixels, and not one that was flipped.
+    if -1 <= xmax - xmin <= 0 or -1 <= ymax - ymin <= 0:
         return f"box of zero area: xmin {xmin:g}, ymin {ymin:g}, xmax {xmax:g}, ymax {ymax:g}"
-    return ""
+    left, top = min(xmin, xmax), min(ymin, ymax)
+    return polygon_fault([_polygon(element)], (left, top, abs(xmax - xmin), abs(ymax - ymin)))
+
+
+def _rotation_fault(element: Any) -> str:
+    """Of the forms of roLabelImg and of CVAT, whose attributes are a list of names and values."""
+    if element.find("robndbox") is not None:
+        return "has a robndbox, which is a rotated box: draw it upright, as a bndbox"
+    attributes = {one.findtext("name"): one.findtext("value") for one in element.findall("attributes/attribute")}
+    stated = (element.findtext(f"{place}{tag}") for place in ("", "bndbox/") for tag in ("rotation", "angle"))
+    return next(filter(None, map(rotation_fault, stated)), "") or attribute_fault(attributes)
+
+
+def _polygon(element: Any) -> list[float]:
+    """x1, y1, x2, ... of an object's polygon; of one that is none, nothing."""
+    polygon = element.find("polygon")
+    numbers: list[float] = []
+    try:
+        while polygon is not None and (x := polygon.findtext(f"x{len(numbers) // 2 + 1}")):
+            numbers += [float(x), float(polygon.findtext(f"y{len(numbers) // 2 + 1}") or "")]
+    except ValueError:
+        return []
+    return numbers
+
+
+def _turn_over(element: Any) -> bool:
+    """Puts exchanged corners in order, and says whether they were."""
+    found = [element.find(f"bndbox/{tag}") for tag in _CORNERS]
+    corners, turned = turned_over([float(corner.text) for corner in found])
+    for corner, value in zip(found, corners, strict=True):
+        corner.text = repr(value) if turned else corner.text
+    return turned
 
 
 def _stated_size(root: Any) -> tuple[int, int] | None:
@@ -281,4 +319,4 @@ def _rows(annotation: _Annotation, class_ids: Mapping[str, int], _width: int, _h
         if not fault and found.class_name not in class_ids:
             fault = nearest(found.class_name, class_ids)
             fault = f"its class is not in the list of classes: {fault}"
-        yield Row(found.line, found.name, class_ids.get(found.class_name, 0), found.box, fault)
+        yield Row(found.line, found.name, class_ids.get(found.class_name, 0), found.box, fault, found.turned)

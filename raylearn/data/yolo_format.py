@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from raylearn.data.class_lists import ClassList, files_beside, refuse_contradicting_files
+from raylearn.data.endings import counted
 from raylearn.data.places import Rewritten, found_elsewhere
 from raylearn.data.records import (
     IMAGE_SUFFIXES,
@@ -29,6 +30,7 @@ from raylearn.data.records import (
     read_text,
     shown,
 )
+from raylearn.data.rotation import is_oriented
 from raylearn.data.yolo_yaml import Description, class_names, read_description, whole_number
 from raylearn.errors import nearest
 
@@ -60,6 +62,8 @@ def read_yolo(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None
         for image in images.values():
             rows, label_file = _labels(image, folder, len(source.class_names), keypoints)
             source.frames.append(Frame(split, folder.image_id(image), image, label_file, rows))
+    if pictures := counted(source.left_out, pictures_only=True):
+        source.notes.append(f"{shown(str(base))}: files left out of the folders of images: {pictures}")
     source.notes += _shared_label_files(source.frames)
     own = None if description.names is None else ClassList(yaml_file, source.class_names)
     refuse_contradicting_files(own, files_beside(folder, source.frames))
@@ -150,7 +154,7 @@ def _split_images(description: Description, key: str, base: Path, folder: Folder
         if place is None:
             raise ProblemError(file, f"{key}: {quoted(entry)} {folder.outside()}")
         if os.path.isdir(place):
-            images += image_files(place, folder, source.problems)
+            images += image_files(place, folder, source.problems, source.left_out)
         elif os.path.isfile(place):
             images += _listed_images(place, base, folder, source)
         else:
@@ -252,7 +256,7 @@ def _rows(label_file: Path, fault: str, num_classes: int, keypoints: int, width:
 
     if fault:
         raise ProblemError(label_file, fault)
-    lines: list[tuple[int, str]] = []
+    lines: list[tuple[int, str, list[float]]] = []
     for number, line in enumerate(read_text(label_file).splitlines(), 1):
         tokens = line.split()
         if keypoints and len(tokens) == 5 + keypoints:
@@ -263,10 +267,19 @@ def _rows(label_file: Path, fault: str, num_classes: int, keypoints: int, width:
         if isinstance(parsed, str):
             yield Row(number, fault=parsed)
         else:
-            lines.append((number, " ".join([f"{parsed[0]:.0f}", *map(repr, parsed[1:])])))
-    detections = yolo_annotations_to_detections([line for _, line in lines], (width, height), with_masks=False)
-    for (number, line), box in zip(lines, np.asarray(detections.xyxy), strict=True):
-        yield Row(number, class_id=int(line.split(" ")[0]), box=box)
+            upright = [*parsed[:3], *map(abs, parsed[3:])] if len(parsed) == 5 else parsed
+            lines.append((number, " ".join([f"{upright[0]:.0f}", *map(repr, upright[1:])]), parsed))
+    detections = yolo_annotations_to_detections([line for _, line, _ in lines], (width, height), with_masks=False)
+    for (number, _, parsed), box in zip(lines, np.asarray(detections.xyxy), strict=True):
+        turned, polygon = len(parsed) == 5 and min(parsed[3:]) < 0, _polygon(parsed, width, height)
+        yield Row(number, class_id=int(parsed[0]), box=box, turned=turned, polygon=polygon)
+
+
+def _polygon(numbers: Sequence[float], width: int, height: int) -> Literal["", "polygon", "oriented"]:
+    if len(numbers) == 5:
+        return ""
+    points = np.reshape(numbers[1:], (-1, 2)) * (width, height)
+    return "oriented" if is_oriented(points) else "polygon"
 
 
 def _numbers(tokens: Sequence[str], num_classes: int) -> list[float] | str:
@@ -283,9 +296,12 @@ def _numbers(tokens: Sequence[str], num_classes: int) -> list[float] | str:
         return f"{quoted(tokens[int(np.argmin(np.isfinite(numbers)))])} is not a finite number"
     if not numbers[0].is_integer() or not 0 <= numbers[0] < num_classes:
         return f"class id {quoted(tokens[0])} is not one of 0..{num_classes - 1}"
-    for token, number in zip(tokens[1:], numbers[1:], strict=True):
+    sides = range(3, 5) if len(tokens) == 5 else ()
+    for position, (token, number) in enumerate(zip(tokens[1:], numbers[1:], strict=True), 1):
+        if position in sides and -1 - _MARGIN <= number < -_MARGIN:
+            continue  # drawn to the left or up
         if not -_MARGIN <= number <= 1 + _MARGIN:
             return f"{quoted(token)} is outside of 0..1: coordinates are fractions of the image's width and height"
-    if len(tokens) == 5 and min(numbers[3:]) <= 0:
+    if any(-_MARGIN <= numbers[position] <= 0 for position in sides):
         return f"box of zero area: width {numbers[3]:g}, height {numbers[4]:g}"
     return numbers

@@ -158,7 +158,7 @@ BAD: list[tuple[object, str]] = [
     ({**BOX, "bbox": [10**400, 2, 3, 4]}, "too large"),
     ({**BOX, "bbox": [1e30, 2, 3, 4]}, "far outside"),
     ({**BOX, "bbox": [1, 2, 0, 4]}, "zero area"),
-    ({**BOX, "bbox": [1, 2, 3, -4]}, "zero area"),
+    ({**BOX, "bbox": [1, 2, 3, -4]}, "reaches 2.0 pixels out of it"),
     ({**BOX, "bbox": [30, 5, 20, 10]}, "10.0 pixels out"),
 ]
 
