@@ -62,6 +62,12 @@ def read_dataset(
     A groups.csv beside the data set, with the columns image (or stem) and group, says which images are near-duplicates
     of each other, such as frames of one clip; see raylearn.data.groups.
 
+    Every list of classes that lies in the data set (data.yaml, classes.txt, obj.names, the categories of each json file)
+    is held against the one that is read: another name, order or number is refused with both files, and so is a name of
+    two classes, or one that YAML takes for something else, such as NO or 010. A path that leads nowhere as it is
+    written, with backslashes, of another machine or with CVAT's `data/` before it, is read with a note where it can
+    mean one thing only; see raylearn.data.places.
+
     yolo: `path` is a data.yaml, or a folder with a data.yaml or exactly one *.yaml. All that Ultralytics accepts in it,
         except that relative paths start at the yaml's folder and `download:` is never run. A split is a key of the
         yaml; by default the pool is train, and test is test if the yaml has one, else val. Label files are found by
@@ -72,8 +78,9 @@ def read_dataset(
         annotations/S.json; or a name that ends in .json is a file below the folder. Images are looked for beside the
         json, in S, images/S, images and the folder. By default the pool is train, and test is test if that has
         annotations, else val or valid. `path` may be a json file: then it is the pool, and `test` names another beside
-        it. Classes are the categories in the order of their ids. An image without annotations is an empty frame, so
-        there are no missing labels here. Crowd regions are left out, with a note.
+        it. Classes are the categories in the order of their ids, without the root that Roboflow puts above them. An
+        image without annotations is an empty frame, so there are no missing labels here. Crowd regions are left out,
+        with a note.
     voc: `path` is a folder with JPEGImages, Annotations and ImageSets/Main. A split is a list in ImageSets/Main; by
         default the pool is trainval (or train) and test is test, or train and val where there is no list of test.
         Classes are the lines of labels.txt or classes.txt, or else all names in the two splits, sorted. Corners are

@@ -371,3 +371,10 @@ def test_roboflows_root_of_the_same_name_is_no_second_class_of_an_import(ledger,
     content["categories"].insert(0, {"id": 0, "name": "crab", "supercategory": "none"})
     path.write_text(json.dumps(content))
     assert len(import_labels(path, "coco", Record.read(tmp_path / "handout")).truth) == len(IDS)
+
+
+def test_a_name_that_yaml_changes_is_refused_in_an_import(ledger, query, tmp_path):
+    handout = export(ledger, query, "yolo", tmp_path / "handout")
+    (handout / "data.yaml").write_text("names: [crab, NO, eel]\n")
+    with pytest.raises(LabelsError, match=r'data\.yaml:1: names: class 1 is False: put it in quotes, "NO"'):
+        import_labels(handout, "yolo", Record.read(handout))
