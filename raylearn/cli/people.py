@@ -27,7 +27,7 @@ _Missing = Annotated[
 
 @labels_app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="What the tool exported: its file, its folder, or a zip of them.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="What the tool exported: a file, folder or zip.")],
     tool: Annotated[Tool, typer.Option("--format", help="Of which tool.")],
     handout: Annotated[Path, typer.Option(help="The folder that `raylearn query --format` wrote.")],
     out: Annotated[Path, typer.Option(help="The COCO file to write; its file names are image ids.")],
@@ -119,7 +119,7 @@ def project_query(
 @project_app.command("import")
 def project_import(
     project: _Project,
-    path: Annotated[Path, typer.Argument(metavar="EXPORT", help="What the tool exported: its file, its folder, or a zip of them.")],
+    path: Annotated[Path, typer.Argument(metavar="EXPORT", help="What the tool exported: a file, folder or zip.")],
     tool: Annotated[Tool | None, typer.Option("--format", help="Of which tool. Default: the project's.")] = None,
     missing: _Missing = "refuse",
 ) -> None:

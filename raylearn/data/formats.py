@@ -62,8 +62,8 @@ def read_dataset(
     A groups.csv beside the data set, with the columns image (or stem) and group, says which images are near-duplicates
     of each other, such as frames of one clip; see raylearn.data.groups.
 
-    Every list of classes that lies in the data set (data.yaml, classes.txt, obj.names, the categories of each json file)
-    is held against the one that is read: another name, order or number is refused with both files, and so is a name of
+    Every list of classes in the data set (data.yaml, classes.txt, obj.names, the categories of each json file) is held
+    against the one that is read: another name, order or number is refused with both files, and so is a name of
     two classes, or one that YAML takes for something else, such as NO or 010. A path that leads nowhere as it is
     written, with backslashes, of another machine or with CVAT's `data/` before it, is read with a note where it can
     mean one thing only; see raylearn.data.places.
