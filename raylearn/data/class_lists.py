@@ -159,10 +159,8 @@ def files_beside(folder: Folder, frames: Collection[Frame]) -> Iterator[Path]:
             (place, [name for name in names if not name.lower().endswith((".yaml", ".yml"))])
             for place, names in _walk(top)
         ]
-    found = {Path(place, name) for place, names in places for name in names}
-    yield from (
-        path for path in found if path not in taken and _may_list(path.name) and path.is_file() and folder.holds(path)
-    )
+    found = {Path(place, name) for place, names in places for name in names if _may_list(name)}
+    yield from (path for path in found if path not in taken and path.is_file() and folder.holds(path))
 
 
 def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
