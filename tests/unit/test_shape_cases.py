@@ -1,4 +1,4 @@
-"""The cases of ../shared/cases that are about geometry, shapes of exports, images and checkpoints: as each README says."""
+"""The cases of ../shared/cases about geometry, shapes of exports, images and checkpoints: as each README says."""
 
 import shutil
 from pathlib import Path
