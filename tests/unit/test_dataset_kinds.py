@@ -247,7 +247,7 @@ def test_heic_is_read_where_pillow_heif_is_installed(tmp_path) -> None:
     assert np.abs(decode(file.getvalue()).astype(int) - pixels).mean() < 3
     (tmp_path / "A.HEIC").write_bytes(file.getvalue())
     assert len(list_pool(str(tmp_path))[0]) == 1
-    with pytest.raises(ImageError, match="cut off or broken"):
+    with pytest.raises(ImageError, match="not an image of a known format"):
         decode(HEIC)
 
 
