@@ -194,7 +194,7 @@ def test_what_is_no_box_in_a_file_is_listed_beside_the_rest(tmp_path) -> None:
 @pytest.mark.parametrize("tool", list(EXPORTERS))
 def test_a_box_and_the_same_one_flipped_are_one_box(tool, tmp_path) -> None:
     def repeat(images: list[Shown]) -> None:
-        images[0].boxes = [Drawn("crab", (0.0, 0.25, 1.0, 1.25)), Drawn("crab", (0.0, 1.25, 1.0, 0.25))]
+        images[0].boxes = [Drawn("crab", (0.25, 0.0, 1.25, 1.0)), Drawn("crab", (1.25, 0.0, 0.25, 1.0))]
 
     found = bring_back(tool, tmp_path, repeat)
     assert len(found.truth["b/1.jpg"]) == 1
