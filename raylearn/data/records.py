@@ -55,7 +55,7 @@ class Row:
         line: of the label file; 0 if unknown.
         name: what the annotation is called in a message, or "" when its line says it all.
         turned: its corners were exchanged, and are in order here.
-        polygon: of a box that is only the hull of one; "oriented" where that is a rotated rectangle.
+        polygon: what the box is the hull of: "oriented" for a rotated rectangle, "polygon" for other than four corners.
     """
 
     line: int

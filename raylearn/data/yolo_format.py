@@ -279,7 +279,9 @@ def _polygon(numbers: Sequence[float], width: int, height: int) -> Literal["", "
     if len(numbers) == 5:
         return ""
     points = np.reshape(numbers[1:], (-1, 2)) * (width, height)
-    return "oriented" if is_oriented(points) else "polygon"
+    if is_oriented(points):
+        return "oriented"
+    return "" if len(points) == 4 else "polygon"
 
 
 def _numbers(tokens: Sequence[str], num_classes: int) -> list[float] | str:

@@ -192,7 +192,8 @@ def _ground_truth(image: SentImage, boxes: Sequence[Box], class_names: Sequence[
             continue
         if turned:
             told.notes.append(f"{box.where}: {TURNED}")
-        kept[(class_names.index(box.class_name), *corners)] = None
+        # In float32, as it is kept: of two equal boxes, one flipped, percentages end in other last bits.
+        kept[(class_names.index(box.class_name), *np.asarray(corners, np.float32).tolist())] = None
     table = np.array(list(kept), dtype=np.float64).reshape(-1, 5)
     return GroundTruth(table[:, 1:].astype(np.float32), table[:, 0].astype(np.int64))
 
