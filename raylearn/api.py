@@ -465,6 +465,7 @@ def load_dataset(
     test: Sequence[str] | None = None,
     missing_labels: Literal["refuse", "background", "skip"] = "refuse",
     bad_boxes: Literal["refuse", "drop"] = "refuse",
+    exif: Literal["refuse", "raw", "upright"] = "refuse",
     root: str | Path | None = None,
 ) -> Dataset:
     """Reads an annotated data set strictly; see docs/datasets.md.
@@ -475,12 +476,14 @@ def load_dataset(
         pool, test: split names that may be labelled, and that are held out; the format's usual ones by default.
         missing_labels: an image without a label file is an error, an empty frame, or left out.
         bad_boxes: an impossible box is an error, or left out and noted.
+        exif: labels made for the size of a photograph before its EXIF orientation turns it are an error; boxes of the
+            picture as it lies in the file, turned with it; or boxes of the upright one.
         root: files outside of this folder are not read; the data set's own by default.
 
     Raises:
         DatasetError: the first problem, and how many more there are.
     """
-    policies = {"missing_labels": missing_labels, "bad_boxes": bad_boxes}
+    policies = {"missing_labels": missing_labels, "bad_boxes": bad_boxes, "exif": exif}
     return read_dataset(Path(path), format, pool=pool, test=test, root=Path(root) if root else None, **policies)
 
 

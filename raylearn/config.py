@@ -127,6 +127,11 @@ class DatasetSection(Section):
     bad_boxes: Literal["refuse", "drop"] = Field(
         "refuse", description="a label row that is wrong: an error, or left out and reported"
     )
+    exif: Literal["refuse", "raw", "upright"] = Field(
+        "refuse",
+        description="labels made for the size of a photograph before its EXIF orientation turns it: an error; boxes of "
+        "the picture as it lies in the file, turned with it; or boxes of the upright one",
+    )
     reef: ReefSection = Field(ReefSection(), description="size and look of the generated data set; for format reef")
 
     @property
@@ -137,6 +142,7 @@ class DatasetSection(Section):
             "test": self.test,
             "missing_labels": self.missing_labels,
             "bad_boxes": self.bad_boxes,
+            "exif": self.exif,
             "root": self.root,
         }
 

@@ -38,8 +38,8 @@ class ImageError(InputError):
 
     Args:
         message: what is wrong with which image.
-        kind: in a word or two, for counting: "missing", "unreadable", "empty", "not an image", "broken", "too large"
-            or "changed".
+        kind: in a word or two, for counting: "missing", "unreadable", "empty", "not an image", "broken", "too large",
+            "changed", "HEIC" or "scientific TIFF".
     """
 
     def __init__(self, message: str, kind: str = "broken") -> None:

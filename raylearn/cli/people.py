@@ -1,6 +1,6 @@
 """labels and project: what people labelled, and labelling round by round."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,7 +27,7 @@ _Missing = Annotated[
 
 @labels_app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="What the tool exported: its file, or its folder.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="What the tool exported: a file, folder or zip.")],
     tool: Annotated[Tool, typer.Option("--format", help="Of which tool.")],
     handout: Annotated[Path, typer.Option(help="The folder that `raylearn query --format` wrote.")],
     out: Annotated[Path, typer.Option(help="The COCO file to write; its file names are image ids.")],
@@ -50,6 +50,7 @@ def import_(
     boxes = sum(len(truth) for truth in found.truth.values())
     repeated = f", {found.repeated} boxes that stood twice taken once" if found.repeated else ""
     without = f", {len(found.missing)} without labels ({missing})" if found.missing else ""
+    _tell_notes(found.notes)
     typer.echo(f"{len(found.truth)} images with {boxes} boxes{without}{repeated}\nlabels:  {out}")
 
 
@@ -118,7 +119,7 @@ def project_query(
 @project_app.command("import")
 def project_import(
     project: _Project,
-    path: Annotated[Path, typer.Argument(metavar="EXPORT", help="What the tool exported: its file, or its folder.")],
+    path: Annotated[Path, typer.Argument(metavar="EXPORT", help="What the tool exported: a file, folder or zip.")],
     tool: Annotated[Tool | None, typer.Option("--format", help="Of which tool. Default: the project's.")] = None,
     missing: _Missing = "refuse",
 ) -> None:
@@ -126,6 +127,7 @@ def project_import(
     with _project(project) as cycle, _problems_listed():
         found, index = cycle.take_in(path, tool, missing)
         boxes = sum(len(truth) for truth in found.truth.values())
+        _tell_notes(found.notes)
         typer.echo(f"round {index}: {len(found.truth)} images with {boxes} boxes\n{cycle.advice(cycle.fresh())}")
 
 
@@ -160,6 +162,11 @@ def _tell_project(cycle: Any) -> None:
     standing = cycle.standing()
     for line in status_lines(cycle, standing):
         typer.echo(line)
+
+
+def _tell_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        typer.echo(f"note: {' '.join(note.split())}")
 
 
 @contextmanager

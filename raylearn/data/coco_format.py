@@ -3,7 +3,7 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -11,7 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from raylearn.data.class_lists import ClassList, files_beside, refuse_contradicting_files, refuse_contradiction
+from raylearn.data.places import Rewritten, found_elsewhere, is_of_another_machine, slashed
 from raylearn.data.records import Folder, Frame, Problem, ProblemError, Row, Source, number_fault, quoted
+from raylearn.data.rotation import attribute_fault, polygon_fault, rotation_fault
+from raylearn.data.yolo_yaml import same_name
 
 Annotation = tuple[int, Mapping[str, Any]]  # its position in the file, from 1
 
@@ -42,22 +46,32 @@ def read_coco(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None
     folder = Folder(path, root)
     source = Source(name=folder.path.name)
     loaded: dict[Path, dict[str, Any]] = {}
-    names: dict[int, str] = {}
     splits: tuple[tuple[Literal["pool", "test"], Sequence[str]], ...] = (
         ("pool", ["train"] if pool is None else pool),
         ("test", [_default_test(folder, loaded)] if test is None else test),
     )
-    for split, files in splits:
-        for name in files:
-            file = _json_file(folder, name)
-            content = _load(file, folder, loaded)
-            found = _categories(content, file)
-            if names and found != names:
-                raise ProblemError(file, "its categories differ from those of the file before: give both the same")
-            names = found
-            class_ids = {category: i for i, category in enumerate(sorted(names))}
-            _add_frames(source, split, _JsonFile(name, file, content, class_ids), folder)
-    source.class_names = tuple(names[category] for category in sorted(names))
+    files = [(split, name, _json_file(folder, name)) for split, names in splits for name in names]
+    contents = {file: _load(file, folder, loaded) for _, _, file in files}
+    annotated = {category for content in contents.values() for category in annotated_categories(content)}
+    lists: list[ClassList] = []
+    names: dict[int, str] = {}
+    for split, name, file in files:
+        found, root_category = _categories(contents[file], file, annotated)
+        if root_category:
+            source.notes.append(f"{file}: {root_category}")
+        lists.append(ClassList(file, tuple(found[category] for category in sorted(found))))
+        refuse_contradiction(lists)
+        if names and found != names:
+            first = min(names.items() ^ found.items())[0]
+            what = f"category {first} has another name, or none, in {lists[0].file}: give both the same ids"
+            raise ProblemError(file, what)
+        names = found
+        class_ids = {category: i for i, category in enumerate(sorted(names))}
+        _add_frames(source, split, _JsonFile(name, file, contents[file], class_ids), folder)
+    if lists:
+        source.class_names = lists[0].names
+        beside = [file for file in files_beside(folder, source.frames) if file.name.lower() != "labels.txt"]
+        refuse_contradicting_files(lists[0], beside, numbered=False)
     return source
 
 
@@ -122,25 +136,59 @@ def _load(file: Path, folder: Folder, loaded: dict[Path, dict[str, Any]]) -> dic
     return content
 
 
-def _categories(content: Mapping[str, Any], file: Path) -> dict[int, str]:
+def annotated_categories(content: Mapping[str, Any]) -> set[int]:
+    """Ids of the categories that a box or crowd is of."""
+    annotations = [annotation for annotation in content["annotations"] if isinstance(annotation, dict)]
+    ids = [annotation.get("category_id") for annotation in annotations]
+    return {number for number in ids if isinstance(number, int)}
+
+
+def without_root(categories: Sequence[Any], annotated: Collection[int]) -> tuple[list[Any], str]:
+    """Categories without the one that Roboflow puts above them, named after the project; and a note of that, or "".
+
+    It has the id 0 and no annotation, and every other category names it as its supercategory.
+    """
+    for root in categories:
+        if not isinstance(root, dict) or root.get("id") != 0 or isinstance(root.get("id"), bool) or 0 in annotated:
+            continue
+        others = [category for category in categories if category is not root]
+        if root.get("supercategory") in (None, "", "none") and others and all(_is_below(one, root) for one in others):
+            return (
+                others,
+                f"category 0 {quoted(root.get('name'))} left out: the root of the others, without annotations",
+            )
+    return list(categories), ""
+
+
+def _is_below(category: Any, root: Mapping[str, Any]) -> bool:
+    above = category.get("supercategory") if isinstance(category, dict) else None
+    return isinstance(above, str) and above == root.get("name")
+
+
+def _categories(content: Mapping[str, Any], file: Path, annotated: Collection[int]) -> tuple[dict[int, str], str]:
+    """Id -> name, and a note of what was left out, or ""."""
     names: dict[int, str] = {}
-    for category in content["categories"]:
+    known: set[str] = set()
+    categories, note = without_root(content["categories"], annotated)
+    for category in categories:
         number, name = (category.get("id"), category.get("name")) if isinstance(category, dict) else (None, None)
         if not isinstance(number, int) or isinstance(number, bool) or not isinstance(name, str) or not name.strip():
             raise ProblemError(file, f"category {quoted(category)} needs a whole number as id, and a name")
-        if number in names or name in names.values():
+        if number in names or same_name(name) in known:
             raise ProblemError(file, f"category {number} {quoted(name)} stands twice: remove one")
         names[number] = name
+        known.add(same_name(name))
     if not names:
         raise ProblemError(file, "has no categories")
-    return names
+    return names, note
 
 
 def _add_frames(source: Source, split: Literal["pool", "test"], json_file: _JsonFile, folder: Folder) -> None:
     by_image = _by_image(source, json_file)
     seen: set[int | str] = set()
+    rewritten = Rewritten(json_file.path)
     for position, record in enumerate(json_file.content["images"], 1):
-        number, image, fault = _image(record, json_file, folder)
+        number, image, fault = _image(record, json_file, folder, rewritten)
         if number in seen:
             fault = f"id {quoted(number)} stands twice"
         if fault:
@@ -150,18 +198,29 @@ def _add_frames(source: Source, split: Literal["pool", "test"], json_file: _Json
         rows = partial(_rows, by_image.get(number, []), json_file.class_ids)
         size = _stated_size(record)
         source.frames.append(Frame(split, folder.image_id(image), image, json_file.path, rows, size))
+    source.notes += rewritten.notes()
 
 
-def _image(record: object, json_file: _JsonFile, folder: Folder) -> tuple[int | str, Path, str]:
+def _image(record: object, json_file: _JsonFile, folder: Folder, rewritten: Rewritten) -> tuple[int | str, Path, str]:
     """The id and file of an image, and what is wrong with it, or ""."""
     number, name = (record.get("id"), record.get("file_name")) if isinstance(record, dict) else (None, None)
     if not isinstance(number, int | str) or not isinstance(name, str):
         return "", json_file.path, f"{quoted(record)} needs an id and a file_name"
-    if not _is_plain(name):
+    places = _places(json_file, folder)
+    if _is_plain(name):
+        image = next((place / name for place in places if os.path.lexists(place / name)), None)
+        if image is not None:
+            fault = folder.image_fault(image)
+            return number, image, f"{quoted(name)}: {fault}" if fault else ""
+    elif not is_of_another_machine(name) or os.path.lexists(name):
         return number, json_file.path, f"file_name {quoted(name)} leads out of the data set, and is not followed"
-    image = _image_file(json_file, name, folder)
-    fault = folder.image_fault(image)
-    return number, image, f"{quoted(name)}: {fault}" if fault else ""
+    other, ambiguity = (None, "") if ".." in slashed(name).split("/") else found_elsewhere(name, places, folder)
+    if other is None:
+        looked = f"no such image: looked in {', '.join(map(str, places))}"
+        return number, json_file.path, f"{quoted(name)}: {ambiguity or looked}"
+    fault = folder.image_fault(other)
+    rewritten.add(name, other)
+    return number, other, f"{quoted(name)}: {fault}" if fault else ""
 
 
 def _by_image(source: Source, json_file: _JsonFile) -> dict[int | str, list[Annotation]]:
@@ -186,13 +245,14 @@ def _has_plain_id(record: object) -> bool:
     return isinstance(record, dict) and isinstance(record.get("id"), int | str)
 
 
-def _image_file(json_file: _JsonFile, name: str, folder: Folder) -> Path:
+def _places(json_file: _JsonFile, folder: Folder) -> list[Path]:
+    """The folders in which the images of a json file may be, those first that come first."""
     own_name, images = json_file.path.stem.removeprefix("instances_"), folder.path / "images"
     places = [json_file.path.parent]
     for split in (own_name, json_file.split):
         places += [folder.path / split, images / split]
-    choices = [place / name for place in (*places, images, folder.path)]
-    return next((choice for choice in choices if os.path.isfile(choice)), choices[0])
+    places = [place for place in (*places, images, folder.path) if os.path.isdir(place)]
+    return list(dict.fromkeys(places))
 
 
 def _stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -203,7 +263,7 @@ def _stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
 def _rows(annotations: Sequence[Annotation], class_ids: Mapping[int, int], width: int, height: int) -> Iterator[Row]:
     from supervision.dataset.formats.coco import coco_annotations_to_detections  # 1 s of imports
 
-    good: list[tuple[str, Mapping[str, Any]]] = []
+    good: list[tuple[str, Mapping[str, Any], bool]] = []
     for position, annotation in annotations:
         number = annotation.get("id")
         name = f"annotation {position}" + (f" (id {quoted(number)})" if number is not None else "")
@@ -211,13 +271,14 @@ def _rows(annotations: Sequence[Annotation], class_ids: Mapping[int, int], width
         if fault:
             yield Row(0, name, fault=fault)
         else:
-            bbox = [float(value) for value in annotation["bbox"]]
-            good.append((name, {"bbox": bbox, "category_id": class_ids[annotation["category_id"]]}))
+            x, y, w, h = (float(value) for value in annotation["bbox"])
+            bbox = [min(x, x + w), min(y, y + h), abs(w), abs(h)]
+            good.append((name, {"bbox": bbox, "category_id": class_ids[annotation["category_id"]]}, min(w, h) < 0))
     boxes = coco_annotations_to_detections(
-        [annotation for _, annotation in good], (width, height), with_masks=False, use_iscrowd=False
+        [annotation for _, annotation, _ in good], (width, height), with_masks=False, use_iscrowd=False
     ).xyxy
-    for (name, annotation), box in zip(good, np.asarray(boxes), strict=True):
-        yield Row(0, name, annotation["category_id"], box)
+    for (name, annotation, turned), box in zip(good, np.asarray(boxes), strict=True):
+        yield Row(0, name, annotation["category_id"], box, turned=turned)
 
 
 def _fault(annotation: Mapping[str, Any], class_ids: Mapping[int, int]) -> str:
@@ -235,6 +296,7 @@ def _fault(annotation: Mapping[str, Any], class_ids: Mapping[int, int]) -> str:
             fault = "bbox holds a number too large for any image"
         if fault:
             return fault
-    if bbox[2] <= 0 or bbox[3] <= 0:
+    if bbox[2] == 0 or bbox[3] == 0:
         return f"box of zero area: width {bbox[2]:g}, height {bbox[3]:g}"
-    return ""
+    fault = rotation_fault(annotation.get("rotation")) or attribute_fault(annotation.get("attributes"))
+    return fault or polygon_fault(annotation.get("segmentation"), bbox)

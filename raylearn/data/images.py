@@ -3,6 +3,8 @@
 import hashlib
 import io
 from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
@@ -16,7 +18,11 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 
 # Only these: Pillow's other readers (EPS, PDF, fonts) have no business with a training image.
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "HEIF")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point"}
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 0x0102, 0x0153
 _ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 0x0100, 0x0101
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
@@ -56,6 +62,47 @@ def upright_size(data: bytes) -> tuple[int, int]:
         ImageError: no image of a known format, or one of more than `MAX_PIXELS` pixels.
     """
     return _header(data)[1]
+
+
+def exif_orientation(data: bytes) -> int:
+    """How the picture in the file is to be turned and mirrored to be upright: 1 (not at all) to 8, as EXIF has it.
+
+    Raises:
+        ImageError: as `upright_size`.
+    """
+    found = _tags(_header(data)[0], data).get(_ORIENTATION, 1)
+    return int(found) if found in range(1, 9) else 1
+
+
+def upright_boxes(boxes: np.ndarray, orientation: int, width: int, height: int) -> np.ndarray:
+    """Boxes that were drawn on the picture as it lies in the file, on the upright one.
+
+    Args:
+        boxes: (n, 4) xyxy pixels.
+        orientation: see `exif_orientation`.
+        width, height: of the picture as it lies in the file.
+
+    Returns:
+        (n, 4) xyxy pixels.
+    """
+    x1, y1, x2, y2 = np.asarray(boxes).reshape(-1, 4).T
+    if orientation in (2, 3, 7, 8):
+        x1, x2 = width - x2, width - x1
+    if orientation in (3, 4, 6, 7):
+        y1, y2 = height - y2, height - y1
+    corners = (y1, x1, y2, x2) if orientation >= 5 else (x1, y1, x2, y2)
+    return np.stack(corners, axis=1)
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether bytes are of the HEIC photographs that telephones make."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in data[:64]
+
+
+@cache
+def heif_is_installed() -> bool:
+    """Whether this Python can read HEIC photographs."""
+    return find_spec("pillow_heif") is not None
 
 
 def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -100,7 +147,8 @@ def decode(data: bytes) -> np.ndarray:
 
     The first frame of an animation or page of a TIFF. Alpha is dropped, not blended (but OpenCV has multiplied the
     colours of a TIFF by it); a palette is looked up; CMYK is converted; grey becomes three equal channels; of 16 bits
-    the high byte is kept.
+    the high byte is kept. A TIFF of floating-point or signed numbers, or of more than 16 bits, is refused: which of
+    them is white is not known here. HEIC is read where pillow-heif is installed.
 
     Returns:
         (height, width, 3) uint8 RGB, contiguous.
@@ -133,8 +181,8 @@ def decode_reduced(data: bytes, longer_side: int | None) -> tuple[np.ndarray, tu
     factor = 1
     if longer_side is not None and data.startswith(_JPEG_START):
         factor = next((f for f in (8, 4, 2) if max(width, height) >= f * longer_side), 1)
-    # OpenCV does not turn an AVIF upright.
-    pixels = _pillow_pixels(header, data) if header.format == "AVIF" else _opencv_pixels(data, factor)
+    # OpenCV does not turn an AVIF upright, and knows no HEIC.
+    pixels = _pillow_pixels(header, data) if header.format in ("AVIF", "HEIF") else _opencv_pixels(data, factor)
     wanted = (-(-height // factor), -(-width // factor), 3)
     if pixels.shape != wanted or pixels.dtype != np.uint8:
         raise ImageError(f"image is {width}x{height} by its header, but its pixels are {pixels.dtype} {pixels.shape}")
@@ -144,6 +192,10 @@ def decode_reduced(data: bytes, longer_side: int | None) -> tuple[np.ndarray, tu
 def _header(data: bytes) -> tuple["ImageFile", tuple[int, int]]:
     from PIL import Image
 
+    if is_heif(data):
+        _register_heif()
+    if data.startswith(_TIFF_STARTS):
+        _refuse_scientific(data)
     try:
         Image.init()
         header = Image.open(io.BytesIO(data), formats=[name for name in _FORMATS if name in Image.OPEN])
@@ -162,6 +214,40 @@ def _header(data: bytes) -> tuple["ImageFile", tuple[int, int]]:
     except Exception as error:  # as above
         _refuse(data, error)
     return header, (height, width) if turned else (width, height)
+
+
+def _register_heif() -> None:
+    if not heif_is_installed():
+        raise ImageError(
+            "image is HEIC, which is not read here: convert it to JPEG, or pip install 'raylearn[heic]'", "HEIC"
+        )
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+
+
+def _refuse_scientific(data: bytes) -> None:
+    """Raises ImageError for a TIFF whose numbers are not brightness from 0 up in 8 or 16 bits."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    file = io.BytesIO(data)
+    try:
+        # Not from Pillow's own image: some of these files it cannot open.
+        directory = ImageFileDirectory_v2(ifh=data[: 16 if data[2:4] in (b"+\0", b"\0+") else 8])
+        file.seek(directory.next)
+        directory.load(file)
+        form, bits = (max(_as_tuple(directory.get(tag, 1))) for tag in (_SAMPLE_FORMAT, _BITS_PER_SAMPLE))
+    except Exception:  # a broken file is for its reader to refuse
+        return
+    if form != 1 or bits > 16:
+        numbers = f"{bits}-bit {_SAMPLE_FORMATS.get(form, 'other')} numbers"
+        raise ImageError(
+            f"image is a TIFF of {numbers}: scale it to 8 bits a channel, or unsigned 16", "scientific TIFF"
+        )
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _tags(header: "ImageFile", data: bytes) -> Mapping[int, Any]:

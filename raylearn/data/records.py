@@ -2,13 +2,15 @@
 
 import os
 import reprlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from raylearn.data.endings import ending_of
 from raylearn.errors import DatasetError
 
 # What Ultralytics opens, so that no image which is read here is passed over there.
@@ -52,6 +54,8 @@ class Row:
     Args:
         line: of the label file; 0 if unknown.
         name: what the annotation is called in a message, or "" when its line says it all.
+        turned: its corners were exchanged, and are in order here.
+        polygon: what the box is the hull of: "oriented" for a rotated rectangle, "polygon" for other than four corners.
     """
 
     line: int
@@ -59,6 +63,8 @@ class Row:
     class_id: int = 0
     box: np.ndarray | None = None
     fault: str = ""
+    turned: bool = False
+    polygon: Literal["", "polygon", "oriented"] = ""
 
 
 @dataclass(frozen=True)
@@ -81,13 +87,18 @@ class Frame:
 
 @dataclass
 class Source:
-    """A data set as its format describes it."""
+    """A data set as its format describes it.
+
+    Args:
+        left_out: ending -> files in its folders of images that are taken for none.
+    """
 
     name: str
     class_names: tuple[str, ...] = ()
     frames: list[Frame] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 class Folder:
@@ -133,7 +144,7 @@ class Folder:
         if not self.holds(path):
             return f"image {self.outside()}"
         if not os.path.isfile(path):
-            return "no such image, or no regular file"
+            return f"no such image, or no regular file: looked for {path}"
         try:
             os.fspath(path).encode()
         except UnicodeEncodeError:
@@ -144,8 +155,10 @@ class Folder:
         return Path(os.path.realpath(path)).relative_to(self._real_root)
 
 
-def image_files(start: Path, folder: Folder, problems: list[Problem]) -> list[Path]:
+def image_files(start: Path, folder: Folder, problems: list[Problem], left_out: Counter[str]) -> list[Path]:
     """Every image below a folder, each file once, sorted; hidden names are left alone, as Ultralytics does.
+
+    Files of other endings are counted in `left_out`.
 
     Links are followed, those to folders last, and not those that lead back up to where they stand. A file that is
     reached by its own name and by a link keeps its own name.
@@ -168,7 +181,9 @@ def image_files(start: Path, folder: Folder, problems: list[Problem]) -> list[Pa
                     waiting.append(path)
                 elif not Path(os.path.realpath(start)).is_relative_to(os.path.realpath(path)):
                     links.append(path)
-            elif path.suffix.lower() in IMAGE_SUFFIXES:
+            elif path.suffix.lower() not in IMAGE_SUFFIXES:
+                left_out[ending_of(path.name)] += 1
+            else:
                 fault = folder.image_fault(path)
                 if fault:
                     problems.append(Problem(str(path), 0, fault))
@@ -213,6 +228,15 @@ def label_file_fault(path: Path, folder: Folder) -> str:
     if os.path.lexists(path) and not os.path.isfile(path):
         return "label file is a broken link or no regular file: remove it"
     return ""
+
+
+TURNED = "its corners were exchanged, and it is turned over"
+
+
+def turned_over(box: Sequence[float]) -> tuple[tuple[float, float, float, float], bool]:
+    """A box with its corners in order, and whether they were exchanged, as tools write one drawn to the left or up."""
+    x1, y1, x2, y2 = (float(corner) for corner in box)
+    return (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), x1 > x2 or y1 > y2
 
 
 def number_fault(name: str, value: float) -> str:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from raylearn.data.class_lists import ClassList, files_beside, lines_of, refuse_contradicting_files
+from raylearn.data.places import slashed
 from raylearn.data.records import (
     IMAGE_SUFFIXES,
     Folder,
@@ -23,7 +25,9 @@ from raylearn.data.records import (
     number_fault,
     quoted,
     read_text,
+    turned_over,
 )
+from raylearn.data.rotation import attribute_fault, polygon_fault, rotation_fault
 from raylearn.errors import nearest
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -36,6 +40,7 @@ class _Object:
     class_name: str = ""
     box: np.ndarray | None = None
     fault: str = ""
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ def read_voc(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None,
         rows = partial(_rows, annotation, class_ids) if annotation else None
         size = annotation.size if annotation else None
         source.frames.append(Frame(split, folder.image_id(image), image, xml_file, rows, size))
+    _refuse_other_lists(folder, source)
     return source
 
 
@@ -124,7 +130,7 @@ def _listed(
         stem = _stem(text, images)
         choices = images.get(stem, [])
         if not choices:
-            fault = "no such image in JPEGImages"
+            fault = f"no such image in JPEGImages: looked in {folder.path / 'JPEGImages'}"
         elif len(choices) > 1:
             names = " and ".join(quoted(choice.name) for choice in choices)
             fault = f"names {names}, which would share one xml file: rename one"
@@ -138,11 +144,24 @@ def _listed(
 
 
 def _stem(text: str, images: Mapping[str, Sequence[Path]]) -> str:
-    # The list of one class, such as dog_train.txt of VOC 2007, has -1, 0 or 1 in a second column.
+    """The name of an image in a list, which may have an ending, a path to JPEGImages and a second column.
+
+    The list of one class, such as dog_train.txt of VOC 2007, has -1, 0 or 1 in that column; others the xml file.
+    """
     if text in images:
         return text
-    without_column = re.fullmatch(r"(.*?\S)\s+(-1|0|1)\s*", text)
-    return without_column[1] if without_column else text.strip()
+    column = re.fullmatch(r"(.*?\S)\s+(-1|0|1|\S*Annotations[/\\]\S.*\.xml)\s*", text)
+    names = [text.strip(), *([column[1]] if column else [])]
+    for name in names:
+        *folders, last = slashed(name).split("/")
+        stem, suffix = os.path.splitext(last)
+        if ".." in folders or (folders and folders[-1] not in (".", "JPEGImages")):
+            continue
+        if last in images:
+            return last
+        if any(choice.suffix.lower() == suffix.lower() for choice in images.get(stem, ())):
+            return stem
+    return names[-1]
 
 
 def _read_annotation(file: Path, folder: Folder) -> _Annotation | None:
@@ -182,7 +201,8 @@ def _parse(file: Path) -> _Annotation:
     for i, element in enumerate(elements):
         class_name = (element.findtext("name") or "").strip()
         fault = _fault(element, class_name)
-        objects.append(_Object(lines[i], f"object {i + 1} {quoted(class_name)}", class_name, fault=fault))
+        turned = not fault and _turn_over(element)
+        objects.append(_Object(lines[i], f"object {i + 1} {quoted(class_name)}", class_name, None, fault, turned))
         if not fault:
             for polygon in element.findall("polygon"):
                 element.remove(polygon)  # or supervision paints a mask for each
@@ -209,6 +229,8 @@ def _lines(data: bytes, num_objects: int) -> list[int]:
 def _fault(element: Any, class_name: str) -> str:
     if not class_name:
         return "has no name"
+    if fault := _rotation_fault(element):
+        return fault
     corners = []
     for tag in _CORNERS:
         text = element.findtext(f"bndbox/{tag}")
@@ -222,9 +244,41 @@ def _fault(element: Any, class_name: str) -> str:
             return fault
         corners.append(corner)
     xmin, ymin, xmax, ymax = corners
-    if xmax <= xmin or ymax <= ymin:
+    # Corners are inclusive: one pixel the wrong way round is a box of no pixels, and not one that was flipped.
+    if -1 <= xmax - xmin <= 0 or -1 <= ymax - ymin <= 0:
         return f"box of zero area: xmin {xmin:g}, ymin {ymin:g}, xmax {xmax:g}, ymax {ymax:g}"
-    return ""
+    left, top = min(xmin, xmax), min(ymin, ymax)
+    return polygon_fault([_polygon(element)], (left, top, abs(xmax - xmin), abs(ymax - ymin)))
+
+
+def _rotation_fault(element: Any) -> str:
+    """Of the forms of roLabelImg and of CVAT, whose attributes are a list of names and values."""
+    if element.find("robndbox") is not None:
+        return "has a robndbox, which is a rotated box: draw it upright, as a bndbox"
+    attributes = {one.findtext("name"): one.findtext("value") for one in element.findall("attributes/attribute")}
+    stated = (element.findtext(f"{place}{tag}") for place in ("", "bndbox/") for tag in ("rotation", "angle"))
+    return next(filter(None, map(rotation_fault, stated)), "") or attribute_fault(attributes)
+
+
+def _polygon(element: Any) -> list[float]:
+    """x1, y1, x2, ... of an object's polygon; of one that is none, nothing."""
+    polygon = element.find("polygon")
+    numbers: list[float] = []
+    try:
+        while polygon is not None and (x := polygon.findtext(f"x{len(numbers) // 2 + 1}")):
+            numbers += [float(x), float(polygon.findtext(f"y{len(numbers) // 2 + 1}") or "")]
+    except ValueError:
+        return []
+    return numbers
+
+
+def _turn_over(element: Any) -> bool:
+    """Puts exchanged corners in order, and says whether they were."""
+    found = [element.find(f"bndbox/{tag}") for tag in _CORNERS]
+    corners, turned = turned_over([float(corner.text) for corner in found])
+    for corner, value in zip(found, corners, strict=True):
+        corner.text = repr(value) if turned else corner.text
+    return turned
 
 
 def _stated_size(root: Any) -> tuple[int, int] | None:
@@ -236,15 +290,25 @@ def _stated_size(root: Any) -> tuple[int, int] | None:
 
 
 def _class_names(folder: Folder, annotations: Sequence[_Annotation]) -> tuple[str, ...]:
-    for file in (folder.path / "labels.txt", folder.path / "classes.txt"):
-        if os.path.isfile(file):
-            if not folder.holds(file):
-                raise ProblemError(file, folder.outside())
-            names = [line.strip() for line in read_text(file).split("\n") if line.strip()]
-            if len(set(names)) != len(names):
-                raise ProblemError(file, "names a class twice: remove one")
-            return tuple(names)
-    return tuple(sorted({found.class_name for annotation in annotations for found in annotation.objects} - {""}))
+    file = _class_file(folder)
+    if file is None:
+        return tuple(sorted({found.class_name for annotation in annotations for found in annotation.objects} - {""}))
+    if not folder.holds(file):
+        raise ProblemError(file, folder.outside())
+    return lines_of(file, numbered=False)
+
+
+def _class_file(folder: Folder) -> Path | None:
+    choices = (folder.path / "labels.txt", folder.path / "classes.txt")
+    return next((file for file in choices if os.path.isfile(file)), None)
+
+
+def _refuse_other_lists(folder: Folder, source: Source) -> None:
+    file = _class_file(folder)
+    own = None if file is None else ClassList(file, source.class_names)
+    lists = folder.path / "ImageSets"
+    files = [file for file in files_beside(folder, source.frames) if not file.is_relative_to(lists)]
+    refuse_contradicting_files(own, files, numbered=False)
 
 
 def _rows(annotation: _Annotation, class_ids: Mapping[str, int], _width: int, _height: int) -> Iterator[Row]:
@@ -255,4 +319,4 @@ def _rows(annotation: _Annotation, class_ids: Mapping[str, int], _width: int, _h
         if not fault and found.class_name not in class_ids:
             fault = nearest(found.class_name, class_ids)
             fault = f"its class is not in the list of classes: {fault}"
-        yield Row(found.line, found.name, class_ids.get(found.class_name, 0), found.box, fault)
+        yield Row(found.line, found.name, class_ids.get(found.class_name, 0), found.box, fault, found.turned)

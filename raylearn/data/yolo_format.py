@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 
+from raylearn.data.class_lists import ClassList, files_beside, refuse_contradicting_files
+from raylearn.data.endings import counted
+from raylearn.data.places import Rewritten, found_elsewhere
 from raylearn.data.records import (
     IMAGE_SUFFIXES,
     Folder,
@@ -28,9 +30,10 @@ from raylearn.data.records import (
     read_text,
     shown,
 )
+from raylearn.data.rotation import is_oriented
+from raylearn.data.yolo_yaml import Description, class_names, read_description, whole_number
 from raylearn.errors import nearest
 
-_MAX_CLASSES = 100_000
 _MARGIN = 0.01  # Ultralytics' tolerance for a normalised number
 
 
@@ -41,24 +44,29 @@ def read_yolo(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None
         ProblemError: the yaml cannot be used, or names what is not there.
     """
     yaml_file = _yaml_file(path)
-    data = _load(yaml_file)
+    description = read_description(yaml_file)
+    data = description.data
     folder = Folder(yaml_file.parent, root)
-    source = Source(name=folder.path.name, class_names=_class_names(data, yaml_file))
-    base = _base(data, yaml_file, folder)
+    source = Source(name=folder.path.name, class_names=class_names(description))
     keypoints = _num_keypoint_columns(data, yaml_file)
     splits: tuple[tuple[Literal["pool", "test"], Sequence[str]], ...] = (
         ("pool", ["train"] if pool is None else pool),
         ("test", ["test" if data.get("test") else "val"] if test is None else test),
     )
+    base = _base(description, [key for _, keys in splits for key in keys], folder, source)
     for split, keys in splits:
         images: dict[str, Path] = {}
         for key in keys:
-            for image in _split_images(data, key, yaml_file, base, folder, source.problems):
+            for image in _split_images(description, key, base, folder, source):
                 images.setdefault(os.path.realpath(image), image)
         for image in images.values():
             rows, label_file = _labels(image, folder, len(source.class_names), keypoints)
             source.frames.append(Frame(split, folder.image_id(image), image, label_file, rows))
+    if pictures := counted(source.left_out, pictures_only=True):
+        source.notes.append(f"{shown(str(base))}: files left out of the folders of images: {pictures}")
     source.notes += _shared_label_files(source.frames)
+    own = None if description.names is None else ClassList(yaml_file, source.class_names)
+    refuse_contradicting_files(own, files_beside(folder, source.frames))
     return source
 
 
@@ -76,114 +84,84 @@ def _yaml_file(path: Path) -> Path:
     return candidates[0]
 
 
-def _load(file: Path) -> dict[str, Any]:
-    text = read_text(file)
-    try:
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise ProblemError(file, f"not valid YAML: {quoted(error.problem)}", line) from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
-        # what PyYAML's constructors raise on "!!int ''", "!!timestamp x" and the like
-        raise ProblemError(file, f"not valid YAML: {quoted(str(error))}") from error
-    if not isinstance(data, dict):
-        raise ProblemError(file, "must be a mapping with train:, val: and names:")
-    if "val" not in data and "validation" in data:  # as Ultralytics
-        data["val"] = data["validation"]
-    return data
-
-
-def _class_names(data: Mapping[str, Any], file: Path) -> tuple[str, ...]:
-    names, stated = data.get("names"), data.get("nc")
-    num_classes = None if stated is None else _whole_number(stated)
-    if stated is not None and (num_classes is None or not 0 < num_classes <= _MAX_CLASSES):
-        raise ProblemError(file, f"nc: {quoted(stated)} must be a number of classes")
-    if names is None:
-        if num_classes is None:
-            raise ProblemError(file, "names no classes: add names:")
-        return tuple(f"class_{i}" for i in range(num_classes))
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names:
-        raise ProblemError(file, "names: must be a list, or a mapping from class id to name")
-    by_id = {_whole_number(key): name for key, name in names.items()}
-    if len(by_id) != len(names) or by_id.keys() != set(range(len(names))):
-        raise ProblemError(file, f"names: must number its {len(names)} classes from 0 to {len(names) - 1}")
-    if num_classes is not None and num_classes != len(names):
-        raise ProblemError(file, f"nc: {num_classes}, but names: has {len(names)}")
-    for class_id, name in by_id.items():
-        if not isinstance(name, str | int | float) or not _text(name).strip():
-            raise ProblemError(file, f"names: class {class_id} is {quoted(name)}, not a name")
-    return tuple(_text(by_id[class_id]) for class_id in range(len(names)))
-
-
-def _text(name: str | int | float) -> str:
-    return hex(name) if isinstance(name, int) and name.bit_length() > 1000 else str(name)  # str() refuses those
-
-
-def _whole_number(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        number = float(value)
-        return int(number) if number.is_integer() else None
-    except (ValueError, OverflowError):
-        return None
-
-
 def _num_keypoint_columns(data: Mapping[str, Any], file: Path) -> int:
     shape = data.get("kpt_shape")
     if shape is None:
         return 0
     if isinstance(shape, list) and len(shape) == 2:
-        points, dimensions = (_whole_number(value) for value in shape)
+        points, dimensions = (whole_number(value) for value in shape)
         if points and dimensions in (2, 3) and points > 0:
             return points * dimensions
     raise ProblemError(file, f"kpt_shape: {quoted(shape)} must be [number of keypoints, 2 or 3]")
 
 
-def _base(data: Mapping[str, Any], file: Path, folder: Folder) -> Path:
-    stated = data.get("path") or ""
+def _base(description: Description, keys: Sequence[str], folder: Folder, source: Source) -> Path:
+    """The folder that entries start at: `path:`, or what that means here if it is of another machine."""
+    file, stated = description.file, description.data.get("path") or ""
     if not isinstance(stated, str):
         raise ProblemError(file, f"path: {quoted(stated)} must be a folder")
     base = folder.path / stated
+    if not os.path.lexists(base):
+        return _base_elsewhere(description, keys, folder, source, base)
     if not folder.holds(base):
         raise ProblemError(file, f"path: {quoted(stated)} {folder.outside()}")
     if not os.path.isdir(base):
-        raise ProblemError(file, f"path: {quoted(stated)} is no folder here; without path: this file's own is taken")
+        raise ProblemError(file, f"path: {quoted(stated)} is no folder")
     return base
 
 
-def _split_images(
-    data: Mapping[str, Any], key: str, file: Path, base: Path, folder: Folder, problems: list[Problem]
-) -> list[Path]:
+def _base_elsewhere(description: Description, keys: Sequence[str], folder: Folder, source: Source, base: Path) -> Path:
+    file, stated = description.file, description.data["path"]
+    end, ambiguity = found_elsewhere(stated, [folder.path], folder)
+    entries = [entry for key in keys for entry in _entries(description, key)]
+    whole = [
+        place
+        for place in {end or folder.path, folder.path}
+        if all(os.path.exists(_place(entry, place, folder)[0] or "") for entry in entries)
+    ]
+    if len(whole) > 1:
+        ambiguity = f"can mean {min(whole)} and {max(whole)}: write which one"
+    if ambiguity or not whole:
+        why = ambiguity or (
+            f"is no folder here: looked for {base}, and for what the splits name in {folder.path}; without path: this "
+            "file's own folder is taken"
+        )
+        raise ProblemError(file, f"path: {quoted(stated)} {why}")
+    source.notes.append(f"{file}: path: {quoted(stated)} is not of this machine, {whole[0]} is taken")
+    return whole[0]
+
+
+def _entries(description: Description, key: str) -> list[str]:
+    """The folders and lists of a split."""
+    data, file = description.data, description.file
     entries = data.get(key)
     if entries is None or entries == "":
         raise ProblemError(file, f"has no split {quoted(key)}: {nearest(key, _split_keys(data))}")
     entries = entries if isinstance(entries, list) else [entries]
-    images: list[Path] = []
     for entry in entries:
         if not isinstance(entry, str) or not entry:
             raise ProblemError(
                 file, f"{key}: {quoted(entry)} must be a folder of images, or a text file that lists them"
             )
-        place = _place(entry, base, folder)
+    return entries
+
+
+def _split_images(description: Description, key: str, base: Path, folder: Folder, source: Source) -> list[Path]:
+    file = description.file
+    images: list[Path] = []
+    for entry in _entries(description, key):
+        place, other = _place(entry, base, folder)
         if place is None:
             raise ProblemError(file, f"{key}: {quoted(entry)} {folder.outside()}")
         if os.path.isdir(place):
-            images += image_files(place, folder, problems)
+            images += image_files(place, folder, source.problems, source.left_out)
         elif os.path.isfile(place):
-            images += _listed_images(place, base, folder, problems)
+            images += _listed_images(place, base, folder, source)
         else:
-            raise ProblemError(file, f"{key}: {quoted(entry)} is no folder and no file (download: is never run)")
+            why = other or f"is no folder and no file: looked for {place} (download: is never run)"
+            raise ProblemError(file, f"{key}: {quoted(entry)} {why}")
+        if other:
+            source.notes.append(f"{file}: {key}: {quoted(entry)} {other}")
     return images
 
 
@@ -191,29 +169,44 @@ def _split_keys(data: Mapping[str, Any]) -> list[str]:
     return [key for key in ("train", "val", "test") if data.get(key)] or ["train", "val", "test"]
 
 
-def _place(entry: str, base: Path, folder: Folder) -> Path | None:
+def _place(entry: str, base: Path, folder: Folder) -> tuple[Path | None, str]:
+    """Where an entry leads, None for out of the root; and how else it was read, or why it could not be."""
     # Roboflow writes ../train/images for what lies beside data.yaml; Ultralytics strips the ../ too.
     choices = [base / entry] + ([base / entry[3:]] if entry.startswith("../") else [])
     inside = [choice for choice in choices if folder.holds(choice)]
-    return next((choice for choice in inside if os.path.exists(choice)), inside[0] if inside else None)
+    found = next((choice for choice in inside if os.path.exists(choice)), None)
+    if found is None and not any(os.path.lexists(choice) for choice in choices):
+        other, ambiguity = found_elsewhere(entry, [base], folder)
+        if other is not None:
+            return other, f"is read as {other}"
+        if ambiguity:
+            return choices[0], ambiguity
+    return found or (inside[0] if inside else None), ""
 
 
-def _listed_images(file: Path, base: Path, folder: Folder, problems: list[Problem]) -> list[Path]:
+def _listed_images(file: Path, base: Path, folder: Folder, source: Source) -> list[Path]:
     images = []
+    rewritten = Rewritten(file)
     for number, line in enumerate(read_text(file).split("\n"), 1):  # not splitlines(): a name may hold U+2028
         name = line.rstrip("\r")
         if not name.strip():
             continue
         beside, below = file.parent / name, base / name
-        image = beside if name.startswith("./") or os.path.exists(beside) else below
+        image = beside if name.startswith("./") or os.path.lexists(beside) else below
+        fault = ""
         if os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
             fault = "not the name of an image"
-        else:
-            fault = folder.image_fault(image)
+        elif not os.path.lexists(image):
+            other, fault = found_elsewhere(name, [file.parent, base], folder)
+            if other is not None:
+                image = other
+                rewritten.add(name, other)
+        fault = fault or folder.image_fault(image)
         if fault:
-            problems.append(Problem(str(file), number, f"{quoted(name)}: {fault}"))
+            source.problems.append(Problem(str(file), number, f"{quoted(name)}: {fault}"))
         else:
             images.append(image)
+    source.notes += rewritten.notes()
     return images
 
 
@@ -263,7 +256,7 @@ def _rows(label_file: Path, fault: str, num_classes: int, keypoints: int, width:
 
     if fault:
         raise ProblemError(label_file, fault)
-    lines: list[tuple[int, str]] = []
+    lines: list[tuple[int, str, list[float]]] = []
     for number, line in enumerate(read_text(label_file).splitlines(), 1):
         tokens = line.split()
         if keypoints and len(tokens) == 5 + keypoints:
@@ -274,10 +267,21 @@ def _rows(label_file: Path, fault: str, num_classes: int, keypoints: int, width:
         if isinstance(parsed, str):
             yield Row(number, fault=parsed)
         else:
-            lines.append((number, " ".join([f"{parsed[0]:.0f}", *map(repr, parsed[1:])])))
-    detections = yolo_annotations_to_detections([line for _, line in lines], (width, height), with_masks=False)
-    for (number, line), box in zip(lines, np.asarray(detections.xyxy), strict=True):
-        yield Row(number, class_id=int(line.split(" ")[0]), box=box)
+            upright = [*parsed[:3], *map(abs, parsed[3:])] if len(parsed) == 5 else parsed
+            lines.append((number, " ".join([f"{upright[0]:.0f}", *map(repr, upright[1:])]), parsed))
+    detections = yolo_annotations_to_detections([line for _, line, _ in lines], (width, height), with_masks=False)
+    for (number, _, parsed), box in zip(lines, np.asarray(detections.xyxy), strict=True):
+        turned, polygon = len(parsed) == 5 and min(parsed[3:]) < 0, _polygon(parsed, width, height)
+        yield Row(number, class_id=int(parsed[0]), box=box, turned=turned, polygon=polygon)
+
+
+def _polygon(numbers: Sequence[float], width: int, height: int) -> Literal["", "polygon", "oriented"]:
+    if len(numbers) == 5:
+        return ""
+    points = np.reshape(numbers[1:], (-1, 2)) * (width, height)
+    if is_oriented(points):
+        return "oriented"
+    return "" if len(points) == 4 else "polygon"
 
 
 def _numbers(tokens: Sequence[str], num_classes: int) -> list[float] | str:
@@ -294,9 +298,12 @@ def _numbers(tokens: Sequence[str], num_classes: int) -> list[float] | str:
         return f"{quoted(tokens[int(np.argmin(np.isfinite(numbers)))])} is not a finite number"
     if not numbers[0].is_integer() or not 0 <= numbers[0] < num_classes:
         return f"class id {quoted(tokens[0])} is not one of 0..{num_classes - 1}"
-    for token, number in zip(tokens[1:], numbers[1:], strict=True):
+    sides = range(3, 5) if len(tokens) == 5 else ()
+    for position, (token, number) in enumerate(zip(tokens[1:], numbers[1:], strict=True), 1):
+        if position in sides and -1 - _MARGIN <= number < -_MARGIN:
+            continue  # drawn to the left or up
         if not -_MARGIN <= number <= 1 + _MARGIN:
             return f"{quoted(token)} is outside of 0..1: coordinates are fractions of the image's width and height"
-    if len(tokens) == 5 and min(numbers[3:]) <= 0:
+    if any(-_MARGIN <= numbers[position] <= 0 for position in sides):
         return f"box of zero area: width {numbers[3]:g}, height {numbers[4]:g}"
     return numbers

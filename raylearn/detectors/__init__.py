@@ -16,7 +16,7 @@ from raylearn.detectors import families
 from raylearn.detectors.base import CheckpointFacts, Detector, DetectorSettings, Engine
 from raylearn.detectors.checkpoint_contents import contents_of, written_facts
 from raylearn.detectors.family import Family
-from raylearn.errors import DetectorError, nearest
+from raylearn.errors import CheckpointError, DetectorError, nearest
 from raylearn.plugins import registered
 
 ENTRY_POINTS = "raylearn.detectors"
@@ -110,4 +110,18 @@ def check_detector(
     model: str, training: Mapping[str, Any], initial_weights: Path | None = None, family: str | None = None
 ) -> None:
     """Finds before any work what would stop a training; see raylearn.detectors.family.Check."""
-    family_named(family or default_family()).check(model, training, initial_weights)
+    found = family_named(family or default_family())
+    if initial_weights is not None and initial_weights.exists():
+        _refuse_weights(initial_weights, found)
+    found.check(model, training, initial_weights)
+
+
+def _refuse_weights(path: Path, family: Family) -> None:
+    """Raises CheckpointError for initial weights that are no checkpoint, or of a family that none starts from."""
+    contents = contents_of(path)
+    other = next((known for known in all_families().values() if known.recognises(contents)), family)
+    if other.no_training and other is not family:
+        raise CheckpointError(
+            f"initial weights {path} are of detector.family {other.name}, which scores and does not train, and whose "
+            f"tensors fit no other: give weights of the family {family.name}, or null to train from scratch"
+        )

@@ -12,13 +12,12 @@ from typing import Any, BinaryIO
 
 from raylearn.data.storage import reason_of
 from raylearn.detectors.base import CheckpointFacts
+from raylearn.detectors.foreign_files import refuse_foreign
 from raylearn.errors import CheckpointError
 
 _PICKLE = "data.pkl"
 _MOST_BYTES = 256 * 2**20  # of the pickled structure, which holds no weights
-_LFS = b"version https://git-lfs"
-_LOOKED_AT = 512  # bytes of a file that is not a zip
-_TEXT = bytes([*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0x100)])  # UTF-8 too, but no control characters
+_PLAIN = {"__builtin__", "_codecs", "builtins", "collections", "numpy", "pathlib", "torch"}
 _STRINGS = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING"})
 
 
@@ -39,14 +38,16 @@ def contents_of(path: Path) -> Contents:
     """Looks into a file as torch.save writes it, by the opcodes of its pickle; one of another kind holds nothing.
 
     Raises:
-        CheckpointError: no such file, it cannot be read, or it is text.
+        CheckpointError: no such file, it cannot be read, or it is plainly something else.
     """
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"checkpoint {path} is not there: give a .pt file")
     try:
+        refuse_foreign(path)
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
-                return _outside_a_zip(file, path)
+                # Before 1.6 torch wrote its own mark, version and machine, and then the structure, each a pickle.
+                return [_names(file) for _ in range(4)][-1]
         with zipfile.ZipFile(path) as archive:
             return _names(_pickle_in(archive))
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError):  # torn, encrypted, or something else
@@ -55,16 +56,17 @@ def contents_of(path: Path) -> Contents:
         raise CheckpointError(f"checkpoint {path} cannot be read: {reason_of(error)}") from error
 
 
-def _outside_a_zip(file: BinaryIO, path: Path) -> Contents:
-    start = file.read(_LOOKED_AT)
-    if start.startswith(_LFS):
-        raise CheckpointError(f"{path} cannot be opened as a checkpoint: it is a git-lfs pointer; run `git lfs pull`")
-    if start and not start.translate(None, delete=_TEXT):
-        raise CheckpointError(f"{path} cannot be opened as a checkpoint: it is text; download it again")
-    file.seek(0)
-    # Before 1.6 torch wrote its own mark, version and machine, and then the structure, each a pickle.
-    pickles = [_names(file) for _ in range(4)]
-    return pickles[-1]
+def unknown_to_torch(contents: Contents) -> str:
+    """Why a file that no family recognises is not opened, and what to do."""
+    if not contents.classes and not contents.strings:
+        return "torch.save did not write it, or it is cut off; download or copy it again"
+    packages = sorted({name.partition(".")[0] for name in contents.classes} - _PLAIN)
+    if packages:
+        return (
+            f"it holds objects of {', '.join(packages)}, and nothing in a file is run: save what they hold as a state "
+            "dict, torch.save(model.state_dict(), ...), or give a checkpoint of a family that raylearn knows"
+        )
+    return "it is not a checkpoint of a family that raylearn knows: give best.pt, or a state dict"
 
 
 def written_facts(path: Path) -> CheckpointFacts | None:

@@ -4,8 +4,18 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from raylearn.data.rotation import rotation_fault
 from raylearn.errors import LabelsError
-from raylearn.handoff.exchange import Box, PreAnnotation, Returned, SentImage, number, refuse_another
+from raylearn.handoff.exchange import (
+    Box,
+    Findings,
+    PreAnnotation,
+    Returned,
+    SentImage,
+    number,
+    only_file,
+    refuse_another,
+)
 from raylearn.handoff.query_files import guarded, unguarded
 
 BOXES_FILE = "boxes.csv"
@@ -32,13 +42,16 @@ def write(
                 writer.writerow([*named, "", "", "", "", "", ""])
 
 
-def read(path: Path, images: Mapping[str, SentImage]) -> Returned:
+def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Returned:
     """Boxes by the columns name, class, x1, y1, x2, y2; a row without a class is an image that shows nothing.
 
+    A row that is no box goes to the findings; so does one that a column `rotation` says is rotated.
+
     Raises:
-        LabelsError: it cannot be read, lacks a column, or has a row that is no box.
+        LabelsError: it cannot be read, or lacks a column.
     """
-    found: dict[str, list[Box]] = {}
+    path = only_file(path, BOXES_FILE)
+    by_name: dict[str, list[Box]] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -48,13 +61,17 @@ def read(path: Path, images: Mapping[str, SentImage]) -> Returned:
             for row in reader:
                 where = f"{path}:{reader.line_num}"
                 name = unguarded(row["name"] or "")
-                refuse_another(images.get(name), unguarded(row.get("image_id") or "") or None, where)
-                boxes = found.setdefault(name, [])
-                if row["class"]:
-                    x1, y1, x2, y2 = (number(row[key], where) for key in _CORNERS)
-                    boxes.append(Box(unguarded(row["class"]), (x1, y1, x2, y2), where))
-                elif any(row[key] for key in _CORNERS):
-                    raise LabelsError(f"{where}: a box without a class")
+                with found.listing("another hand-off"):
+                    refuse_another(images.get(name), unguarded(row.get("image_id") or "") or None, where)
+                boxes = by_name.setdefault(name, [])
+                with found.listing("no box"):
+                    if row["class"]:
+                        x1, y1, x2, y2 = (number(row[key], where) for key in _CORNERS)
+                        boxes.append(Box(unguarded(row["class"]), (x1, y1, x2, y2), where))
+                    elif any(row[key] for key in _CORNERS):
+                        raise LabelsError(f"{where}: a box without a class")
+                if fault := rotation_fault(row.get("rotation")):
+                    found.add("rotated", f"{where}: a box of {name} {fault}")
     except (OSError, ValueError, csv.Error) as error:
         raise LabelsError(f"{path} cannot be read: {error}") from error
-    return found
+    return by_name

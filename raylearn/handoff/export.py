@@ -58,11 +58,14 @@ def export_query(
         confidence: detections below it are no help to an annotator, and are left out.
 
     Raises:
-        QueryError: the folder is there already, or the tool needs copies.
+        QueryError: the folder is there already, the tool needs copies, or two classes have one name.
         ImageError: an image cannot be read.
         InputError, StorageError: the folder cannot be written.
     """
     check_handout(tool, folder, copies)
+    twice = next((name for name in names if list(names).count(name) > 1), None)
+    if twice is not None:
+        raise QueryError(f"two classes are called {twice!r}, and labels come back by name: rename one and train again")
     if copies is None:
         copies = tool in (*ONLY_COPIES, "coco")
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")

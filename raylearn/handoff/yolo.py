@@ -1,17 +1,17 @@
 """YOLO: a text file of boxes per image out and back (docs.ultralytics.com/datasets/detect)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import yaml
 
+from raylearn.data.class_lists import looks_like_boxes
 from raylearn.errors import LabelsError
-from raylearn.handoff.exchange import Box, PreAnnotation, Returned, SentImage, number
+from raylearn.handoff.class_lists import class_lists_below
+from raylearn.handoff.exchange import Box, Findings, PreAnnotation, Returned, SentImage, number, without_upload_prefix
 
 YAML_FILE = "data.yaml"
-_NAME_FILES = ("classes.txt", "obj.names")
 
 
 def write(
@@ -43,56 +43,62 @@ def label_rows(boxes: np.ndarray, class_ids: np.ndarray, width: int, height: int
     return "".join(rows)
 
 
-def read(path: Path, images: Mapping[str, SentImage]) -> Returned:
+def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Returned:
     """Boxes from every label file below a folder; an empty file is an image that shows nothing.
 
+    A row that is no box goes to the findings, and so does a second label file of one name. Text files that belong to no
+    image and hold no boxes, such as Roboflow's README.dataset.txt, are no label files.
+
     Raises:
-        LabelsError: no class names; a row that is no box; two label files of one name.
+        LabelsError: no class names, or two lists of them that contradict each other.
     """
     folder = path if path.is_dir() else path.parent
-    class_names = _class_names(folder)
+    if not path.exists():
+        raise LabelsError(f"{path} is not there: give the folder that was exported")
+    lists = class_lists_below(folder)
+    if not lists:
+        raise LabelsError(
+            f"{folder} has no list of classes: give the folder with {YAML_FILE}, classes.txt or obj.names"
+        )
+    class_names = dict(enumerate(lists[0].names))
     by_stem = {PurePosixPath(name).stem: name for name in images}
-    found: dict[str, list[Box]] = {}
-    for file in sorted(folder.rglob("*.txt")):
-        if file.name in _NAME_FILES or file.name in ("train.txt", "val.txt", "test.txt"):
+    boxes: dict[str, list[Box]] = {}
+    for file in _label_files(folder, by_stem, {listed.file for listed in lists}):
+        name = by_stem.get(file.stem) or by_stem.get(without_upload_prefix(file.stem), file.stem)
+        if name in boxes:
+            found.add("twice", f"{file}: a second label file of {name}: keep one of them")
             continue
-        name = by_stem.get(file.stem, file.stem)
-        if name in found:
-            raise LabelsError(f"{file}: a second label file of {name}: keep one of them")
-        found[name] = [
-            _box(line.split(), class_names, images.get(name), f"{file}:{index}")
-            for index, line in enumerate(_lines(file), start=1)
-            if line.strip()
-        ]
-    return found
+        boxes[name] = []
+        for index, line in enumerate(_lines(file), start=1):
+            if line.strip():
+                with found.listing("no box"):
+                    boxes[name].append(_box(line.split(), class_names, images.get(name), f"{file}:{index}"))
+    return boxes
 
 
-def _class_names(folder: Path) -> dict[int, str]:
-    for name in _NAME_FILES:
-        if (folder / name).is_file():
-            return dict(enumerate(line.strip() for line in _lines(folder / name)))
-    path = folder / YAML_FILE
-    try:
-        names: Any = yaml.safe_load("\n".join(_lines(path)))["names"]
-        return {int(k): str(v) for k, v in (names.items() if isinstance(names, dict) else enumerate(names))}
-    except (yaml.YAMLError, TypeError, KeyError, ValueError) as error:
-        raise LabelsError(f"{path} has no class names: {error}") from error
+def _label_files(folder: Path, stems: Collection[str], lists: Collection[Path]) -> list[Path]:
+    """The text files that are named after an image, hold boxes, or are empty and lie beside such."""
+    files = [file for file in sorted(folder.rglob("*.txt")) if file not in lists]
+    certain = {file for file in files if without_upload_prefix(file.stem) in stems or looks_like_boxes(file)}
+    homes = {file.parent for file in certain}
+    return [file for file in files if file in certain or (file.parent in homes and not file.stat().st_size)]
 
 
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise LabelsError(
-            f"{path} cannot be read ({error.strerror}): give the folder with {YAML_FILE} or {_NAME_FILES[0]}"
-        ) from error
+        raise LabelsError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise LabelsError(f"{path} is no UTF-8 text") from error
 
 
 def _box(row: Sequence[str], class_names: Mapping[int, str], image: SentImage | None, where: str) -> Box:
     if len(row) != 5:
-        raise LabelsError(f"{where}: {len(row)} columns, but a box has 5: class, centre x and y, width, height")
+        rotated = "; 9 are of a rotated box: export as upright boxes" if len(row) == 9 else ""
+        raise LabelsError(
+            f"{where}: {len(row)} columns, but a box has 5: class, centre x and y, width, height{rotated}"
+        )
     class_id = number(row[0], where)
     if class_id not in class_names:
         raise LabelsError(f"{where}: class {row[0]}, but the names are of 0 to {len(class_names) - 1}")

@@ -4,6 +4,7 @@ import fnmatch
 import glob
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,6 +13,8 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from raylearn.data.endings import HEIF_ENDINGS, counted, ending_of
+from raylearn.data.images import heif_is_installed
 from raylearn.data.storage import (
     concerns_one_name,
     local_path,
@@ -48,15 +51,19 @@ class Listing:
 
     Args:
         root: no local file outside of this folder is listed, by whatever link, `../` or absolute path.
-        num_other: files that were left out: no image by their ending, or hidden.
+        left_out: files of each ending that were left out: no image by their ending, or hidden.
     """
 
     root: Path
-    num_other: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
     _real_root: str = field(init=False)
 
     def __post_init__(self) -> None:
         self._real_root = os.path.realpath(self.root)
+
+    def leave_out(self, name: str) -> None:
+        """Counts a file that is not listed."""
+        self.left_out[ending_of(name)] += 1
 
     def allow(self, path: str, where: str) -> str:
         """The real path of a file or folder; PoolError where it lies outside of the root."""
@@ -81,14 +88,14 @@ def list_pool(
     shuffle_seed: int | None = None,
     part_size: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
-) -> tuple[Manifest, int]:
+) -> tuple[Manifest, Counter[str]]:
     """Freezes a pool.
 
     A folder is walked with everything below it; hidden files and folders, and files whose ending is no image's, are
-    left out. Links are followed within `root`, and what can be reached in several ways is listed once. A list is a
-    text file with a path or address per line, or a CSV or Parquet file with a column uri (or path, image, file_name)
-    and, if wanted, image_id and content_hash; its relative paths start at its own folder. Image ids are paths below
-    the folder or prefix, or a list's own ids, or its paths.
+    left out. HEIC counts as an image where pillow-heif is installed. Links are followed within `root`, and what can be
+    reached in several ways is listed once. A list is a text file with a path or address per line, or a CSV or Parquet
+    file with a column uri (or path, image, file_name) and, if wanted, image_id and content_hash; its relative paths
+    start at its own folder. Image ids are paths below the folder or prefix, or a list's own ids, or its paths.
 
     Args:
         pool: a folder, a glob such as 'camera-*/**/*.jpg', a list, or a prefix such as s3://bucket/images.
@@ -99,7 +106,7 @@ def list_pool(
         progress: told how many images have been found so far.
 
     Returns:
-        The manifest, and how many files were left out.
+        The manifest, and how many files of each ending were left out.
 
     Raises:
         PoolError: nothing there, no images in it, a file outside of the root, a folder that cannot be listed, or a
@@ -120,14 +127,16 @@ def list_pool(
         count += len(batch)
         progress(count)
     if not count:
-        others = f", only {listing.num_other} other files" if listing.num_other else ""
+        others = f", only {listing.left_out.total()} other files" if listing.left_out else ""
+        pictures = counted(listing.left_out, pictures_only=True)
         raise PoolError(
             f"no images in {redacted(pool)}{others}: endings of images are {' '.join(sorted(IMAGE_ENDINGS))}"
+            f"{'; ' if pictures else ''}{pictures}"
         )
     table = pa.table([pa.chunked_array(column) for column in columns], names=list("abcd"))
     if shuffle_seed is not None:
         table = table.take(seeded_order(table["a"].to_pylist(), shuffle_seed, "pool order")[:limit])
-    return Manifest.of_columns(table.columns, part_size), listing.num_other
+    return Manifest.of_columns(table.columns, part_size), listing.left_out
 
 
 def _batches(found: Iterator[Found], limit: int | None) -> Iterator[list[Found]]:
@@ -197,7 +206,7 @@ def _walk_folder(top: str, listing: Listing) -> Iterator[Found]:
         deeper = []
         for entry in inside:
             if entry.name.startswith("."):
-                listing.num_other += 1
+                listing.leave_out(entry.name)
                 continue
             is_link = entry.is_symlink()
             # not entry.is_dir() of a link: it raises where the link leads to itself
@@ -216,7 +225,7 @@ def _walk_folder(top: str, listing: Listing) -> Iterator[Found]:
             elif _is_image(entry.name):
                 yield _local(f"{prefix}{entry.name}", entry.path)
             else:
-                listing.num_other += 1
+                listing.leave_out(entry.name)
         waiting.extend(reversed(deeper))
 
 
@@ -234,7 +243,7 @@ def _walk_glob(pattern: str, listing: Listing) -> Iterator[Found]:
     parts = Path(os.path.abspath(pattern)).parts
     for match in sorted(_matches(parts[0], parts[1:], set())):
         if not _is_image(match):
-            listing.num_other += 1
+            listing.leave_out(match)
             continue
         real = listing.allow(match, match)
         if real not in seen:
@@ -287,7 +296,7 @@ def _walk_prefix(address: str, listing: Listing) -> Iterator[Found]:
             deeper = []
             for info in sorted(inside, key=lambda info: str(info.path)):
                 if info.base_name.startswith("."):
-                    listing.num_other += 1
+                    listing.leave_out(info.base_name)
                 elif info.type == fs.FileType.Directory:
                     deeper.append(info.path)
                 elif _is_image(info.base_name):
@@ -298,7 +307,7 @@ def _walk_prefix(address: str, listing: Listing) -> Iterator[Found]:
                         version=f"{info.size}-{info.mtime_ns}",
                     )
                 else:
-                    listing.num_other += 1
+                    listing.leave_out(info.base_name)
             waiting.extend(reversed(deeper))
     except (OSError, ValueError) as error:
         kind = PoolError if concerns_one_name(error) else StorageError
@@ -322,7 +331,8 @@ def _walk_list(path: Path, ending: str, listing: Listing) -> Iterator[Found]:
 
 
 def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
+    ending = os.path.splitext(name)[1].lower()
+    return ending in IMAGE_ENDINGS or (ending in HEIF_ENDINGS and heif_is_installed())
 
 
 def _local(image_id: str, path: str, content_hash: str = "") -> Found:

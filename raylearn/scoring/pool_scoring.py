@@ -17,6 +17,7 @@ from raylearn.cluster.devices import torch_device
 from raylearn.cluster.machines import Machine, look_at_machines, this_machine
 from raylearn.cluster.resources import cpus_for_each
 from raylearn.cluster.session import ray_session
+from raylearn.data.endings import counted
 from raylearn.data.lock import held
 from raylearn.data.storage import Folder, reason_of, redacted
 from raylearn.detectors import family_of, read_checkpoint
@@ -168,12 +169,12 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
 
 def _asked(request: ScoreRequest) -> Record:
     """What decides the ledger, of what was asked for."""
+    family, facts = family_of(request.checkpoint), read_checkpoint(request.checkpoint)
     try:
         with request.checkpoint.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"checkpoint {request.checkpoint} cannot be read: {reason_of(error)}") from error
-    family, facts = family_of(request.checkpoint), read_checkpoint(request.checkpoint)
     if request.backend not in ("auto", *family.backends):
         raise DetectorError(
             f"backend {request.backend} cannot run a checkpoint of the family {family.name}: use {family.backends[0]}"
@@ -210,7 +211,7 @@ def _asked(request: ScoreRequest) -> Record:
 
 def _list(request: ScoreRequest, there: Record | None, console: Console) -> Manifest:
     with _listing_shown(console) as found:
-        manifest, num_other = list_pool(
+        manifest, left_out = list_pool(
             request.pool,
             root=Path(request.root) if request.root is not None else None,
             limit=request.limit,
@@ -218,7 +219,7 @@ def _list(request: ScoreRequest, there: Record | None, console: Console) -> Mani
             part_size=request.part_size or (there["part_size"] if there else None),
             progress=found,
         )
-    others = f", {num_other} other or hidden files left out" if num_other else ""
+    others = f", {left_out.total()} other or hidden files left out ({counted(left_out)})" if left_out else ""
     say(console, f"{redacted(request.pool)}: {len(manifest):,} images{others}")
     return manifest
 

@@ -114,6 +114,7 @@ def test_classes_are_sorted_names_or_the_lines_of_a_file(tmp_path: Path) -> None
     dataset = read_dataset(tmp_path, "voc")
     assert dataset.class_names == ("zebra", "platelet", "Ant", "unseen")
     assert dataset.truth["JPEGImages/a.jpg"].class_ids.tolist() == [0, 2]
+    (tmp_path / "classes.txt").unlink()
     (tmp_path / "labels.txt").write_text("zebra\nplatelets\nAnt")
     assert "object 1 'platelet': its class is not in the list of classes: did you mean 'platelets'?" in refusal(
         tmp_path

@@ -44,7 +44,8 @@ def _read_checkpoint(path: Path) -> CheckpointFacts:
     return open_model(path)[1]
 
 
-def _recognises(contents: Contents) -> bool:
+def recognises(contents: Contents) -> bool:
+    """Whether a file is a checkpoint that `fit` wrote, or holds a whole model of Ultralytics'."""
     return FORMAT in contents.strings or any(name.startswith("ultralytics.nn.") for name in contents.classes)
 
 
@@ -56,7 +57,7 @@ FAMILY = Family(
     build=_build,
     check=_check,
     read_checkpoint=_read_checkpoint,
-    recognises=_recognises,
+    recognises=recognises,
     # Those of its arguments that change what is learned, and nothing about files, devices or reporting.
     training_options=frozenset(
         {

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from raylearn.detectors.base import CheckpointFacts, Detections, DetectorSettings, Engine, TrainingSet
+from raylearn.detectors.checkpoint_contents import contents_of, unknown_to_torch
 from raylearn.detectors.checkpoints import (
     facts_of,
     first_line,
@@ -21,7 +22,7 @@ from raylearn.detectors.checkpoints import (
     write_checkpoint,
 )
 from raylearn.detectors.embeddings import embed_at, with_embeddings
-from raylearn.detectors.families.ultralytics import FORMAT
+from raylearn.detectors.families.ultralytics import FORMAT, recognises
 from raylearn.detectors.families.ultralytics.engines import Canvases, RawModel, start_engine
 from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
 from raylearn.detectors.suppression import nms_operator, suppress, suppress_batch
@@ -31,9 +32,22 @@ isolate_ultralytics()
 
 from ultralytics.cfg import get_cfg  # noqa: E402
 from ultralytics.nn.modules.head import Detect, v10Detect  # noqa: E402
-from ultralytics.nn.tasks import DetectionModel, load_checkpoint  # noqa: E402
+from ultralytics.nn.tasks import (  # noqa: E402
+    ClassificationModel,
+    DetectionModel,
+    OBBModel,
+    PoseModel,
+    SegmentationModel,
+    load_checkpoint,
+)
 from ultralytics.utils.ops import scale_boxes, xywh2xyxy  # noqa: E402
 
+_OTHER_TASKS = {
+    ClassificationModel: "classification",
+    OBBModel: "rotated-box",
+    PoseModel: "pose",
+    SegmentationModel: "segmentation",
+}
 _WARM_UP = 64  # pixels
 _OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp")
 
@@ -212,6 +226,12 @@ def open_model(path: Path) -> tuple[Any, CheckpointFacts]:
         except (KeyError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"{path} is no whole checkpoint: {first_line(error)}") from error
         return model, facts
+    task = next((name for kind, name in _OTHER_TASKS.items() if isinstance(content, kind)), None)
+    if task:
+        raise CheckpointError(
+            f"{path} is a {task} model, which gives no boxes with class scores: give one trained for detection, as "
+            "`yolo detect train` writes it"
+        )
     if not isinstance(content, DetectionModel):
         raise CheckpointError(f"{path} is no detector: give a checkpoint of raylearn's, or Ultralytics' best.pt")
     _use_class_scores(content, str(path))
@@ -272,4 +292,7 @@ def _open(path: Path) -> Any:
     try:
         return load_checkpoint(path)[0].float()
     except Exception as error:
-        raise CheckpointError(f"{path} cannot be opened as a checkpoint: {first_line(error)}") from error
+        contents = contents_of(path)
+        # Of other files not Ultralytics' own words, which advise to run commands of its own.
+        why = first_line(error) if recognises(contents) else unknown_to_torch(contents)
+        raise CheckpointError(f"{path} cannot be opened as a checkpoint: {why}") from error

@@ -6,11 +6,12 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import torch
 import yaml
 
 from raylearn.data.dataset import GroundTruth, Image
-from raylearn.data.images import content_hash, read_bytes
+from raylearn.data.images import content_hash, decode, is_heif, read_bytes
 from raylearn.detectors.base import TrainingSet
 from raylearn.detectors.checkpoints import first_line
 from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
@@ -192,7 +193,7 @@ def write_data_yaml(train: TrainingSet, folder: Path) -> Path:
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
     for index, image in enumerate(sorted(train.images, key=lambda image: image.image_id)):
-        _place(image, folder / "images" / f"{index:07d}{Path(image.image_id).suffix.lower()}")
+        _place(image, folder / "images", f"{index:07d}{Path(image.image_id).suffix.lower()}")
         (folder / "labels" / f"{index:07d}.txt").write_text(_label_rows(image, train.truth[image.image_id]))
     path = folder / "data.yaml"
     images = str(folder / "images")
@@ -201,12 +202,15 @@ def write_data_yaml(train: TrainingSet, folder: Path) -> Path:
     return path
 
 
-def _place(image: Image, target: Path) -> None:
-    """Makes an image's bytes appear at `target`: a link where that is safe."""
+def _place(image: Image, folder: Path, name: str) -> None:
+    """Makes an image's bytes appear under a name: a link where that is safe; of what Ultralytics cannot read, a PNG."""
+    target = folder / name
     source, data = Path(image.uri), read_bytes(image.uri)
     if content_hash(data) != image.content_hash:
         raise DatasetError(f"image {image.uri!r} changed since the run began: start a new run")
-    if not source.is_file() or (source.suffix.lower() in (".jpg", ".jpeg") and not data.endswith(b"\xff\xd9")):
+    if is_heif(data):
+        PIL.Image.fromarray(decode(data)).save(target.with_suffix(".png"))
+    elif not source.is_file() or (source.suffix.lower() in (".jpg", ".jpeg") and not data.endswith(b"\xff\xd9")):
         target.write_bytes(data)  # a copy: Ultralytics rewrites a JPEG without its end marker in place
     else:
         target.symlink_to(source.resolve())
