@@ -255,8 +255,8 @@ def _choose(request: ScoreRequest, record: Record, machine: Machine, folder: Fol
         )
     if settings.decode == "gpu" and not machine.has_cuda:
         raise ClusterError(
-            "--decode gpu needs actors with a GPU that torch can use: leave --gpus-per-actor 0 out, or score with --decode "
-            "full into another folder"
+            "--decode gpu needs actors with a GPU that torch can use: leave --gpus-per-actor 0 out, or score into another "
+            "folder with --decode full"
         )
     num_actors = request.num_actors or machine.num_actors
     return ScoringPlan(
