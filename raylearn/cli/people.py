@@ -71,6 +71,10 @@ def init(
     project: _Project,
     file: Annotated[Path, typer.Argument(help="The project file (YAML); `raylearn schema --project` lists its keys.")],
     overrides: Overrides = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Read local images of the pool anywhere below this folder; the same as root=DIR."),
+    ] = None,
 ) -> None:
     """Begin a project: freeze its pool, and take over what is labelled already.
 
@@ -82,7 +86,7 @@ def init(
     from raylearn.project.settings import Project
     from raylearn.project.steps import Cycle
 
-    settings = load_file(file, Project, overrides or ())
+    settings = load_file(file, Project, overrides or (), {} if root is None else {"root": str(root)})
     folder = ProjectFolder.create(project, settings, tell=typer.echo)
     _tell_project(Cycle(folder))
 
@@ -111,7 +115,7 @@ def project_query(
 ) -> None:
     """Choose the images of the next round and hand them out to the annotation tool; again, it says where they are."""
     with _project(project) as cycle:
-        standing, handout = cycle.query(address, leave_out_unreadable)
+        standing, handout = cycle.query(address, leave_out_unreadable, lambda doubt: typer.echo(f"warning: {doubt}"))
         typer.echo(f"round {standing.index}: {handout}\n{cycle.advice(standing)}")
 
 

@@ -83,6 +83,7 @@ def run(
         f"{outcome.trainings_reused} reused"
     )
     typer.echo(f"results: {done.folder.address_of('results.parquet')}\nreport:  {done.report}")
+    typer.echo(f"\n{done.answer}")
     if outcome.failed:
         for name, cause in outcome.failed.items():
             typer.echo(f"failed: {name}: {cause}", err=True)

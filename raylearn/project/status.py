@@ -16,6 +16,8 @@ def status_lines(cycle: Cycle, standing: Standing) -> Iterator[str]:
         f"{len(dataset.test)} held out"
     )
     best = max((float(done.evaluation.facts["map50_95"]) for done in standing.rounds), default=0.0)
+    if standing.rounds and not best:
+        yield "mAP50-95 is 0 in every round: the detector finds nothing on the held-out images yet; train longer"
     if standing.rounds:
         yield "round  images   boxes  mAP50  mAP50-95"
     for done in standing.rounds:

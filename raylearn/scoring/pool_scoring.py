@@ -47,6 +47,8 @@ from raylearn.scoring.pass_record import (
 )
 from raylearn.scoring.pipeline import ScoringPlan, default_batch_size, finish, score_parts
 from raylearn.scoring.progress import LINE_SECONDS, ScoringProgress, say
+from raylearn.strategies.meaning import doubt_of_pool
+from raylearn.wording import counted
 
 LARGE_POOL = 2000  # images from which on OpenVINO's conversion, some seconds per actor, is won back
 _IMAGE_SIZE = 640
@@ -148,6 +150,7 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
             if ledger.FACTS_FILE in folder.sizes():
                 counts = _counts_there(folder, there)
                 say(console, f"finished already: {_describe(counts)}\nledger: {folder}")
+                _tell_doubt(counts, console)
                 return counts
         address = address or os.environ.get("RAY_ADDRESS")
         here = address is None and _needs_no_ray(request, manifest, folder)
@@ -163,6 +166,7 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
         _refuse_if_none_was_there(folder, counts)
         finish(folder, manifest, counts, {**record, "key": key_of(record), "num_parts": manifest.num_parts})
     say(console, f"{_describe(counts)}\nledger: {folder}")
+    _tell_doubt(counts, console)
     return counts
 
 
@@ -338,10 +342,17 @@ def _counts_there(folder: Folder, there: Record) -> PartCounts:
     return ledger.read_all_counts(folder, parts, key_of(there))
 
 
+def _tell_doubt(counts: PartCounts, console: Console) -> None:
+    readable = counts.num_images - counts.num_errors
+    doubt = doubt_of_pool(counts.num_without_detections or 0, readable, "--confidence")
+    if doubt:
+        say(console, f"warning: {doubt}")
+
+
 def _describe(counts: PartCounts) -> str:
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in counts.errors.items())
-    errors = f"{counts.num_errors:,} errors ({kinds})" if counts.num_errors else "no errors"
-    return f"{counts.num_images:,} images, {errors}, {counts.num_detections:,} detections"
+    errors = f"{counted(counts.num_errors, 'error')} ({kinds})" if counts.num_errors else "no errors"
+    return f"{counted(counts.num_images, 'image')}, {errors}, {counted(counts.num_detections, 'detection')}"
 
 
 def _describe_plan(plan: ScoringPlan) -> str:

@@ -117,6 +117,7 @@ def run_experiment(
         say(console, _plan_line(bench, wanted, missing))
         if missing:
             check_detector_of(experiment)
+            _tell_weights_taken(bench, console)
         # not before: an experiment that is refused must not hold the folder against its corrected form
         for folder in (Folder.at(files), run_folder):  # at an address the files follow at the end, after a kill never
             folder.replace(EXPERIMENT_FILE, dump_file(experiment).encode())
@@ -130,7 +131,6 @@ def run_experiment(
         failed = {trial.name: "ended without a result" for trial in wanted if trial not in finished} | failed
         if not finished:
             raise RunFailedError(f"all {len(wanted)} trials failed; {wanted[0].name}: {failed[wanted[0].name]}")
-        _tell_matched_weights(finished, console)
         rows = write_tables(finished, bench.dataset.num_classes, files)
         if missing or not (files / GALLERY_FILE).exists():
             write_gallery(finished, bench, files / GALLERY_FILE)
@@ -168,11 +168,13 @@ def _set_up(experiment: Experiment, run_folder: Folder, store_folder: Folder, fi
     return bench
 
 
-def _tell_matched_weights(finished: Mapping[Trial, Sequence[TrialRound]], console: Console) -> None:
-    facts = next(iter(finished.values()))[0].model.facts
-    if "tensors_matched" in facts:
-        matched, total = facts["tensors_matched"], facts["tensors_total"]
-        say(console, f"initial weights: {matched} of the model's {total} tensors were taken from them")
+def _tell_weights_taken(bench: Bench, console: Console) -> None:
+    detector = bench.experiment.detector
+    count = family_named(detector.family).taken
+    if count is not None and detector.initial_weights is not None:
+        taken, total = count(detector.model, bench.dataset.num_classes, detector.initial_weights)
+        rest = " (the rest, such as the head, is new)" if taken < total else ""
+        say(console, f"initial weights: {taken} of {total} tensors taken{rest}")
 
 
 def plan_experiment(experiment: Experiment, run_folder: Folder, store_folder: Folder | None = None) -> SweepPlan:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import BOX_EMBEDDING, IMAGE_EMBEDDING
 from raylearn.errors import DetectorError, LedgerError
-from raylearn.learning.scoring import num_without_detections
 from raylearn.scoring.ledger import (
     Ledger,
     PartCounts,
