@@ -44,8 +44,8 @@ def answer(summary: Summary, arms: Sequence[ArmStatistics], primary: Primary) ->
 
 def arm_lines(summary: Summary) -> Iterator[str]:
     """The table of arms after the last round, for a terminal."""
-    rows = [("arm", "mAP50-95", f"minus {BASELINE}", "mAP50", "images", "boxes", "seeds")]
-    rows += [_row(arm, summary.num_seeds) for arm in summary.arms]
+    header = ("arm", "mAP50-95", f"minus {BASELINE}", "mAP50", "images", "boxes", "seeds")
+    rows = [header, *(_row(arm, summary.num_seeds) for arm in summary.arms)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *cells in rows:
         numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
