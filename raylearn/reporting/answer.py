@@ -78,9 +78,9 @@ def _without_detections(summary: Summary) -> str | None:
         return None
     queries = counted(len(shares), "scored query", "scored queries")
     nothing = sum(share == 1 for share in many)
-    seen = f", in {nothing} of them all" if nothing else ""
+    every = f", in {nothing} of them all of the images" if nothing else ""
     return (
-        f"In {len(many)} of {queries} more than half of the images{seen} had no detections: there the ranking is "
+        f"In {len(many)} of {queries} more than half of the images had no detections{every}: there the ranking is "
         "arbitrary; lower scoring.confidence or train longer."
     )
 

@@ -1,6 +1,8 @@
 """A detector that has learned nothing, through every command: each says that what it hands out means nothing."""
 
+import io
 import json
+from contextlib import chdir, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ from raylearn.data.dataset import Dataset
 from raylearn.detectors.checkpoints import write_checkpoint
 from raylearn.handoff.dataset_folder import write_dataset
 from raylearn.strategies.meaning import DRAWN
-from tests.small_sweep import run_sweep
 from tests.unit.test_cli import call
 
 IMAGES = 12
@@ -21,11 +22,11 @@ ALL = f"warning: {IMAGES} of {IMAGES} images have no detections: this ranking is
 RUN: dict[str, Any] = {
     "name": "untrained",
     "dataset": {"format": "reef", "reef": {"num_pool": 24, "num_test": 4}},
-    "detector": {"image_size": 64},
+    "detector": {"image_size": 64, "initial_weights": "untrained.pt"},
     "training": {"epochs": 1, "batch_size": 8, "options": {"mosaic": 0.0}},
     "initial_size": 8,
     "budget": 4,
-    "arms": {"uncertainty": ["entropy"], "query_size": [4], "controls": ["random"]},
+    "arms": {"uncertainty": ["entropy"], "query_size": [4], "controls": []},
     "seeds": [0],
 }
 pytestmark = pytest.mark.usefixtures("standing_ray")
@@ -52,7 +53,8 @@ def desk(reef: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "query": {"size": 3, "format": "csv"},
         "detector": {"image_size": 64},
     }
-    (desk / "project.yaml").write_text(json.dumps(project))
+    for name, content in (("project", project), ("run", RUN)):
+        (desk / f"{name}.yaml").write_text(json.dumps(content))
     return desk
 
 
@@ -64,9 +66,6 @@ def at_the_desk(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def scored(desk: Path, standing_ray: None) -> str:  # noqa: ARG001
     """What `score` printed."""
-    import io
-    from contextlib import chdir, redirect_stdout
-
     with chdir(desk), redirect_stdout(io.StringIO()) as out:
         assert call("score", "pool.txt", "--checkpoint", "untrained.pt", "--out", "ledger", "--root", "/") == 0
     return out.getvalue()
@@ -94,17 +93,18 @@ def test_compare_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert ALL in capsys.readouterr().out
 
 
-def test_run_says_so_at_its_end_and_on_its_page_and_what_it_took_at_its_start(desk: Path) -> None:
-    weights = {"image_size": 64, "initial_weights": str(desk / "untrained.pt")}
-    printed = run_sweep({**RUN, "detector": weights}, desk / "run")
-    start, end = printed.split("report:")
+def test_run_says_so_at_its_end_and_on_its_page_and_what_it_took_at_its_start(
+    capsys: pytest.CaptureFixture[str], desk: Path
+) -> None:
+    assert call("run", "run.yaml", "--out", "run") == 0
+    start, end = capsys.readouterr().out.split("report:")
     assert start.index("tensors taken") < start.index("round 0")
     nothing = "Nothing can be compared: mAP50-95 is 0 in every round of every arm"
     doubt = "In 1 of 1 scored query more than half of the images had no detections, in 1 of them all of the images"
     for told in (end, (desk / "run/report.html").read_text()):
         assert nothing in told
         assert doubt in told
-    assert end.rstrip().splitlines()[-2].startswith(("random", "entropy"))  # the table of arms
+    assert end.rstrip().splitlines()[-1].startswith("entropy · sum")  # the table of arms
     gallery = json.loads((desk / "run/gallery.json").read_text())
     (asked,) = (query for query in gallery["queries"] if query["scored"])
     assert {image["note"] for image in asked["images"]} == {DRAWN}
