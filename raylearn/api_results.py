@@ -25,6 +25,7 @@ from raylearn.learning.near_duplicates import NearDuplicates, near_duplicates_of
 from raylearn.measures.near_duplicates import NEAR
 from raylearn.scoring.ledger import Ledger, read_facts
 from raylearn.strategies.meaning import doubt_of_pool
+from raylearn.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,7 @@ class Run:
     def __str__(self) -> str:
         results = self._table("results.parquet")
         trials = len(set(results["trial"].to_pylist()))
-        return f"run in {self.folder}: {trials} trials, {results.num_rows} rounds"
+        return f"run in {self.folder}: {counted(trials, 'trial')}, {counted(results.num_rows, 'round')}"
 
     __repr__ = __str__
 
@@ -196,7 +197,8 @@ class ScoredPool:
         return int(self.facts["num_images"])
 
     def __str__(self) -> str:
-        return f"ledger in {self.folder}: {len(self):,} images, {self.facts.get('num_detections', 0):,} detections"
+        detections = counted(self.facts.get("num_detections", 0), "detection")
+        return f"ledger in {self.folder}: {counted(len(self), 'image')}, {detections}"
 
     __repr__ = __str__
 
@@ -273,7 +275,7 @@ class QueryResult:
         return len(self.found.images)
 
     def __str__(self) -> str:
-        return f"{len(self):,} of {self.found.num_candidates:,} images of {self.ledger.folder}"
+        return f"{len(self):,} of {counted(self.found.num_candidates, 'image')} of {self.ledger.folder}"
 
     __repr__ = __str__
 

@@ -11,6 +11,7 @@ from raylearn.cli.arguments import Address, Overrides
 from raylearn.cli.status import begin
 from raylearn.errors import LabelsError
 from raylearn.handoff.exchange import Tool
+from raylearn.wording import counted
 
 labels_app = typer.Typer(help="Labels from an annotation tool.", add_completion=False, rich_markup_mode=None)
 project_app = typer.Typer(
@@ -47,10 +48,14 @@ def import_(
     with _problems_listed():
         found = import_labels(path, tool, record, missing)
     write_labels(found, record, out)
-    boxes = sum(len(truth) for truth in found.truth.values())
     repeated = f", {found.repeated} boxes that stood twice taken once" if found.repeated else ""
     without = f", {len(found.missing)} without labels ({missing})" if found.missing else ""
-    typer.echo(f"{len(found.truth)} images with {boxes} boxes{without}{repeated}\nlabels:  {out}")
+    typer.echo(f"{_labels(found)}{without}{repeated}\nlabels:  {out}")
+
+
+def _labels(found: Any) -> str:
+    boxes = sum(len(truth) for truth in found.truth.values())
+    return f"{counted(len(found.truth), 'image')} with {counted(boxes, 'box', 'boxes')}"
 
 
 @contextmanager
@@ -129,8 +134,7 @@ def project_import(
     """Take the labels of the query that was handed out: checked, whole or not at all."""
     with _project(project) as cycle, _problems_listed():
         found, index = cycle.take_in(path, tool, missing)
-        boxes = sum(len(truth) for truth in found.truth.values())
-        typer.echo(f"round {index}: {len(found.truth)} images with {boxes} boxes\n{cycle.advice(cycle.fresh())}")
+        typer.echo(f"round {index}: {_labels(found)}\n{cycle.advice(cycle.fresh())}")
 
 
 @project_app.command("train")

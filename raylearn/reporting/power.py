@@ -58,8 +58,8 @@ class SeedPlan:
 
     def lines(self) -> Iterator[str]:
         yield (
-            f"seeds: {self.primary.outcome} against {self.primary.control}, {self.num_arms} tested arms; the pilot's "
-            f"differences have a standard deviation of {self.pilot.spread:.4f} ({self.pilot.num_arms} arms, "
+            f"seeds: {self.primary.outcome} against {self.primary.control}, {counted(self.num_arms, 'tested arm')}; the pilot's "
+            f"differences have a standard deviation of {self.pilot.spread:.4f} ({counted(self.pilot.num_arms, 'arm')}, "
             f"{self.pilot.num_seeds} seeds)"
         )
         if self.num_seeds < FEWEST_SEEDS:

@@ -223,7 +223,7 @@ def _list(request: ScoreRequest, there: Record | None, console: Console) -> Mani
             progress=found,
         )
     others = f", {num_other} other or hidden files left out" if num_other else ""
-    say(console, f"{redacted(request.pool)}: {len(manifest):,} images{others}")
+    say(console, f"{redacted(request.pool)}: {counted(len(manifest), 'image')}{others}")
     return manifest
 
 

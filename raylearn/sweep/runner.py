@@ -46,6 +46,7 @@ from raylearn.sweep.run_folder import (
 from raylearn.sweep.tracking import refuse_missing_trackers
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 from raylearn.sweep.tune_trials import run_trials
+from raylearn.wording import counted
 from raylearn.work.jobs import NotMadeError, made_before
 from raylearn.work.store import Store
 
@@ -211,8 +212,9 @@ def _plan_line(bench: Bench, wanted: Sequence[Trial], missing: Sequence[Trial]) 
     rounds = sum(num_rounds(experiment, trial.arm) for trial in wanted)
     found = f", {len(wanted) - len(missing)} of them finished already" if len(missing) < len(wanted) else ""
     return (
-        f"{experiment.name}: {len(wanted)} trials of {rounds} rounds in all{found}; {dataset.name}: "
-        f"{len(dataset.pool)} images in the pool, {len(dataset.test)} held out, {dataset.num_classes} classes"
+        f"{experiment.name}: {counted(len(wanted), 'trial')} of {counted(rounds, 'round')} in all{found}; {dataset.name}: "
+        f"{counted(len(dataset.pool), 'image')} in the pool, {len(dataset.test):,} held out, "
+        f"{counted(dataset.num_classes, 'class', 'classes')}"
     )
 
 

@@ -28,6 +28,10 @@ def pool(folder: Path, *, seen: int, unseen: int) -> Folder:
     return write_ledger(content, folder / "ledger", 2, 3, class_names=NAMES)
 
 
+def typed(command: str) -> int:
+    return call(*command.split())
+
+
 # A pool
 
 
@@ -140,7 +144,7 @@ def test_compare_says_that_the_queries_had_to_be_filled(tmp_path):
 def test_query_marks_and_counts_what_chance_chose(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pool(tmp_path, seen=1, unseen=5)
-    call(*"query ledger --size 3 --group-by folder --out out".split())
+    typed("query ledger --size 3 --group-by folder --out out")
     said = capsys.readouterr().out
     assert said.startswith("3 of 6 images from 2 groups, ")
     assert "warning: 5 of 6 images have no detections" in said
@@ -151,11 +155,11 @@ def test_query_marks_and_counts_what_chance_chose(tmp_path, monkeypatch, capsys)
 def test_query_refuses_to_write_over_another_and_force_does(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pool(tmp_path, seen=4, unseen=0)
-    call(*"query ledger --size 2 --out out".split())
+    typed("query ledger --size 2 --out out")
     before = Path("out/query.txt").read_bytes()
-    call(*"query ledger --size 2 --out out".split())  # the same again
-    assert call(*"query ledger --size 3 --out out".split()) == 2
+    typed("query ledger --size 2 --out out")  # the same again
+    assert typed("query ledger --size 3 --out out") == 2
     assert "is of another query: give another --out, or --force to write over it" in capsys.readouterr().err
     assert Path("out/query.txt").read_bytes() == before
-    call(*"query ledger --size 3 --out out --force".split())
+    typed("query ledger --size 3 --out out --force")
     assert len(Path("out/query.txt").read_text().splitlines()) == 4

@@ -92,8 +92,8 @@ def test_queries_of_a_model_that_saw_nothing_are_told() -> None:
         for row in found
     ]
     assert (
-        "In 2 of 3 scored queries more than half of the images had no detections, in 1 of them all of the images: there "
-        "the ranking is arbitrary; lower scoring.confidence or train longer."
+        "In 2 of 3 scored queries more than half of the images had no detections, in 1 of them all of the images: "
+        "there the ranking is arbitrary; lower scoring.confidence or train longer."
     ) in said(doubted)
     assert not any("no detections" in sentence for sentence in said(found))
 
