@@ -13,8 +13,8 @@ def status_lines(cycle: Cycle, standing: Standing) -> Iterator[str]:
     """Budget, a line per measured round with its mAP as a bar, the boxes of each class, and what is next."""
     dataset, pool = cycle.bench.dataset, standing.pool
     yield (
-        f"{dataset.name}: {len(pool.labelled)} of {counted(len(pool.images), 'image')} labelled, {counted(pool.num_boxes, 'box', 'boxes')}; "
-        f"{len(dataset.test)} held out"
+        f"{dataset.name}: {len(pool.labelled):,} of {counted(len(pool.images), 'image')} labelled, "
+        f"{counted(pool.num_boxes, 'box', 'boxes')}; {len(dataset.test)} held out"
     )
     best = max((float(done.evaluation.facts["map50_95"]) for done in standing.rounds), default=0.0)
     if standing.rounds and not best:

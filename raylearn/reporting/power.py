@@ -57,10 +57,10 @@ class SeedPlan:
     seeds: Mapping[float, int | None]
 
     def lines(self) -> Iterator[str]:
+        arms, pilot = counted(self.num_arms, "tested arm"), self.pilot
         yield (
-            f"seeds: {self.primary.outcome} against {self.primary.control}, {counted(self.num_arms, 'tested arm')}; the pilot's "
-            f"differences have a standard deviation of {self.pilot.spread:.4f} ({counted(self.pilot.num_arms, 'arm')}, "
-            f"{self.pilot.num_seeds} seeds)"
+            f"seeds: {self.primary.outcome} against {self.primary.control}, {arms}; the pilot's differences have a "
+            f"standard deviation of {pilot.spread:.4f} ({counted(pilot.num_arms, 'arm')}, {pilot.num_seeds} seeds)"
         )
         if self.num_seeds < FEWEST_SEEDS:
             yield f"its {counted(self.num_seeds, 'seed')} will give estimates only: a verdict needs {FEWEST_SEEDS}"

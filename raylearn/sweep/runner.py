@@ -212,8 +212,8 @@ def _plan_line(bench: Bench, wanted: Sequence[Trial], missing: Sequence[Trial]) 
     rounds = sum(num_rounds(experiment, trial.arm) for trial in wanted)
     found = f", {len(wanted) - len(missing)} of them finished already" if len(missing) < len(wanted) else ""
     return (
-        f"{experiment.name}: {counted(len(wanted), 'trial')} of {counted(rounds, 'round')} in all{found}; {dataset.name}: "
-        f"{counted(len(dataset.pool), 'image')} in the pool, {len(dataset.test):,} held out, "
+        f"{experiment.name}: {counted(len(wanted), 'trial')} of {counted(rounds, 'round')} in all{found}; "
+        f"{dataset.name}: {counted(len(dataset.pool), 'image')} in the pool, {len(dataset.test):,} held out, "
         f"{counted(dataset.num_classes, 'class', 'classes')}"
     )
 
