@@ -424,7 +424,7 @@ def compare(
         if strategies is None
         else [choice(strategy, {}) for strategy in strategies]
     )
-    overlaps = compare_strategies(
+    overlaps, totals = compare_strategies(
         opened.folder,
         chosen,
         _checked_size(size),
@@ -433,7 +433,8 @@ def compare(
         exclude=left_out,
         progress=on_part,
     )
-    return Comparison(tuple(strategy.label for strategy in chosen), overlaps, size)
+    names = tuple(strategy.label for strategy in chosen)
+    return Comparison(names, overlaps, size, totals.candidates, totals.without_detections)
 
 
 def dedup(

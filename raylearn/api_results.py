@@ -18,11 +18,14 @@ from raylearn.handoff.dataset_folder import check_export, reading_root, write_da
 from raylearn.handoff.dataset_forms import Format
 from raylearn.handoff.exchange import Tool
 from raylearn.handoff.export import check_handout, export_query
-from raylearn.handoff.query_files import query_table, write_query
-from raylearn.learning.ledger_query import LedgerQuery, class_names, detections_of
+from raylearn.handoff.query_files import query_table, refuse_another_query, write_query
+from raylearn.learning.ledger_answer import CONFIDENCE, LedgerQuery
+from raylearn.learning.ledger_query import class_names, detections_of
 from raylearn.learning.near_duplicates import NearDuplicates, near_duplicates_of
 from raylearn.measures.near_duplicates import NEAR
 from raylearn.scoring.ledger import Ledger, read_facts
+from raylearn.strategies.meaning import doubt_of_pool
+from raylearn.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +54,15 @@ class Run:
     def queries(self) -> "pd.DataFrame":
         """queries.parquet: every image that was asked for, with its trial, round, rank and score."""
         return self._table("queries.parquet").to_pandas()
+
+    @property
+    def answer(self) -> str:
+        """What the run found: the sentences that open its page, and its table of arms."""
+        from raylearn.reporting.page import answer_lines
+        from raylearn.sweep.run_folder import on_disk
+
+        with on_disk(self.folder) as files:
+            return "\n".join(answer_lines(files))
 
     @property
     def report(self) -> str:
@@ -87,7 +99,7 @@ class Run:
     def __str__(self) -> str:
         results = self._table("results.parquet")
         trials = len(set(results["trial"].to_pylist()))
-        return f"run in {self.folder}: {trials} trials, {results.num_rows} rounds"
+        return f"run in {self.folder}: {counted(trials, 'trial')}, {counted(results.num_rows, 'round')}"
 
     __repr__ = __str__
 
@@ -185,7 +197,8 @@ class ScoredPool:
         return int(self.facts["num_images"])
 
     def __str__(self) -> str:
-        return f"ledger in {self.folder}: {len(self):,} images, {self.facts.get('num_detections', 0):,} detections"
+        detections = counted(self.facts.get("num_detections", 0), "detection")
+        return f"ledger in {self.folder}: {counted(len(self), 'image')}, {detections}"
 
     __repr__ = __str__
 
@@ -217,16 +230,31 @@ class QueryResult:
         return np.array([image.score for image in self.found.images], dtype=np.float64)
 
     @property
+    def doubts(self) -> list[str]:
+        """What the ranking does not mean, in sentences: images without detections, and ties at its border."""
+        return self.found.doubts
+
+    @property
     def table(self) -> pa.Table:
-        """rank, image_id, uri, score, num_detections, predicted_classes, predicted_boxes, distance, nearest."""
+        """rank, image_id, uri, score, num_detections, predicted_classes, predicted_boxes, distance, nearest, note."""
         return query_table(self.found.images)
 
     def to_pandas(self) -> "pd.DataFrame":
         """The table as a DataFrame."""
         return self.table.to_pandas()
 
-    def write(self, out: str | Path) -> list[Path]:
-        """Writes query.parquet, query.csv and query.txt into a folder."""
+    def write(self, out: str | Path, *, force: bool = False) -> list[Path]:
+        """Writes query.parquet, query.csv and query.txt into a folder.
+
+        Args:
+            out: the folder.
+            force: write over another query; the same query is written again in any case.
+
+        Raises:
+            QueryError: another query is there.
+        """
+        if not force:
+            refuse_another_query(self.found.images, Path(out))
         return write_query(self.found.images, Path(out))
 
     def hand_out(self, tool: Tool, out: str | Path, *, copies: bool | None = None, boxes_above: float = 0.25) -> Path:
@@ -247,7 +275,7 @@ class QueryResult:
         return len(self.found.images)
 
     def __str__(self) -> str:
-        return f"{len(self):,} of {self.found.num_candidates:,} images of {self.ledger.folder}"
+        return f"{len(self):,} of {counted(self.found.num_candidates, 'image')} of {self.ledger.folder}"
 
     __repr__ = __str__
 
@@ -260,11 +288,20 @@ class Comparison:
         names: of the strategies.
         overlaps: (A, A) float64 in [0, 1]: the share of images that two queries have in common.
         size: images of each query.
+        num_images: candidates that they were drawn from.
+        num_without_detections: candidates in which the detector found nothing.
     """
 
     names: tuple[str, ...]
     overlaps: np.ndarray
     size: int
+    num_images: int = 0
+    num_without_detections: int = 0
+
+    @property
+    def doubt(self) -> str | None:
+        """What the shares do not mean, as too many images have no detections; None where few have none."""
+        return doubt_of_pool(self.num_without_detections, self.num_images, CONFIDENCE, self.size)
 
     def to_pandas(self) -> "pd.DataFrame":
         """The shares, with the names as rows and columns."""
@@ -277,6 +314,7 @@ class Comparison:
         show_comparison(self.names, self.overlaps, self.size, Path(out))
 
     def __str__(self) -> str:
-        return show_comparison(self.names, self.overlaps, self.size, None)
+        table = show_comparison(self.names, self.overlaps, self.size, None)
+        return f"{table}\nwarning: {self.doubt}" if self.doubt else table
 
     __repr__ = __str__

@@ -16,6 +16,7 @@ from raylearn.errors import QueryError
 from raylearn.handoff.exchange import Tool
 from raylearn.measures.near_duplicates import NEAR
 from raylearn.strategies import DEFAULT
+from raylearn.wording import counted
 
 _LedgerArgument = Annotated[
     str, typer.Argument(metavar="LEDGER", help="The folder or address that `raylearn score` wrote to.")
@@ -190,6 +191,7 @@ def query(
         float | None,
         typer.Option(min=0, max=1, help="With --format: pre-annotate detections from this confidence on; 0.25."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over another query in OUT.")] = False,
 ) -> None:
     """Choose the images of a finished ledger that are most worth annotating, best first.
 
@@ -235,11 +237,16 @@ def query(
     told = f", {found.found.num_errors:,} could not be read" if found.found.num_errors else ""
     if exclude or labelled:
         told += f", {found.found.num_excluded:,} of {len({*left_out, *known}):,} excluded ids found"
-    paths = found.write(out)
-    expected = sum(image.reason.boxes or 0 for image in found.found.images)
+    paths = found.write(out, force=force)
+    expected = round(sum(image.reason.boxes or 0 for image in found.found.images))
+    if found.found.num_groups is not None:
+        told = f" from {counted(found.found.num_groups, 'group')}{told}"
     typer.echo(
-        f"{len(found.found.images):,} of {found.found.num_candidates:,} images{told}, {expected:,.0f} predicted boxes"
+        f"{len(found.found.images):,} of {counted(found.found.num_candidates, 'image')}{told}, "
+        f"{counted(expected, 'predicted box', 'predicted boxes')}"
     )
+    for doubt in found.doubts:
+        typer.echo(f"warning: {doubt}")
     typer.echo("query:   " + "  ".join(str(path) for path in paths))
     if tool:
         confidence = 0.25 if boxes_above is None else boxes_above

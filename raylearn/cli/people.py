@@ -11,6 +11,7 @@ from raylearn.cli.arguments import Address, Overrides
 from raylearn.cli.status import begin
 from raylearn.errors import LabelsError
 from raylearn.handoff.exchange import Tool
+from raylearn.wording import counted
 
 labels_app = typer.Typer(help="Labels from an annotation tool.", add_completion=False, rich_markup_mode=None)
 project_app = typer.Typer(
@@ -47,11 +48,15 @@ def import_(
     with _problems_listed():
         found = import_labels(path, tool, record, missing)
     write_labels(found, record, out)
-    boxes = sum(len(truth) for truth in found.truth.values())
     repeated = f", {found.repeated} boxes that stood twice taken once" if found.repeated else ""
     without = f", {len(found.missing)} without labels ({missing})" if found.missing else ""
     _tell_notes(found.notes)
-    typer.echo(f"{len(found.truth)} images with {boxes} boxes{without}{repeated}\nlabels:  {out}")
+    typer.echo(f"{_labels(found)}{without}{repeated}\nlabels:  {out}")
+
+
+def _labels(found: Any) -> str:
+    boxes = sum(len(truth) for truth in found.truth.values())
+    return f"{counted(len(found.truth), 'image')} with {counted(boxes, 'box', 'boxes')}"
 
 
 @contextmanager
@@ -72,6 +77,10 @@ def init(
     project: _Project,
     file: Annotated[Path, typer.Argument(help="The project file (YAML); `raylearn schema --project` lists its keys.")],
     overrides: Overrides = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Read local images of the pool anywhere below this folder; the same as root=DIR."),
+    ] = None,
 ) -> None:
     """Begin a project: freeze its pool, and take over what is labelled already.
 
@@ -83,7 +92,7 @@ def init(
     from raylearn.project.settings import Project
     from raylearn.project.steps import Cycle
 
-    settings = load_file(file, Project, overrides or ())
+    settings = load_file(file, Project, overrides or (), {} if root is None else {"root": str(root)})
     folder = ProjectFolder.create(project, settings, tell=typer.echo)
     _tell_project(Cycle(folder))
 
@@ -112,7 +121,7 @@ def project_query(
 ) -> None:
     """Choose the images of the next round and hand them out to the annotation tool; again, it says where they are."""
     with _project(project) as cycle:
-        standing, handout = cycle.query(address, leave_out_unreadable)
+        standing, handout = cycle.query(address, leave_out_unreadable, lambda doubt: typer.echo(f"warning: {doubt}"))
         typer.echo(f"round {standing.index}: {handout}\n{cycle.advice(standing)}")
 
 
@@ -126,9 +135,8 @@ def project_import(
     """Take the labels of the query that was handed out: checked, whole or not at all."""
     with _project(project) as cycle, _problems_listed():
         found, index = cycle.take_in(path, tool, missing)
-        boxes = sum(len(truth) for truth in found.truth.values())
         _tell_notes(found.notes)
-        typer.echo(f"round {index}: {len(found.truth)} images with {boxes} boxes\n{cycle.advice(cycle.fresh())}")
+        typer.echo(f"round {index}: {_labels(found)}\n{cycle.advice(cycle.fresh())}")
 
 
 @project_app.command("train")

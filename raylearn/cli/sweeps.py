@@ -14,6 +14,7 @@ from raylearn.cli.status import begin
 from raylearn.data.storage import redacted
 from raylearn.errors import ConfigError, DatasetError, RaylearnError, RunFailedError, RunFolderError
 from raylearn.handoff.dataset_forms import Format
+from raylearn.wording import counted
 
 _Run = Annotated[
     str, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart, or its address.")
@@ -83,10 +84,11 @@ def run(
         f"{outcome.trainings_reused} reused"
     )
     typer.echo(f"results: {done.folder.address_of('results.parquet')}\nreport:  {done.report}")
+    typer.echo(f"\n{done.answer}")
     if outcome.failed:
         for name, cause in outcome.failed.items():
             typer.echo(f"failed: {name}: {cause}", err=True)
-        raise RunFailedError(f"{len(outcome.failed)} trials failed; the same command tries them again")
+        raise RunFailedError(f"{counted(len(outcome.failed), 'trial')} failed; the same command tries them again")
 
 
 def report(
@@ -169,7 +171,7 @@ def check(file: _File, overrides: Overrides = None) -> None:
     for note in dataset.notes:
         typer.echo(f"note: {note}")
     typer.echo(
-        f"{file}: fine; {len(dataset.pool)} images in the pool, {len(dataset.test)} held out, classes "
+        f"{file}: fine; {counted(len(dataset.pool), 'image')} in the pool, {len(dataset.test)} held out, classes "
         f"{', '.join(dataset.class_names)}"
     )
 
@@ -195,7 +197,7 @@ def doctor(
         typer.echo(f"{finding.level + ':':9}{finding.text}")
         problems += finding.level == "problem"
     if problems:
-        raise RaylearnError(f"{problems} problems, listed above")
+        raise RaylearnError(f"{counted(problems, 'problem')}, listed above")
     typer.echo("fine: a sweep can run here")
 
 

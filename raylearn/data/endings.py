@@ -31,7 +31,7 @@ def ending_of(name: str) -> str:
     return PurePath(name).suffix.lower() or "no ending"
 
 
-def counted(left_out: Counter[str], *, pictures_only: bool = False) -> str:
+def by_ending(left_out: Counter[str], *, pictures_only: bool = False) -> str:
     """Such as ".heic: 5, convert them to JPEG, or pip install 'raylearn[heic]'; .txt: 1".
 
     Args:

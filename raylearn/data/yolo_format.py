@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from raylearn.data.class_lists import ClassList, files_beside, refuse_contradicting_files
-from raylearn.data.endings import counted
+from raylearn.data.endings import by_ending
 from raylearn.data.places import Rewritten, found_elsewhere
 from raylearn.data.records import (
     IMAGE_SUFFIXES,
@@ -62,7 +62,7 @@ def read_yolo(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None
         for image in images.values():
             rows, label_file = _labels(image, folder, len(source.class_names), keypoints)
             source.frames.append(Frame(split, folder.image_id(image), image, label_file, rows))
-    if pictures := counted(source.left_out, pictures_only=True):
+    if pictures := by_ending(source.left_out, pictures_only=True):
         source.notes.append(f"{shown(str(base))}: files left out of the folders of images: {pictures}")
     source.notes += _shared_label_files(source.frames)
     own = None if description.names is None else ClassList(yaml_file, source.class_names)

@@ -54,6 +54,18 @@ class Check(Protocol):
         ...
 
 
+class Taken(Protocol):
+    """Counts what a model takes of initial weights; see `Family`."""
+
+    def __call__(self, model: str, num_classes: int, initial_weights: Path) -> tuple[int, int]:
+        """How many tensors of a model for so many classes the file gives, and how many the model has.
+
+        Raises:
+            DetectorError, CheckpointError: see `Check`.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Family:
     """One family of detectors.
@@ -85,6 +97,7 @@ class Family:
         is_default: whether an experiment that names no family means this one.
         resolve: gives what `detector.model` means for what it is, so that other machines can be sent it and keys hold
             no path: a name is one already, of a file it is the content. May be given its own answer again.
+        taken: counts what a model takes of initial weights, to be told when a run begins; None: the family cannot say.
     """
 
     name: str
@@ -105,6 +118,7 @@ class Family:
     recipe: int = 1
     is_default: bool = False
     resolve: Callable[[str], str] = str
+    taken: Taken | None = None
 
     def facts(self, model: str) -> dict[str, Any]:
         """What keys and records say of the family of a model; nothing of the default one, as they never did."""

@@ -23,7 +23,9 @@ _COLUMNS = (
     "predicted_boxes",
     "distance",
     "nearest",
+    "note",
 )
+_ENDINGS = ("parquet", "csv", "txt")
 _FIRST = _COLUMNS[:4]
 """What a query.txt begins with, of any version."""
 # A spreadsheet runs a cell that begins with one of these; "'" is here so that guarding can be undone.
@@ -35,14 +37,15 @@ def write_query(images: Sequence[QueriedImage], folder: Path) -> list[Path]:
 
     `predicted_classes` is "name:detections", most frequent first, joined by "; ". `predicted_boxes` is what people will
     draw, as far as the detector sees it; `nearest` is the labelled image most like it, and `distance` how far that is,
-    in [0, 1]; each is empty where nobody knows. In the CSV a text that a spreadsheet
-    would run is preceded by an apostrophe; in the text file a name with a line break or a tab stands as a JSON string.
+    in [0, 1]; each is empty where nobody knows. `note` says of an image that it has no detections, or that chance chose
+    it. In the CSV a text that a spreadsheet would run is preceded by an apostrophe; in the text file a name with a line
+    break or a tab stands as a JSON string.
 
     Raises:
         InputError, StorageError: the folder cannot be written.
     """
     rows = _rows(images)
-    paths = [folder / f"query.{ending}" for ending in ("parquet", "csv", "txt")]
+    paths = [folder / f"query.{ending}" for ending in _ENDINGS]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,10 +62,23 @@ def write_query(images: Sequence[QueriedImage], folder: Path) -> list[Path]:
     return paths
 
 
+def refuse_another_query(images: Sequence[QueriedImage], folder: Path) -> None:
+    """Raises QueryError where a folder holds a query of other images, or in another order, or one that is damaged."""
+    for path in (folder / f"query.{ending}" for ending in _ENDINGS):
+        if not path.is_file():
+            continue
+        try:
+            same = read_image_ids(path) == [image.image_id for image in images]
+        except QueryError:
+            same = False
+        if not same:
+            raise QueryError(f"{path} is of another query: give another --out, or --force to write over it")
+
+
 def query_table(images: Sequence[QueriedImage]) -> pa.Table:
     """A query as a table in order of rank, as query.parquet has it; see `write_query`."""
     first = (pa.int64(), pa.string(), pa.string(), pa.float64(), pa.int64(), pa.string())
-    types = (*first, pa.float64(), pa.float64(), pa.string())
+    types = (*first, pa.float64(), pa.float64(), pa.string(), pa.string())
     columns = [pa.array(column, kind) for column, kind in zip(zip(*_rows(images), strict=True), types, strict=True)]
     return pa.table(columns, names=list(_COLUMNS))
 
@@ -79,6 +95,7 @@ def _rows(images: Sequence[QueriedImage]) -> list[tuple[object, ...]]:
             image.reason.boxes,
             image.reason.distance,
             image.reason.nearest,
+            image.reason.note,
         )
         for image in images
     ]

@@ -20,6 +20,7 @@ from raylearn.strategies import (
     Shortlisting,
     Strategy,
     Summarising,
+    Tie,
     ask,
     checked_query,
     select_within,
@@ -146,6 +147,11 @@ class Collector(Protocol):
         """The query, once all parts were added; `names` are those of the classes."""
         ...
 
+    @property
+    def tie(self) -> Tie | None:
+        """At the border of the query, once all parts were added; None where there is none, or where nobody knows."""
+        ...
+
 
 def collector_of(strategy: Strategy, size: int, context: Context) -> Collector:
     """The collector that keeps least for a strategy's kind."""
@@ -166,6 +172,7 @@ class _TopRows:
         self._parts: list[LedgerPart] = []
         self._scores, self._ties = np.empty(0), np.empty(0, np.uint64)
         self._threshold = -np.inf
+        self._dropped = 0  # images of the threshold's own score that did not make it
 
     def add(self, part: LedgerPart, scores: np.ndarray) -> None:
         wanted = np.flatnonzero(scores >= self._threshold)
@@ -184,16 +191,25 @@ class _TopRows:
     def _cut(self) -> None:
         rows = LedgerPart.joined(self._parts)
         order = np.lexsort((self._ties, -self._scores))
-        best = positions_within(order, rows.groups, self._limit)[: self._size]
+        allowed = positions_within(order, rows.groups, self._limit)
+        best = allowed[: self._size]
+        lost = self._scores[allowed[self._size :]]
         self._parts = [rows.take(best)]
         self._scores, self._ties = self._scores[best], self._ties[best]
         if len(best) == self._size:
-            self._threshold = self._scores[-1]
+            before, self._threshold = self._threshold, self._scores[-1]
+            self._dropped *= before == self._threshold
+            self._dropped += int(np.count_nonzero(lost == self._threshold))
 
     def ranked(self) -> tuple[LedgerPart, np.ndarray]:
         """The images, best first, and their scores."""
         self._cut()
         return self._parts[0], self._scores
+
+    @property
+    def tie(self) -> Tie | None:
+        """At the border of what `ranked` gave."""
+        return Tie.at_border(self._scores, int(np.count_nonzero(self._scores == self._scores[-1])) + self._dropped)
 
 
 def _told(rows: LedgerPart, scores: Sequence[float], names: Sequence[str]) -> tuple[QueriedImage, ...]:
@@ -247,6 +263,10 @@ class _Best:
     def ids(self) -> set[str]:
         return set(self._ranked[0].image_ids.to_pylist())
 
+    @property
+    def tie(self) -> Tie | None:
+        return self._top.tie if self._strategy.needs_pass and len(self._ranked[0]) else None
+
     def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
         rows, scores = self._ranked
         return _told(rows, scores.tolist(), names)
@@ -283,6 +303,10 @@ class _Shortlist:
 
     def ids(self) -> set[str]:
         return set(self._chosen[1].image_ids)
+
+    @property
+    def tie(self) -> Tie | None:
+        return self._chosen[1].tie
 
     def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
         rows, query = self._chosen
@@ -329,6 +353,10 @@ class _Summaries:
     def ids(self) -> set[str]:
         return set(self._chosen[1].image_ids)
 
+    @property
+    def tie(self) -> Tie | None:
+        return self._chosen[1].tie
+
     def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
         rows, query = self._chosen
         return _told(rows.take(_positions(rows.image_ids.to_pylist(), query)), query.scores, names)
@@ -355,6 +383,10 @@ class _Gathered:
 
     def ids(self) -> set[str]:
         return set(self._chosen[1].image_ids)
+
+    @property
+    def tie(self) -> Tie | None:
+        return self._chosen[1].tie
 
     def images(self, names: Sequence[str]) -> tuple[QueriedImage, ...]:
         rows, query = self._chosen

@@ -1,7 +1,7 @@
 """Queries from a finished ledger, read part by part, so that it may be larger than memory."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -15,6 +15,7 @@ from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
 from raylearn.errors import LedgerError, QueryError
 from raylearn.learning.collectors import Collector, LedgerPart, QueriedImage, collector_of
+from raylearn.learning.ledger_answer import GroupOf, LedgerQuery, Totals, groups_in, marked
 from raylearn.measures.aggregation import AGGREGATIONS
 from raylearn.measures.uncertainty import UNCERTAINTIES
 from raylearn.measures.weighting import WEIGHTINGS
@@ -23,6 +24,7 @@ from raylearn.scoring.ledger import flat, map_parts, offsets_of, read_facts
 from raylearn.strategies import (
     Candidates,
     Context,
+    ImageScoring,
     Labelled,
     Strategy,
     Uncertainty,
@@ -32,25 +34,6 @@ from raylearn.strategies import (
 from raylearn.strategies.reasons import reasons
 
 _COLUMNS = ("image_id", "uri", "status", "class_scores")
-GroupOf = Callable[[str], str]
-"""Image id -> its group."""
-
-
-@dataclass(frozen=True)
-class LedgerQuery:
-    """The answer to one query.
-
-    Args:
-        images: the most wanted first.
-        num_candidates: images that could have been chosen.
-        num_errors: images of the ledger that could not be read when it was made, and so were not looked at.
-        num_excluded: images of the ledger that were left out because they were named.
-    """
-
-    images: tuple[QueriedImage, ...]
-    num_candidates: int
-    num_errors: int
-    num_excluded: int
 
 
 def query_ledger(
@@ -88,7 +71,18 @@ def query_ledger(
             folder, [strategy], size, seed, class_counts, exclude, progress, labelled, group_of
         )
         images = _with_reasons(best.images(names), folder, labelled, seen)
-    return LedgerQuery(images, totals.candidates, totals.errors, totals.excluded)
+        tie = best.tie
+    return LedgerQuery(
+        marked(images, tie) if strategy.needs_pass else images,
+        totals.candidates,
+        totals.errors,
+        totals.excluded,
+        totals.without_detections,
+        tie,
+        groups_in(images, group_of),
+        strategy.needs_pass,
+        isinstance(strategy, ImageScoring),
+    )
 
 
 def query_ledger_for_boxes(
@@ -113,7 +107,7 @@ def query_ledger_for_boxes(
         spent = np.cumsum([image.reason.boxes or 0.0 for image in found.images])
         if spent[-1] >= boxes:
             paid = int(np.searchsorted(spent, boxes)) + 1
-            return replace(found, images=found.images[:paid])
+            return found.first(paid, arguments.get("group_of"))
         if size == found.num_candidates:
             raise QueryError(
                 f"a query of {boxes:,} boxes, but {size:,} images have {spent[-1]:,.0f} by what the "
@@ -131,16 +125,17 @@ def compare_strategies(
     class_counts: Mapping[str, int] | None = None,
     exclude: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, Totals]:
     """How much the queries of several strategies have in common, from one reading of the ledger; see `query_ledger`.
 
     Returns:
-        (A, A) float64 in [0, 1]: the share of images that two queries have in common; 1 on the diagonal.
+        (A, A) float64 in [0, 1]: the share of images that two queries have in common; 1 on the diagonal. And what was
+        read for it.
     """
     with threadpool_limits(1, "blas"):
-        bests, *_ = _best_of_each(folder, strategies, size, seed, class_counts, exclude, progress)
+        bests, totals, *_ = _best_of_each(folder, strategies, size, seed, class_counts, exclude, progress)
         chosen = [best.ids() for best in bests]
-    return np.array([[len(one & other) / size for other in chosen] for one in chosen])
+    return np.array([[len(one & other) / size for other in chosen] for one in chosen]), totals
 
 
 def _best_of_each(
@@ -153,7 +148,7 @@ def _best_of_each(
     progress: Callable[[int, int], None],
     labelled: Sequence[str] = (),
     group_of: GroupOf | None = None,
-) -> tuple[list[Collector], "_Totals", list[str], Labelled | None]:
+) -> tuple[list[Collector], Totals, list[str], Labelled | None]:
     """What each strategy chooses, from one reading; what was read; class names; labelled images, if any needs them."""
     if size < 1:
         raise QueryError(f"a query of {size} images: ask for one at least")
@@ -170,7 +165,7 @@ def _best_of_each(
         collector_of(strategy, size, Context(seed, counts_by_class(class_counts, names, strategy), seen))
         for strategy in strategies
     ]
-    totals = _Totals()
+    totals = Totals()
     columns = (
         *_COLUMNS,
         *(embedding_columns.NAMES if any(strategy.needs_embeddings for strategy in strategies) else ()),
@@ -316,34 +311,29 @@ def counts_by_class(class_counts: Mapping[str, int] | None, names: Sequence[str]
     return np.array([class_counts[name] for name in names], dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class _Totals:
-    candidates: int = 0
-    errors: int = 0
-    excluded: int = 0
-
-    def __add__(self, other: "_Totals") -> "_Totals":
-        return _Totals(self.candidates + other.candidates, self.errors + other.errors, self.excluded + other.excluded)
-
-
 def _strings(values: Sequence[str]) -> pa.Array:
     return pa.array(sorted(set(values)), pa.string())
 
 
 def _look_at_part(
     table: pa.Table, bests: Sequence[Collector], left_out: pa.Array, group_of: GroupOf | None
-) -> tuple[LedgerPart, list[np.ndarray], _Totals]:
+) -> tuple[LedgerPart, list[np.ndarray], Totals]:
     """A part of a ledger without what cannot be asked for, and what each collector makes of it, in a thread."""
     readable = table.filter(pc.equal(table["status"], "ok"))
     kept = readable.filter(pc.invert(pc.is_in(readable["image_id"], left_out))) if len(left_out) else readable
-    totals = _Totals(kept.num_rows, table.num_rows - readable.num_rows, readable.num_rows - kept.num_rows)
     part = _part_of(kept)
+    totals = Totals(
+        candidates=kept.num_rows,
+        errors=table.num_rows - readable.num_rows,
+        excluded=readable.num_rows - kept.num_rows,
+        without_detections=int(np.count_nonzero(np.diff(part.offsets) == 0)),
+    )
     if group_of is not None:
         part = replace(part, groups=np.array([group_of(name) for name in kept["image_id"].to_pylist()], object))
     return part, [best.look(part) for best in bests], totals
 
 
-def _check_size(size: int, totals: _Totals) -> None:
+def _check_size(size: int, totals: Totals) -> None:
     if size > totals.candidates:
         raise QueryError(
             f"a query of {size:,} images, but the ledger has {totals.candidates:,} that can be asked for "

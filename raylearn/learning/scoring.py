@@ -6,14 +6,12 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-import pyarrow.compute as pc
-
 from raylearn.cluster.devices import PRETEND_GPUS
 from raylearn.data.storage import Folder
 from raylearn.detectors import default_family, family_named
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings
 from raylearn.errors import RaylearnError
-from raylearn.scoring.ledger import Ledger, map_parts, read_facts
+from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, default_batch_size, score_manifest
 from raylearn.work.resources import WorkResources
@@ -68,9 +66,4 @@ class ScoringJob:
             # Every image could be read when the run began: a ledger without some of them would bias the query for good.
             _, first = next(iter(Ledger.read(folder).errors.items()))
             raise RaylearnError(f"{counts.num_errors} pool images cannot be scored, the first: {first}")
-        return {**asdict(counts), "num_without_detections": num_without_detections(folder)}
-
-
-def num_without_detections(ledger: Folder) -> int:
-    lengths = map_parts(ledger, read_facts(ledger), ["boxes"], lambda part: pc.list_value_length(part["boxes"]))
-    return sum(pc.sum(pc.equal(counts, 0)).as_py() or 0 for counts in lengths)
+        return asdict(counts)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from raylearn.config import DatasetSection
 from raylearn.config_files import dump_file, load_file
 from raylearn.data.dataset import Dataset, GroundTruth, Image
-from raylearn.data.endings import counted
+from raylearn.data.endings import by_ending
 from raylearn.data.formats import read_dataset
 from raylearn.data.images import content_hash, read_bytes, whole_size
 from raylearn.data.storage import Folder, not_writable, write_whole
@@ -216,7 +216,7 @@ def read_dataset_of(section: DatasetSection) -> Dataset:
 def _freeze(settings: Project, tell: Callable[[str], None]) -> list[Image]:
     manifest, left_out = list_pool(settings.pool, root=settings.root)
     if left_out:
-        tell(f"{left_out.total()} other or hidden files left out ({counted(left_out)})")
+        tell(f"{left_out.total()} other or hidden files left out ({by_ending(left_out)})")
     rows = list(zip(*(manifest.table[name].to_pylist() for name in ("image_id", "uri")), strict=True))
 
     def look(row: tuple[str, str]) -> Image | ImageError:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from raylearn.project.steps import Cycle, Standing
 from raylearn.reporting.summary import class_balance
+from raylearn.wording import counted
 
 _BAR = 30
 
@@ -12,10 +13,12 @@ def status_lines(cycle: Cycle, standing: Standing) -> Iterator[str]:
     """Budget, a line per measured round with its mAP as a bar, the boxes of each class, and what is next."""
     dataset, pool = cycle.bench.dataset, standing.pool
     yield (
-        f"{dataset.name}: {len(pool.labelled)} of {len(pool.images)} images labelled, {pool.num_boxes} boxes; "
-        f"{len(dataset.test)} held out"
+        f"{dataset.name}: {len(pool.labelled):,} of {counted(len(pool.images), 'image')} labelled, "
+        f"{counted(pool.num_boxes, 'box', 'boxes')}; {len(dataset.test)} held out"
     )
     best = max((float(done.evaluation.facts["map50_95"]) for done in standing.rounds), default=0.0)
+    if standing.rounds and not best:
+        yield "mAP50-95 is 0 in every round: the detector finds nothing on the held-out images yet; train longer"
     if standing.rounds:
         yield "round  images   boxes  mAP50  mAP50-95"
     for done in standing.rounds:

@@ -32,7 +32,8 @@ from raylearn.learning.cycle import run_cycle
 from raylearn.learning.ledger_query import detections_of
 from raylearn.learning.training import BroughtCheckpoint, InitialWeights
 from raylearn.project.folder import ProjectFolder
-from raylearn.strategies import Random
+from raylearn.strategies import Query, Random, Reason
+from raylearn.strategies.meaning import doubt_of_pool, doubts_of_query
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Arm, Trial
 from raylearn.sweep.pool_map import write_map
@@ -104,6 +105,14 @@ def _can_be_read(image: Image) -> bool:
     except ImageError:
         return False
     return True
+
+
+def _doubts(query: Query, scored: Scored, found: Mapping[str, tuple[tuple[int, int], Detections]]) -> list[str]:
+    """What the ranking of a query does not mean, in sentences; see raylearn.strategies.meaning."""
+    passed, remedy = scored.unlabelled.facts, "scoring.confidence"
+    pool = doubt_of_pool(passed.get("num_without_detections", 0), passed["num_images"], remedy)
+    own = doubts_of_query([len(found[i][1].boxes) for i in query.image_ids], query.tie, query.scores, remedy)
+    return [pool, *own] if pool else own
 
 
 class Cycle:
@@ -233,12 +242,18 @@ class Cycle:
         with self.making(("training", "evaluation"), address) as make:
             return self.standing(make)
 
-    def query(self, address: str | None, leave_out_unreadable: bool = False) -> tuple[Standing, Path]:
+    def query(
+        self,
+        address: str | None,
+        leave_out_unreadable: bool = False,
+        tell: Callable[[str], object] = lambda _doubt: None,
+    ) -> tuple[Standing, Path]:
         """Hands out the images that are to be labelled next, or says where they were handed out.
 
         Args:
             address: of a Ray cluster, where images are to be scored.
             leave_out_unreadable: reads all unlabelled images first, and asks for none that cannot be read any more.
+            tell: told what the ranking of the images does not mean, where there is something.
 
         Raises:
             ProjectError: the model of what is labelled is not trained yet.
@@ -251,7 +266,7 @@ class Cycle:
             self.store.clear_unfinished()
             if leave_out_unreadable:
                 before = replace(before, pool=readable(before.pool))
-            images, found = self._chosen(before, address)
+            images, found = self._chosen(before, address, tell)
             write_query(images, self.folder.query_folder(before.index))
             section = self.folder.settings.query
             copies = None if section.images is None else section.images == "copy"
@@ -260,7 +275,7 @@ class Cycle:
         return self.standing(), handout
 
     def _chosen(
-        self, standing: Standing, address: str | None
+        self, standing: Standing, address: str | None, tell: Callable[[str], object]
     ) -> tuple[list[QueriedImage], Mapping[str, tuple[tuple[int, int], Detections]]]:
         """The images of the next query in order of rank, and what the detector saw in them."""
         seed, names = self.trial.seed, self.bench.dataset.class_names
@@ -277,9 +292,12 @@ class Cycle:
         found = {i: ((by_id[i].width, by_id[i].height), nothing) for i in query.image_ids}
         if scored:
             found = detections_of(scored.unlabelled.folder, query.image_ids)
+            for doubt in _doubts(query, scored, found):
+                tell(doubt)
+        known = query.reasons or (Reason(),) * size
         images = [
-            QueriedImage.of(rank, image_id, by_id[image_id].uri, score, found[image_id][1].class_ids, names)
-            for rank, (image_id, score) in enumerate(zip(query.image_ids, query.scores, strict=True), start=1)
+            replace(QueriedImage.of(rank, i, by_id[i].uri, score, found[i][1].class_ids, names), reason=reason)
+            for rank, (i, score, reason) in enumerate(zip(query.image_ids, query.scores, known, strict=True), start=1)
         ]
         return images, found
 

@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from raylearn.reporting.power import POWER, sensitivity
-from raylearn.reporting.statistics import ArmStatistics, Difference, Primary
+from raylearn.reporting.statistics import FEWEST_SEEDS, ArmStatistics, Difference, Primary
 from raylearn.strategies import knows_labels
+from raylearn.wording import counted
 
 
 def conclusions(arms: Sequence[ArmStatistics], primary: Primary) -> list[str]:
@@ -28,10 +29,10 @@ def _of_query_size(arms: Sequence[ArmStatistics], primary: Primary, size: int | 
     could = sensitivity(arms, [size])
     if found:
         yield _verdicts(found, primary, own[0].key.query)
-    if could:
+    if could and could.num_seeds >= FEWEST_SEEDS:
         yield (
             f"With {100 * POWER:.0f} % probability this run could have found a difference of {could.smallest:.3f} or "
-            f"more ({_count(could.num_seeds, 'seed')}, {_count(could.num_arms, 'tested arm')}, standard deviation of "
+            f"more ({counted(could.num_seeds, 'seed')}, {counted(could.num_arms, 'tested arm')}, standard deviation of "
             f"the differences {could.spread:.3f}); no evidence does not mean no difference."
         )
     for arm in own:
@@ -57,18 +58,23 @@ def _of_oracle(arm: ArmStatistics, won: Difference, smallest: float | None) -> s
 
 
 def _verdicts(found: Sequence[tuple[str, Difference]], primary: Primary, query: str) -> str:
-    seeds = [len(difference.seeds) for _, difference in found]
-    counted = _count(max(seeds), "seed")
-    counted = f"{min(seeds)} to {counted}" if min(seeds) < max(seeds) else counted
     parts = []
-    for verdict in ("better", "worse"):
-        named = [f"{label} ({d.mean:+.3f})" for label, d in found if d.verdict == verdict]
-        parts += [f"{verdict}: {', '.join(named)}"] if named else []
+    for verdict, named in (("better", "better"), ("worse", "worse"), ("too few seeds", "estimates without a verdict")):
+        own = [f"{label} ({d.mean:+.3f})" for label, d in found if d.verdict == verdict]
+        parts += [f"{named}: {', '.join(own)}"] if own else []
     open_arms = [label for label, d in found if d.verdict == "no evidence"]
     if open_arms:
         parts.append("no evidence: " + (", ".join(open_arms) if len(open_arms) < 5 else f"{len(open_arms)} arms"))
     outcome = primary.outcome[0].upper() + primary.outcome[1:]
-    return f"{outcome} against {primary.control}, {query}, {counted}: {'; '.join(parts)}."
+    seeds = seeds_of([difference for _, difference in found])
+    return f"{outcome} against {primary.control}, {query}, {seeds}: {'; '.join(parts)}."
+
+
+def seeds_of(differences: Sequence[Difference]) -> str:
+    """As in "3 seeds" or "2 to 3 seeds"."""
+    numbers = [len(difference.seeds) for difference in differences]
+    most = counted(max(numbers), "seed")
+    return f"{min(numbers)} to {most}" if min(numbers) < max(numbers) else most
 
 
 def _why_none(arms: Sequence[ArmStatistics], primary: Primary) -> str:
@@ -77,7 +83,3 @@ def _why_none(arms: Sequence[ArmStatistics], primary: Primary) -> str:
     return (
         f"No verdicts: no arm came to its end with a seed in common with {primary.control}, the control that decides."
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what if number == 1 else what + 's'}"

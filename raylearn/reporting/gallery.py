@@ -11,6 +11,7 @@ from typing import Any
 
 from raylearn.errors import RunFolderError
 from raylearn.reporting.summary import Arm, one_line
+from raylearn.wording import counted
 
 GALLERY_FILE = "gallery.json"
 
@@ -47,6 +48,7 @@ class AskedImage:
         nearest, nearest_picture: the labelled image that was most like it; None where nobody knew.
         distance: in [0, 1], to that image.
         predicted_boxes: that people were expected to draw in it.
+        note: what the score does not tell, such as that chance chose it.
     """
 
     rank: int
@@ -59,16 +61,32 @@ class AskedImage:
     nearest_picture: Picture | None = None
     distance: float | None = None
     predicted_boxes: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class AskedQuery:
-    """The first images of a query. `scored` is whether detections decided it, and not chance."""
+    """The first images of a query.
+
+    Args:
+        scored: whether detections decided it, and not chance.
+        num_images: that it asked for in all; None where a run of before did not say.
+        num_groups: clips that they are of; None where nobody knows.
+    """
 
     trial: str
     round: int
     scored: bool
     images: tuple[AskedImage, ...]
+    num_images: int | None = None
+    num_groups: int | None = None
+
+    @property
+    def of_groups(self) -> str:
+        """As in "16 images from 7 clips"; "" where the clips are not known."""
+        if self.num_images is None or self.num_groups is None:
+            return ""
+        return f"{counted(self.num_images, 'image')} from {counted(self.num_groups, 'clip')}"
 
 
 @dataclass(frozen=True)
@@ -132,10 +150,12 @@ def _query(query: Mapping[str, Any], pictures: Mapping[str, Picture]) -> AskedQu
             nearest_picture=None if image.get("nearest") is None else pictures[image["nearest"]],
             distance=_number_or_none(image.get("distance")),
             predicted_boxes=_number_or_none(image.get("predicted_boxes")),
+            note=str(image.get("note") or ""),
         )
         for rank, image in enumerate(query["images"], start=1)
     )
-    return AskedQuery(str(query["trial"]), int(query["round"]), bool(query["scored"]), images)
+    counts = (None if query.get(name) is None else int(query[name]) for name in ("num_images", "num_groups"))
+    return AskedQuery(str(query["trial"]), int(query["round"]), bool(query["scored"]), images, *counts)
 
 
 def _box(x1: float, y1: float, x2: float, y2: float, class_id: int, confidence: Any = None, counted: Any = None) -> Box:

@@ -1,5 +1,6 @@
 """The page of a run: one html file that needs nothing else, for a browser, a telephone or paper."""
 
+import base64
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from markupsafe import Markup
 from raylearn.errors import RunFolderError, nearest
 from raylearn.measures.outcomes import OUTCOMES
 from raylearn.reporting import figures
-from raylearn.reporting.conclusions import conclusions
+from raylearn.reporting.answer import answer, arm_lines
 from raylearn.reporting.costs import Cost, Paid, paid_by_round, read_paid
 from raylearn.reporting.gallery import GALLERY_FILE, Gallery, read_gallery
 from raylearn.reporting.overlap import overlaps, read_asked
@@ -26,7 +27,6 @@ from raylearn.reporting.pool_map import MAP_FILE, PoolMap, read_map
 from raylearn.reporting.statistics import ArmStatistics, Difference, Primary, Reach, compare
 from raylearn.reporting.summary import (
     Summary,
-    answers,
     caution,
     finite,
     one_line,
@@ -36,6 +36,7 @@ from raylearn.reporting.summary import (
 )
 from raylearn.reporting.summary_file import SUMMARY_FILE, summary_text
 from raylearn.strategies import BASELINE
+from raylearn.wording import counted
 
 INPUTS = ("results.parquet", "queries.parquet", "experiment.yaml", "run.json")
 TOP_OF_QUERY = 5
@@ -92,6 +93,18 @@ def write_report(run_folder: Path) -> Path:
     return _write_at_once(run_folder / "report.html", page)
 
 
+def answer_lines(run_folder: Path) -> list[str]:
+    """The answer of a run and its table of arms, for a terminal: what its page says first.
+
+    Raises:
+        RunFolderError: see `write_report`.
+    """
+    experiment = _read_experiment(run_folder / "experiment.yaml")
+    rounds = read_rounds(run_folder / "results.parquet", _pays_boxes(experiment))
+    summary, primary = summarise(rounds), _primary(experiment, run_folder)
+    return [*answer(summary, compare(rounds, primary), primary), "", *arm_lines(summary)]
+
+
 def write_comparison(run_folder: Path, other: Path) -> Path:
     """Writes comparison.html: two runs side by side, on equal axes.
 
@@ -141,7 +154,7 @@ def _side(folder: Path) -> dict[str, Any]:
     return {
         "title": run.get("name") or folder.name,
         "question": run.get("question"),
-        "answers": [*answers(summary), *conclusions(compare(rounds, primary), primary)],
+        "answers": answer(summary, compare(rounds, primary), primary),
         "summary": summary,
         "experiment": experiment,
         "fingerprint": _mapping(run.get("dataset")).get("fingerprint"),
@@ -198,7 +211,7 @@ def render(
     return environment.get_template("page.html.jinja").render(
         title=run.get("name") or _mapping(experiment).get("name") or "raylearn run",
         question=run.get("question") or _mapping(experiment).get("question"),
-        answers=[*answers(summary), *conclusions(compared, primary)],
+        answers=answer(summary, compared, primary),
         compared=compared,
         primary=primary,
         outcomes=OUTCOMES,
@@ -212,6 +225,7 @@ def render(
             (panel.unit, Markup(figures.panel_svg(summary, panel, f"p{i}")))
             for i, panel in enumerate(figures.panels(cost))
         ],
+        summary_csv=Markup(base64.b64encode(summary_text(compared).encode()).decode()),
         cost=cost,
         paid=list(paid_by_round(summary.learning, paid or {})),
         gallery=gallery,
@@ -256,7 +270,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"spread": spread_text, "seconds": seconds_text, "number": number_text}
-    environment.filters |= {"difference": difference_text, "cost": cost_text}
+    environment.filters |= {"difference": difference_text, "cost": cost_text, "counted": counted}
     return environment
 
 

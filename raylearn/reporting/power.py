@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import nctdtr, nctdtrinc, stdtrit
 
-from raylearn.reporting.statistics import ALPHA, ArmStatistics, Difference, Primary
+from raylearn.reporting.statistics import ALPHA, FEWEST_SEEDS, ArmStatistics, Difference, Primary
+from raylearn.wording import counted
 
 POWER = 0.8
 MOST_SEEDS = 10_000
@@ -56,12 +57,14 @@ class SeedPlan:
     seeds: Mapping[float, int | None]
 
     def lines(self) -> Iterator[str]:
+        arms, pilot = counted(self.num_arms, "tested arm"), self.pilot
         yield (
-            f"seeds: {self.primary.outcome} against {self.primary.control}, {self.num_arms} tested arms; the pilot's "
-            f"differences have a standard deviation of {self.pilot.spread:.4f} ({self.pilot.num_arms} arms, "
-            f"{self.pilot.num_seeds} seeds)"
+            f"seeds: {self.primary.outcome} against {self.primary.control}, {arms}; the pilot's differences have a "
+            f"standard deviation of {pilot.spread:.4f} ({counted(pilot.num_arms, 'arm')}, {pilot.num_seeds} seeds)"
         )
-        if self.num_seeds > 1:
+        if self.num_seeds < FEWEST_SEEDS:
+            yield f"its {counted(self.num_seeds, 'seed')} will give estimates only: a verdict needs {FEWEST_SEEDS}"
+        else:
             smallest = smallest_difference(self.pilot.spread, self.num_seeds, self.num_arms)
             yield f"with its {self.num_seeds} seeds the experiment can find a difference of {smallest:.3f}"
         for difference, count in self.seeds.items():
@@ -116,12 +119,12 @@ def smallest_difference(spread: float, num_seeds: int, num_arms: int, power: flo
 
 
 def seeds_needed(spread: float, difference: float, num_arms: int, power: float = POWER) -> int | None:
-    """The fewest seeds that find a difference with a given probability; see `smallest_difference`.
+    """The fewest seeds, of those that give a verdict, that find a difference; see `smallest_difference`.
 
     Returns:
         None where `MOST_SEEDS` are too few.
     """
-    few, enough = 1, 2
+    few, enough = FEWEST_SEEDS - 1, FEWEST_SEEDS
     while _power(spread, difference, enough, num_arms) < power:
         if enough == MOST_SEEDS:
             return None

@@ -17,7 +17,10 @@ ALPHA = 0.05
 TARGET = 0.9
 """The share of full_data's mAP50-95 whose cost is asked for."""
 
-Verdict = Literal["better", "worse", "no evidence"]
+FEWEST_SEEDS = 3
+"""That a verdict needs: two differences have one degree of freedom, by which next to nothing can be told apart."""
+
+Verdict = Literal["better", "worse", "no evidence", "too few seeds"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,9 @@ class Difference:
             the verdict is "better" or "worse"; of any other a plain 95 % interval. None with one seed, or where the
             differences do not vary but are not 0, of which a t test can say nothing.
         p: two-sided, of the paired t test, after Holm's correction over the arms of all sizes. None where nothing was
-            tested, and with one seed.
-        verdict: what may be said; None of an estimate, which was not tested.
+            tested.
+        verdict: what may be said; "too few seeds" below `FEWEST_SEEDS`, where nothing was tested; None of an estimate,
+            which was not to be tested.
     """
 
     outcome: Outcome
@@ -230,8 +234,8 @@ def _estimate(outcome: Outcome, control: str, pair: Mapping[int, float]) -> Diff
 
 def _tested(estimates: Sequence[Difference | None]) -> list[Difference | None]:
     """The differences of the one family of tests with their verdicts; None stays: an arm without a seed in common."""
-    found = [estimate and replace(estimate, verdict="no evidence") for estimate in estimates]
-    values = {index: np.array(one.values) for index, one in enumerate(found) if one and len(one.values) > 1}
+    found = [estimate and replace(estimate, verdict="too few seeds") for estimate in estimates]
+    values = {index: np.array(one.values) for index, one in enumerate(found) if one and len(one.values) >= FEWEST_SEEDS}
     corrected, levels = holm([_p_value(value) for value in values.values()])
     for (index, value), p, level in zip(values.items(), corrected.tolist(), levels.tolist(), strict=True):
         verdict: Verdict = "no evidence" if p > ALPHA else "better" if value.mean() > 0 else "worse"

@@ -1,7 +1,7 @@
 """summary.csv: what the report says of differences, for other programs.
 
 Only rows of the primary outcome and control have p and verdict: those of every other are estimates, with plain 95 %
-intervals. `detectable` stands beside a verdict: the smallest difference that would have been found (see power.py).
+intervals. `detectable` stands beside a p: the smallest difference that would have been found (see power.py).
 """
 
 import csv
@@ -68,7 +68,7 @@ def _compared(difference: Difference, detectable: float | None) -> dict[str, str
         "high": _number(high),
         "p": _number(difference.p),
         "verdict": difference.verdict or "",
-        "detectable": _number(detectable) if difference.verdict else "",
+        "detectable": _number(detectable) if difference.p is not None else "",
     }
 
 

@@ -9,7 +9,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -96,11 +96,14 @@ class PartCounts:
         num_images: rows.
         num_detections: boxes of all of them.
         errors: kind of error -> images.
+        num_without_detections: images that could be read and have no box; None where a part is of a time before this
+            was counted.
     """
 
     num_images: int
     num_detections: int
     errors: Mapping[str, int]
+    num_without_detections: int | None = None
 
     @property
     def num_errors(self) -> int:
@@ -109,19 +112,23 @@ class PartCounts:
     @classmethod
     def of(cls, table: pa.Table) -> "PartCounts":
         failed = table.filter(pc.equal(table["status"], "error"))
-        detections = pc.sum(pc.list_value_length(table["boxes"])).as_py() or 0
-        return cls(table.num_rows, int(detections), dict(sorted(Counter(failed["error_kind"].to_pylist()).items())))
+        lengths = pc.list_value_length(table["boxes"])
+        detections, empty = pc.sum(lengths).as_py() or 0, pc.sum(pc.equal(lengths, 0)).as_py() or 0
+        errors = dict(sorted(Counter(failed["error_kind"].to_pylist()).items()))
+        return cls(table.num_rows, int(detections), errors, int(empty) - failed.num_rows)
 
     def __add__(self, other: "PartCounts") -> "PartCounts":
         errors = Counter(self.errors) + Counter(other.errors)
+        without = self.num_without_detections, other.num_without_detections
         return PartCounts(
             self.num_images + other.num_images,
             self.num_detections + other.num_detections,
             dict(sorted(errors.items())),
+            None if without[0] is None or without[1] is None else without[0] + without[1],
         )
 
 
-NOTHING = PartCounts(0, 0, {})
+NOTHING = PartCounts(0, 0, {}, 0)
 
 
 def part_name(part: int) -> str:
@@ -136,7 +143,8 @@ def add_part(folder: Folder, part: int, key: str, table: pa.Table) -> PartCounts
         StorageError: it cannot be written.
     """
     counts = PartCounts.of(table)
-    mark = {"key": key, "num_detections": counts.num_detections, "errors": dict(counts.errors)}
+    mark = {"key": key, **asdict(counts)}
+    del mark["num_images"]  # the file says it
     table = table.replace_schema_metadata({_COUNTS: json.dumps(mark, sort_keys=True)})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, use_dictionary=["status", "error_kind"], row_group_size=len(table) or 1)
@@ -160,7 +168,8 @@ def read_counts(folder: Folder, part: int, key: str) -> PartCounts:
         mark = json.loads((file.schema_arrow.metadata or {}).get(_COUNTS, b"{}"))
         if mark.get("key") != key:
             raise LedgerError(f"{folder}/{part_name(part)} is of another scoring pass: score into a new folder")
-        return PartCounts(file.metadata.num_rows, mark["num_detections"], mark["errors"])
+        without = mark.get("num_without_detections")
+        return PartCounts(file.metadata.num_rows, mark["num_detections"], mark["errors"], without)
 
 
 def read_all_counts(folder: Folder, parts: Sequence[int], key: str) -> PartCounts:

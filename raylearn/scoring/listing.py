@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from raylearn.data.endings import HEIF_ENDINGS, counted, ending_of
+from raylearn.data.endings import HEIF_ENDINGS, by_ending, ending_of
 from raylearn.data.images import heif_is_installed
 from raylearn.data.storage import (
     concerns_one_name,
@@ -128,7 +128,7 @@ def list_pool(
         progress(count)
     if not count:
         others = f", only {listing.left_out.total()} other files" if listing.left_out else ""
-        pictures = counted(listing.left_out, pictures_only=True)
+        pictures = by_ending(listing.left_out, pictures_only=True)
         raise PoolError(
             f"no images in {redacted(pool)}{others}: endings of images are {' '.join(sorted(IMAGE_ENDINGS))}"
             f"{'; ' if pictures else ''}{pictures}"

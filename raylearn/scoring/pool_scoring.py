@@ -17,7 +17,7 @@ from raylearn.cluster.devices import torch_device
 from raylearn.cluster.machines import Machine, look_at_machines, this_machine
 from raylearn.cluster.resources import cpus_for_each
 from raylearn.cluster.session import ray_session
-from raylearn.data.endings import counted
+from raylearn.data.endings import by_ending
 from raylearn.data.lock import held
 from raylearn.data.storage import Folder, reason_of, redacted
 from raylearn.detectors import family_of, read_checkpoint
@@ -48,6 +48,8 @@ from raylearn.scoring.pass_record import (
 )
 from raylearn.scoring.pipeline import ScoringPlan, default_batch_size, finish, score_parts
 from raylearn.scoring.progress import LINE_SECONDS, ScoringProgress, say
+from raylearn.strategies.meaning import doubt_of_pool
+from raylearn.wording import counted
 
 LARGE_POOL = 2000  # images from which on OpenVINO's conversion, some seconds per actor, is won back
 _IMAGE_SIZE = 640
@@ -149,6 +151,7 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
             if ledger.FACTS_FILE in folder.sizes():
                 counts = _counts_there(folder, there)
                 say(console, f"finished already: {_describe(counts)}\nledger: {folder}")
+                _tell_doubt(counts, console)
                 return counts
         address = address or os.environ.get("RAY_ADDRESS")
         here = address is None and _needs_no_ray(request, manifest, folder)
@@ -164,6 +167,7 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
         _refuse_if_none_was_there(folder, counts)
         finish(folder, manifest, counts, {**record, "key": key_of(record), "num_parts": manifest.num_parts})
     say(console, f"{_describe(counts)}\nledger: {folder}")
+    _tell_doubt(counts, console)
     return counts
 
 
@@ -219,8 +223,8 @@ def _list(request: ScoreRequest, there: Record | None, console: Console) -> Mani
             part_size=request.part_size or (there["part_size"] if there else None),
             progress=found,
         )
-    others = f", {left_out.total()} other or hidden files left out ({counted(left_out)})" if left_out else ""
-    say(console, f"{redacted(request.pool)}: {len(manifest):,} images{others}")
+    others = f", {left_out.total()} other or hidden files left out ({by_ending(left_out)})" if left_out else ""
+    say(console, f"{redacted(request.pool)}: {counted(len(manifest), 'image')}{others}")
     return manifest
 
 
@@ -255,8 +259,8 @@ def _choose(request: ScoreRequest, record: Record, machine: Machine, folder: Fol
         )
     if settings.decode == "gpu" and not machine.has_cuda:
         raise ClusterError(
-            "--decode gpu needs actors with a GPU that torch can use: leave --gpus-per-actor 0 out, or score into another "
-            "folder with --decode full"
+            "--decode gpu needs actors with a GPU that torch can use: leave --gpus-per-actor 0 out, or score into "
+            "another folder with --decode full"
         )
     num_actors = request.num_actors or machine.num_actors
     return ScoringPlan(
@@ -342,10 +346,17 @@ def _counts_there(folder: Folder, there: Record) -> PartCounts:
     return ledger.read_all_counts(folder, parts, key_of(there))
 
 
+def _tell_doubt(counts: PartCounts, console: Console) -> None:
+    readable = counts.num_images - counts.num_errors
+    doubt = doubt_of_pool(counts.num_without_detections or 0, readable, "--confidence")
+    if doubt:
+        say(console, f"warning: {doubt}")
+
+
 def _describe(counts: PartCounts) -> str:
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in counts.errors.items())
-    errors = f"{counts.num_errors:,} errors ({kinds})" if counts.num_errors else "no errors"
-    return f"{counts.num_images:,} images, {errors}, {counts.num_detections:,} detections"
+    errors = f"{counted(counts.num_errors, 'error')} ({kinds})" if counts.num_errors else "no errors"
+    return f"{counted(counts.num_images, 'image')}, {errors}, {counted(counts.num_detections, 'detection')}"
 
 
 def _describe_plan(plan: ScoringPlan) -> str:

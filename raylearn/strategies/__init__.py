@@ -24,6 +24,7 @@ from raylearn.strategies.base import (
     Shortlisting,
     Strategy,
     Summarising,
+    Tie,
 )
 from raylearn.strategies.box_count import BoxCount
 from raylearn.strategies.core_set import CoreSet
@@ -55,6 +56,7 @@ __all__ = [
     "Shortlisting",
     "Strategy",
     "Summarising",
+    "Tie",
     "Uncertainty",
     "ask",
     "ask_within",

@@ -1,13 +1,14 @@
 """Asking a strategy: for so many images, or for as many as a budget pays for; and a look at what it answers."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from raylearn.errors import QueryError
 from raylearn.measures.sampling import positions_within
 from raylearn.plugins import told_of
-from raylearn.strategies.base import Candidates, Context, Query, Strategy
+from raylearn.strategies.base import Candidates, Context, ImageScoring, Query, Strategy, Tie
 
 Select = Callable[[int], Query]
 """Size -> a query of so many images."""
@@ -50,7 +51,10 @@ def ask_within(strategy: Strategy, candidates: Candidates, costs: np.ndarray, bu
         spent = np.cumsum([cost_of[image_id] for image_id in query.image_ids])
         if spent[-1] < budget and len(spent) < most:
             return None
-        return _first(query, range(min(len(spent), int(np.searchsorted(spent, budget)) + 1)))
+        size = min(len(spent), int(np.searchsorted(spent, budget)) + 1)
+        scored = isinstance(strategy, ImageScoring) and strategy.needs_pass and strategy.max_per_group is None
+        tie = Tie.at_cut(query.scores, size, query.tie) if scored else None
+        return replace(_first(query, range(size)), tie=tie)
 
     mean = float(np.mean(costs))
     first = min(most, max(1, round(budget / mean))) if mean else most

@@ -24,11 +24,46 @@ class Reason:
         nearest: the labelled image that is most like it.
         distance: in [0, 1], to that image.
         boxes: that people will draw in it, by what the detector sees.
+        note: what the score does not tell, such as that chance chose it; "" where it tells all.
     """
 
     nearest: str | None = None
     distance: float | None = None
     boxes: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Images of one score at the border of a query: a hash of seed and id decided which of them are in it.
+
+    Args:
+        score: of each of them.
+        num_chosen: that are in the query, at least 1.
+        num_images: that have it, chosen or not; more than `num_chosen`.
+    """
+
+    score: float
+    num_chosen: int
+    num_images: int
+
+    @classmethod
+    def at_border(cls, chosen: np.ndarray, num_images: int) -> "Tie | None":
+        """The tie of a query, if it has one.
+
+        Args:
+            chosen: (n,) scores of the query, highest first, n >= 1.
+            num_images: candidates whose score is the last of them.
+        """
+        num_chosen = int(np.count_nonzero(chosen == chosen[-1]))
+        return cls(float(chosen[-1]), num_chosen, num_images) if num_images > num_chosen else None
+
+    @classmethod
+    def at_cut(cls, scores: Sequence[float], size: int, tie: "Tie | None") -> "Tie | None":
+        """The tie at the border of the first `size` images of a query of these scores, highest first, and this tie."""
+        border = scores[size - 1]
+        num_images = tie.num_images if tie and tie.score == border else scores.count(border)
+        return cls.at_border(np.array(scores[:size]), num_images)
 
 
 @dataclass(frozen=True)
@@ -39,11 +74,13 @@ class Query:
         image_ids: N of them.
         scores: (N,) the number each was chosen by; 0 where chance chose.
         reasons: (N,) what else is known of them; none where no detector looked.
+        tie: at its border; None where there is none, or where nobody knows.
     """
 
     image_ids: tuple[str, ...]
     scores: tuple[float, ...]
     reasons: tuple[Reason, ...] = ()
+    tie: Tie | None = None
 
 
 class ScoredImages(Protocol):
@@ -262,7 +299,8 @@ class ImageScoring(Strategy):
         scores = self.image_scores(candidates, context)
         chosen = top_n(candidates.image_ids, scores, size, self.tie_seed(context.seed))
         ids = candidates.image_ids
-        return Query(tuple(str(ids[i]) for i in chosen), tuple(float(scores[i]) for i in chosen))
+        tie = Tie.at_border(scores[chosen], int(np.count_nonzero(scores == scores[chosen[-1]])))
+        return Query(tuple(str(ids[i]) for i in chosen), tuple(float(scores[i]) for i in chosen), tie=tie)
 
 
 class Shortlisting(Strategy):

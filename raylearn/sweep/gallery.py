@@ -38,9 +38,10 @@ def write_gallery(rounds: Mapping[Trial, Sequence[TrialRound]], bench: Bench, pa
     A JSON file: `images`, by image id, with width, height, a small JPEG in base64 and the truth as [x1, y1, x2, y2,
     class id]; `queries`, a list of trial, round and images in order of rank, each with its score, the number of its
     detections, and of those the ones that count most as [x1, y1, x2, y2, class id, confidence, what it counts in the
-    score]; and, where they are known, the id of the `nearest` labelled image, the `distance` to it and the
-    `predicted_boxes`. An image that is shown as the nearest only is smaller and has no truth. An image that cannot be
-    read any more is a grey area: the results are there without it.
+    score]; and, where they are known, the id of the `nearest` labelled image, the `distance` to it, the
+    `predicted_boxes` and a `note` on what the score does not tell. `num_images` of a query are all that it asked for,
+    and `num_groups` the clips that they are of, null where there are none. An image that is shown as the nearest only
+    is smaller and has no truth. An image that cannot be read any more is a grey area: the results are there without it.
     """
     shown = _one_trial_per_arm(rounds)
     asked = [done.query for trial in shown for done in rounds[trial] if done.query]
@@ -100,7 +101,9 @@ def _queries(trial: Trial, rounds: Sequence[TrialRound], bench: Bench, top: int)
                     **_why(reason),
                 }
             )
-        yield {"trial": trial.name, "round": done.index, "images": images, "scored": found is not None}
+        groups = bench.groups_of(done.query.image_ids)
+        counts = {"num_images": len(done.query.image_ids), "num_groups": None if groups is None else len(set(groups))}
+        yield {"trial": trial.name, "round": done.index, "images": images, "scored": found is not None, **counts}
 
 
 def _why(reason: Reason) -> dict[str, Any]:
@@ -109,6 +112,7 @@ def _why(reason: Reason) -> dict[str, Any]:
         "nearest": reason.nearest,
         "distance": None if reason.distance is None else round(reason.distance, 4),
         "predicted_boxes": None if reason.boxes is None else round(reason.boxes, 2),
+        "note": reason.note or None,
     }
     return {key: value for key, value in known.items() if value is not None}
 

@@ -10,6 +10,7 @@ from raylearn.config import Experiment
 from raylearn.data.storage import Folder
 from raylearn.sweep.grid import Trial, num_rounds
 from raylearn.sweep.trial import Bench, run_trial
+from raylearn.wording import counted
 from raylearn.work.jobs import Job
 from raylearn.work.store import Artifact, Store
 
@@ -88,7 +89,7 @@ def plan_sweep(wanted: Sequence[Trial], bench: Bench, store: Store) -> SweepPlan
 
 def plan_lines(experiment: Experiment, plan: SweepPlan) -> Iterator[str]:
     """A plan in words: how much of each kind of work, and how long it takes on this machine."""
-    yield f"{experiment.name}: {plan.num_trials} trials of {plan.num_rounds} rounds in all"
+    yield f"{experiment.name}: {counted(plan.num_trials, 'trial')} of {counted(plan.num_rounds, 'round')} in all"
     for kind, work in plan.work.items():
         yield (
             f"{kind}: {work.wanted} wanted, {work.shared} certainly shared, {work.made} in the store, "

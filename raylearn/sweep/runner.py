@@ -46,6 +46,7 @@ from raylearn.sweep.run_folder import (
 from raylearn.sweep.tracking import refuse_missing_trackers
 from raylearn.sweep.trial import Bench, TrialRound, run_trial
 from raylearn.sweep.tune_trials import run_trials
+from raylearn.wording import counted
 from raylearn.work.jobs import NotMadeError, made_before
 from raylearn.work.store import Store
 
@@ -117,6 +118,7 @@ def run_experiment(
         say(console, _plan_line(bench, wanted, missing))
         if missing:
             check_detector_of(experiment)
+            _tell_weights_taken(bench, console)
         # not before: an experiment that is refused must not hold the folder against its corrected form
         for folder in (Folder.at(files), run_folder):  # at an address the files follow at the end, after a kill never
             folder.replace(EXPERIMENT_FILE, dump_file(experiment).encode())
@@ -130,7 +132,6 @@ def run_experiment(
         failed = {trial.name: "ended without a result" for trial in wanted if trial not in finished} | failed
         if not finished:
             raise RunFailedError(f"all {len(wanted)} trials failed; {wanted[0].name}: {failed[wanted[0].name]}")
-        _tell_matched_weights(finished, console)
         rows = write_tables(finished, bench.dataset.num_classes, files)
         if missing or not (files / GALLERY_FILE).exists():
             write_gallery(finished, bench, files / GALLERY_FILE)
@@ -168,11 +169,13 @@ def _set_up(experiment: Experiment, run_folder: Folder, store_folder: Folder, fi
     return bench
 
 
-def _tell_matched_weights(finished: Mapping[Trial, Sequence[TrialRound]], console: Console) -> None:
-    facts = next(iter(finished.values()))[0].model.facts
-    if "tensors_matched" in facts:
-        matched, total = facts["tensors_matched"], facts["tensors_total"]
-        say(console, f"initial weights: {matched} of the model's {total} tensors were taken from them")
+def _tell_weights_taken(bench: Bench, console: Console) -> None:
+    detector = bench.experiment.detector
+    count = family_named(detector.family).taken
+    if count is not None and detector.initial_weights is not None:
+        taken, total = count(detector.model, bench.dataset.num_classes, detector.initial_weights)
+        rest = " (the rest, such as the head, is new)" if taken < total else ""
+        say(console, f"initial weights: {taken} of {total} tensors taken{rest}")
 
 
 def plan_experiment(experiment: Experiment, run_folder: Folder, store_folder: Folder | None = None) -> SweepPlan:
@@ -209,8 +212,9 @@ def _plan_line(bench: Bench, wanted: Sequence[Trial], missing: Sequence[Trial]) 
     rounds = sum(num_rounds(experiment, trial.arm) for trial in wanted)
     found = f", {len(wanted) - len(missing)} of them finished already" if len(missing) < len(wanted) else ""
     return (
-        f"{experiment.name}: {len(wanted)} trials of {rounds} rounds in all{found}; {dataset.name}: "
-        f"{len(dataset.pool)} images in the pool, {len(dataset.test)} held out, {dataset.num_classes} classes"
+        f"{experiment.name}: {counted(len(wanted), 'trial')} of {counted(rounds, 'round')} in all{found}; "
+        f"{dataset.name}: {counted(len(dataset.pool), 'image')} in the pool, {len(dataset.test):,} held out, "
+        f"{counted(dataset.num_classes, 'class', 'classes')}"
     )
 
 

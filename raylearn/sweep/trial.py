@@ -23,6 +23,7 @@ from raylearn.measures.sampling import random_generator
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
 from raylearn.strategies import Candidates, Context, Labelled, Query, Strategy, ask, ask_within
+from raylearn.strategies.meaning import notes
 from raylearn.strategies.reasons import reasons
 from raylearn.sweep.grid import Arm, Trial, arms, num_rounds
 from raylearn.work.jobs import Job
@@ -192,7 +193,7 @@ class Bench:
             candidates = Candidates.unseen(unlabelled, self.dataset.num_classes)
         else:
             candidates = Ledger.read(scored.unlabelled.folder).candidates
-        candidates = replace(candidates, groups=self._groups(candidates.image_ids))
+        candidates = replace(candidates, groups=self.groups_of(candidates.image_ids))
         context = Context(
             seed,
             pool.class_counts(self.dataset.num_classes),
@@ -206,9 +207,9 @@ class Bench:
             else:
                 costs = self._true_counts(candidates.image_ids, self.dataset.truth).sum(axis=1)
                 chosen = ask_within(arm.strategy, candidates, costs, boxes, context)
-            return replace(chosen, reasons=reasons(chosen.image_ids, candidates, context)) if scored else chosen
+            return _explained(chosen, candidates, context) if scored else chosen
 
-    def _groups(self, image_ids: Sequence[str] | np.ndarray) -> np.ndarray | None:
+    def groups_of(self, image_ids: Sequence[str] | np.ndarray) -> np.ndarray | None:
         """The clip of each image; an image of none is a group of its own. None where no image has one."""
         if not any(image.clip_id for image in self.dataset.pool):
             return None
@@ -224,6 +225,15 @@ class Bench:
         num_classes = self.dataset.num_classes
         counts = [np.bincount(truth[image_id].class_ids, minlength=num_classes) for image_id in image_ids]
         return np.array(counts, dtype=np.int64).reshape(-1, num_classes)
+
+
+def _explained(query: Query, candidates: Candidates, context: Context) -> Query:
+    """With what is known of each image beside its score."""
+    known = reasons(query.image_ids, candidates, context)
+    position = {image_id: index for index, image_id in enumerate(candidates.image_ids)}
+    lengths = np.diff(candidates.offsets)
+    marks = notes([int(lengths[position[image_id]]) for image_id in query.image_ids], query.tie, query.scores)
+    return replace(query, reasons=tuple(replace(one, note=mark) for one, mark in zip(known, marks, strict=True)))
 
 
 def run_trial(trial: Trial, bench: Bench, make: Callable[[Job], Artifact]) -> Iterator[TrialRound]:

@@ -10,9 +10,9 @@ import yaml
 
 from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.data.images import content_hash, decode, read_bytes
-from raylearn.detectors import build_detector, check_detector
+from raylearn.detectors import build_detector, check_detector, family_named
 from raylearn.detectors.base import Detections, DetectorSettings, TrainingSet
-from raylearn.detectors.checkpoints import load_matching
+from raylearn.detectors.checkpoints import load_matching, write_checkpoint
 from raylearn.detectors.families.ultralytics import training as yolo_training
 from raylearn.detectors.families.ultralytics.detector import YoloDetector, build_model, read_weights
 from raylearn.detectors.families.ultralytics.training import write_data_yaml
@@ -270,6 +270,16 @@ def test_fit_reports_how_many_tensors_of_the_initial_weights_fitted(trained, ree
     train = TrainingSet(reef.class_names, reef.pool[:4], reef.truth)
     report = detector.fit(train, initial_weights=trained, seed=0, checkpoint=tmp_path / "x.pt")
     assert report["tensors_matched"] == report["tensors_total"]
+
+
+def test_what_a_run_says_that_it_takes_is_what_fits_and_of_other_classes_the_head_is_new(tmp_path: Path) -> None:
+    path, model = tmp_path / "three.pt", build_model("yolov5n", 3)
+    write_checkpoint(path, "raylearn-yolo-1", "yolov5n", ("a", "b", "c"), 64, model.state_dict())
+    taken = family_named("ultralytics").taken
+    assert taken is not None
+    total = len(model.state_dict())
+    assert taken("yolov5n", 3, path) == (total, total)
+    assert taken("yolov5n", 7, path) == (total - 6, total)  # weight and bias of the classes, at three scales
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04broken"])

@@ -48,7 +48,7 @@ def told(standing_ray: None, desk: Path) -> str:  # noqa: ARG001
 
 def test_the_lines_of_the_readme_run(desk: Path, told: str) -> None:
     first = told.splitlines()[0].split()
-    assert (first[0], first[-1]) == ("rank", "nearest")
+    assert (first[0], first[-1]) == ("rank", "note")
     assert "images that two queries of 20 have in common" in told
     assert "entropy-sum-none-background-q4-s0  round 2/2" in told
     assert "random-q4-s0" in told
@@ -64,7 +64,7 @@ def test_a_query_is_a_table_with_ids_and_scores(desk: Path, told: str) -> None: 
     assert len(ledger.class_names) == 6
     query = raylearn.query(ledger, 5, aggregation="max")
     columns = ["rank", "image_id", "uri", "score", "num_detections", "predicted_classes"]
-    assert query.table.column_names == [*columns, "predicted_boxes", "distance", "nearest"]
+    assert query.table.column_names == [*columns, "predicted_boxes", "distance", "nearest", "note"]
     assert query.to_pandas().image_id.tolist() == list(query.image_ids)
     assert (np.diff(query.scores) <= 0).all()
     seen = ledger.detections(query.image_ids)

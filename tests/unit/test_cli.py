@@ -422,7 +422,7 @@ def test_the_doctor_ends_in_exit_code_1_if_there_is_a_problem(capsys):
     assert call("doctor", "e.yaml") == 1
     told = capsys.readouterr()
     assert told.out.startswith("problem: storage: e.yaml")
-    assert complaints(told.err) == "error: 1 problems, listed above\n"
+    assert complaints(told.err) == "error: 1 problem, listed above\n"
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *GROUPS])

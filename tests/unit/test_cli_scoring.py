@@ -111,7 +111,7 @@ def test_a_score_that_is_right_reaches_ray(more):
 
 def test_a_query_says_what_it_chose_from_and_where_it_is(capsys):
     said = shown(capsys, f"{QUERY} --uncertainty least_confidence --exclude labelled.txt --exclude labelled.txt")
-    assert said.startswith("2 of 5 images, 1 could not be read, 1 of 2 excluded ids found, 1 predicted boxes\n")
+    assert said.startswith("2 of 5 images, 1 could not be read, 1 of 2 excluded ids found, 1 predicted box\n")
     for ending in ("parquet", "csv", "txt"):
         assert f"out/query.{ending}" in said
     assert pq.read_table("out/query.parquet")["image_id"].to_pylist() == ["4.jpg", "3.jpg"]

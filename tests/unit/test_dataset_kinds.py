@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from raylearn.data.dataset import Dataset
-from raylearn.data.endings import counted
+from raylearn.data.endings import by_ending
 from raylearn.data.formats import examine_dataset, read_dataset
 from raylearn.data.images import decode, heif_is_installed, upright_size
 from raylearn.errors import ImageError, PoolError
@@ -203,7 +203,7 @@ def test_what_a_pool_leaves_out_is_told_by_ending_with_what_to_do(tmp_path) -> N
     _, left_out = list_pool(str(tmp_path))
     assert left_out == {".jxl": 2, ".txt": 1, ".mp4": 1, "hidden": 1, "no ending": 1}
     told = ".jxl: 2, convert them to JPEG or PNG; .mp4: 1, extract their frames; .txt: 1; hidden: 1; no ending: 1"
-    assert counted(left_out) == told
+    assert by_ending(left_out) == told
     (tmp_path / "a.jpg").unlink()
     with pytest.raises(PoolError, match=r"\.jxl: 2, convert them to JPEG or PNG; \.mp4: 1, extract their frames$"):
         list_pool(str(tmp_path))

@@ -1,7 +1,10 @@
 """The ledger on disk: what was found comes back as it was, in the order of image ids, byte for byte the same."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,13 +12,13 @@ from hypothesis import strategies as st
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import BOX_EMBEDDING, IMAGE_EMBEDDING
 from raylearn.errors import DetectorError, LedgerError
-from raylearn.learning.scoring import num_without_detections
 from raylearn.scoring.ledger import (
     Ledger,
     PartCounts,
     add_part,
     finished_parts,
     map_parts,
+    read_all_counts,
     read_counts,
     read_facts,
     rows,
@@ -66,7 +69,7 @@ def test_what_made_it_comes_back(tmp_path):
 def test_a_part_knows_what_it_holds_and_which_pass_made_it(tmp_path):
     folder = Folder.at(tmp_path)
     told = add_part(folder, 3, "this pass", make_rows(SCORES))
-    assert told == PartCounts(num_images=4, num_detections=3, errors={"broken": 1})
+    assert told == PartCounts(num_images=4, num_detections=3, errors={"broken": 1}, num_without_detections=1)
     assert read_counts(folder, 3, "this pass") == told
     assert finished_parts(folder) == [3]
     with pytest.raises(LedgerError, match=r"part-00003.parquet is of another scoring pass"):
@@ -175,8 +178,20 @@ def test_facts_of_another_shape_are_refused(tmp_path, text):
 
 def test_images_without_detections_are_counted_over_all_parts(tmp_path):
     scores = {"a": [], "b": [[0.5, 0.1]], "c": [], "d": [[0.2, 0.3]], "e": []}
-    assert num_without_detections(write_ledger(scores, tmp_path / "some", part_size=2)) == 3
-    assert num_without_detections(write_ledger({}, tmp_path / "none")) == 0
+    some = Folder.at(tmp_path)
+    parts = [dict(list(scores.items())[start : start + 2]) for start in (0, 2, 4)]
+    counts = [add_part(some, number, "key", make_rows(part)) for number, part in enumerate(parts)]
+    assert [count.num_without_detections for count in counts] == [1, 1, 1]
+    assert read_all_counts(some, [0, 1, 2], "key").num_without_detections == 3
+
+
+def test_a_part_of_before_does_not_say_how_many_images_have_no_detections(tmp_path):
+    folder = Folder.at(tmp_path)
+    add_part(folder, 0, "key", make_rows(SCORES))
+    table = pq.read_table(tmp_path / "part-00000.parquet")
+    mark = json.dumps({"key": "key", "num_detections": 3, "errors": {"broken": 1}})
+    pq.write_table(table.replace_schema_metadata({b"raylearn": mark}), tmp_path / "part-00000.parquet")
+    assert read_all_counts(folder, [0], "key") == PartCounts(4, 3, {"broken": 1}, None)
 
 
 # Embeddings

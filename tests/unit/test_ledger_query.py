@@ -14,7 +14,7 @@ from raylearn.errors import LedgerError, QueryError
 from raylearn.learning.ledger_query import LedgerQuery, all_choices, compare_strategies, counts_by_class, query_ledger
 from raylearn.measures.sampling import top_n
 from raylearn.scoring.ledger import FACTS_FILE, Ledger
-from raylearn.strategies import BoxCount, Context, ImageScoring, Query, Random, Strategy, Uncertainty
+from raylearn.strategies import BoxCount, Context, ImageScoring, Query, Random, Strategy, Tie, Uncertainty
 from tests.unit.hand_made import write_ledger
 
 NAMES = ["crab", "fish"]
@@ -88,6 +88,12 @@ def test_neither_parts_nor_order_change_a_query(tmp_path_factory, content, arm, 
     assert told(query) == from_memory(Ledger.read(Folder.at(path)), arm, size, seed, exclude)
     assert [image.rank for image in query.images] == list(range(1, size + 1))
     assert query.num_candidates == len(candidates)
+    assert query.num_without_detections == sum(not content[image_id] for image_id in candidates)
+    every = from_memory(Ledger.read(Folder.at(path)), arm, len(candidates), seed, exclude)
+    border = every[size - 1][1]
+    chosen, alike = (sum(score == border for _, score in some) for some in (every[:size], every))
+    tied = Tie(border, chosen, alike) if alike > chosen and arm.needs_pass else None
+    assert query.tie == tied
     assert query.num_errors == len(content) - len(readable)
     assert query.num_excluded == len(set(readable) & set(exclude))
 
@@ -375,7 +381,7 @@ def test_overlaps_are_those_of_the_single_queries(tmp_path):
     folder = make(tmp_path, {**content, "torn.jpg": "torn"}, part_size=5)
     asked = {"seed": 2, "class_counts": COUNTS, "exclude": ["04.jpg"]}
     arms = all_choices("background", weighted=True, weight_cap=5.0)
-    overlaps = compare_strategies(folder, arms, 6, **asked)
+    overlaps, _ = compare_strategies(folder, arms, 6, **asked)
     single = [set(ids(query_ledger(folder, arm, 6, **asked))) for arm in arms]
     np.testing.assert_allclose(overlaps, [[len(one & other) / 6 for other in single] for one in single])
     assert len(np.unique(overlaps)) > 2  # arms that differ, and not in one way
@@ -387,7 +393,7 @@ def test_overlaps_are_shares_one_on_the_diagonal_and_the_same_both_ways(tmp_path
     if not size:
         return
     folder = make(tmp_path_factory.mktemp("ledger"), content, part_size=part_size)
-    overlaps = compare_strategies(folder, all_choices("independent", weighted=False), size, seed=seed)
+    overlaps, _ = compare_strategies(folder, all_choices("independent", weighted=False), size, seed=seed)
     assert overlaps.shape == (14, 14)
     assert (overlaps.diagonal() == 1).all()
     assert (overlaps == overlaps.T).all()

@@ -11,12 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raylearn.errors import InputError, QueryError
-from raylearn.handoff.query_files import read_image_ids, write_query
+from raylearn.handoff.query_files import read_image_ids, refuse_another_query, write_query
 from raylearn.learning.collectors import QueriedImage
 from raylearn.strategies import Reason
 
 COLUMNS = ["rank", "image_id", "uri", "score", "num_detections", "predicted_classes"]
-COLUMNS += ["predicted_boxes", "distance", "nearest"]
+COLUMNS += ["predicted_boxes", "distance", "nearest", "note"]
 RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
 HOSTILE = [
     "a,b.jpg",
@@ -68,13 +68,13 @@ def csv_rows(path: Path) -> list[list[str]]:
 
 
 def test_the_three_files_have_the_same_rows(tmp_path):
-    first = replace(image("b.jpg", 1, "s3://bucket/b.jpg", 0.1 + 0.2), reason=Reason("=z.jpg", 0.25, 3.5))
+    first = replace(image("b.jpg", 1, "s3://bucket/b.jpg", 0.1 + 0.2), reason=Reason("=z.jpg", 0.25, 3.5, "tied"))
     asked = [first, image("a.jpg", 2, score=1e-9, classes={})]
     paths = write_query(asked, tmp_path / "new" / "folder")
     assert [path.name for path in paths] == ["query.parquet", "query.csv", "query.txt"]
     rows = [
-        (1, "b.jpg", "s3://bucket/b.jpg", 0.1 + 0.2, 3, "crab:2; fish:1", 3.5, 0.25, "=z.jpg"),
-        (2, "a.jpg", "/data/a.jpg", 1e-9, 0, "", None, None, None),
+        (1, "b.jpg", "s3://bucket/b.jpg", 0.1 + 0.2, 3, "crab:2; fish:1", 3.5, 0.25, "=z.jpg", "tied"),
+        (2, "a.jpg", "/data/a.jpg", 1e-9, 0, "", None, None, None, ""),
     ]
     table = pq.read_table(paths[0])
     assert table.column_names == COLUMNS
@@ -89,6 +89,22 @@ def test_a_query_written_again_replaces_the_one_before(tmp_path):
     for path in write_query(images(["c.jpg"]), tmp_path)[:2]:
         assert read_image_ids(path) == ["c.jpg"]
     assert len((tmp_path / "query.txt").read_text().splitlines()) == 2
+
+
+def test_only_another_query_is_refused_whichever_of_its_files_is_left(tmp_path):
+    asked = images(["a.jpg", "b.jpg"])
+    for path in write_query(asked, tmp_path):
+        refuse_another_query(asked, tmp_path)
+        with pytest.raises(QueryError, match=f"{path.name} is of another query: give another --out, or --force"):
+            refuse_another_query(images(["b.jpg", "a.jpg"]), tmp_path)
+        path.unlink()
+    refuse_another_query(images(["c.jpg"]), tmp_path)
+
+
+def test_a_damaged_query_is_not_written_over(tmp_path):
+    (tmp_path / "query.parquet").write_bytes(b"torn")
+    with pytest.raises(QueryError, match="is of another query"):
+        refuse_another_query(images(["a.jpg"]), tmp_path)
 
 
 @given(id_lists)

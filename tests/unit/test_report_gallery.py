@@ -64,7 +64,7 @@ def test_it_is_said_why_an_image_was_asked_for(page: str) -> None:
     assert f"{HOSTILE[1]}, confidence 0.51, counts 0.93" in text
     assert "class 7, confidence 0.40, counts 0.20" in text
     assert f"label: {HOSTILE[0]}" in text
-    assert "labelled: 1 boxes" in text
+    assert "labelled: 1 box" in text
     assert "by chance" in text
 
 
@@ -76,7 +76,7 @@ def test_the_nearest_labelled_image_and_the_boxes_that_were_expected_are_told(tm
     page = write_report(folder).read_text(encoding="utf-8")
     seen = Elements(page)
     assert f"nearest labelled: {HOSTILE[3]}distance 0.123" in seen.text
-    assert "predicted 4.3 boxes, labelled: 1 boxes" in seen.text
+    assert "predicted 4.3 boxes, labelled: 1 box" in seen.text
     assert "0 is the same, 1 the opposite" in seen.text
     assert page.count('<svg class="picture') == len(HOSTILE) + 2
     assert len(re.findall(r"url\(data:image/jpeg", page)) == len(HOSTILE)

@@ -1,3 +1,4 @@
+import base64
 import csv
 import json
 import re
@@ -133,7 +134,7 @@ def test_page_refers_to_nothing_outside_itself(text: str, seen: Elements) -> Non
     for _, attributes in seen.elements:
         assert "src" not in attributes
         for name in ("href", "xlink:href"):
-            assert (attributes.get(name) or "#").startswith("#")
+            assert (attributes.get(name) or "#").startswith(("#", "data:text/csv;base64,"))
         assert all(target.startswith("#") for target in re.findall(r"url\((.)", attributes.get("style") or ""))
     style = re.findall(r"<style>(.*?)</style>", text, flags=re.DOTALL)
     assert len(style) == 1
@@ -313,16 +314,17 @@ def test_seconds_are_written_for_people() -> None:
 
 def test_the_page_says_what_is_evidence_and_what_coming_near_all_data_cost(text: str) -> None:
     told = Elements(text).text.replace("\u00a0", " ")
-    assert "Area over boxes against random, query of 10, 2 seeds: no evidence: entropy · sum." in told
-    assert "With 80 % probability this run could have found a difference of 0.1" in told
+    assert "No verdict yet: a verdict needs 3 seeds, and this run has 2 seeds." in told
+    assert "query of 10, 2 seeds: estimates without a verdict: entropy · sum (+0.060)." in told
+    assert "With 80 % probability" not in told
     assert "All of this is about this data set" in told
     # seed 0 and 1 lead by 0, .05 and .1, and .02 more, over equal ranges: t with one degree of freedom
-    assert re.search(r"entropy · sum\+0\.060 \(\u22120\.067 to \+0\.187\)\s*no evidence", told)
+    assert re.search(r"entropy · sum\+0\.060 \(\u22120\.067 to \+0\.187\)\s*too few seeds", told)
     verdicts, estimates = told.split("Other outcomes and controls: estimates, without a verdict")
     # of the last round .1 and .12: an estimate with its interval, and no verdict in its table
     assert "+0.110 (\u22120.017 to +0.237)" in estimates
-    assert "no evidence" in verdicts
-    assert "no evidence" not in estimates
+    assert "too few seeds" in verdicts
+    assert "too few seeds" not in estimates
     # all data has 0.5 with seed 0 only, and no arm comes to 0.45
     assert "not reached (0 of 1)" in told
 
@@ -336,12 +338,20 @@ def test_the_summary_says_the_same_to_other_programs(tmp_path: Path) -> None:
     assert (last["difference"], last["p"], last["verdict"], last["detectable"]) == ("0.11", "", "", "")
     assert float(last["low"]) == pytest.approx(0.11 - 12.706 * 0.01, abs=1e-4)
     (decides,) = (row for row in rows if (row["arm"], row["outcome"]) == ("entropy · sum", "area over boxes"))
-    assert (decides["verdict"], decides["control"]) == ("no evidence", "random")
-    assert float(decides["p"]) > 0.05
-    assert float(decides["detectable"]) == pytest.approx(0.02 / 2**0.5 / 2**0.5 * 16.334, rel=1e-3)
+    assert (decides["verdict"], decides["control"]) == ("too few seeds", "random")
+    assert (decides["p"], decides["detectable"]) == ("", "")
     assert sum(row["verdict"] != "" for row in rows) == 1
     (cost,) = (row for row in rows if (row["arm"], row["outcome"]) == ("random", "images to 90 %"))
     assert (cost["seeds"], cost["mean"]) == ("0 of 1", "")
+
+
+def test_the_page_holds_the_summary_as_a_file_to_save(tmp_path: Path) -> None:
+    page = write_report(run_folder(tmp_path))
+    links = [a for tag, a in Elements(page.read_text(encoding="utf-8")).elements if tag == "a" and "download" in a]
+    (link,) = links
+    assert link["download"] == "summary.csv"
+    content = base64.b64decode(str(link["href"]).removeprefix("data:text/csv;base64,")).decode()
+    assert content == (tmp_path / "summary.csv").read_text(encoding="utf-8")
 
 
 def with_primary(folder: Path, **primary: object) -> Path:
@@ -352,7 +362,7 @@ def with_primary(folder: Path, **primary: object) -> Path:
 def test_the_experiment_says_what_decides(tmp_path: Path) -> None:
     page = write_report(with_primary(tmp_path, outcome="last mAP50-95", control="random"))
     told = Elements(page.read_text(encoding="utf-8")).text.replace("\u00a0", " ")
-    assert "Last mAP50-95 against random, query of 10, 2 seeds: no evidence: entropy · sum." in told
+    assert "Last mAP50-95 against random, query of 10, 2 seeds: estimates without a verdict: entropy · sum (" in told
     assert "last mAP50-95 minus random\u2019s" in told
 
 

@@ -230,11 +230,23 @@ def test_one_arm_alone_needs_no_verdict() -> None:
 
 def test_with_one_seed_there_is_never_evidence() -> None:
     found = difference(compare(paired([[0.1, 0.9]], [RANDOM, arm("entropy")])), arm("entropy"), LAST)
-    assert (found.verdict, found.interval, found.p) == ("no evidence", None, None)
+    assert (found.verdict, found.interval, found.p) == ("too few seeds", None, None)
+
+
+def test_two_seeds_give_an_estimate_with_its_plain_interval_and_three_a_verdict() -> None:
+    values = [[0.30, 0.40], [0.20, 0.301], [0.25, 0.351]]
+    two = difference(compare(paired(values[:2], [RANDOM, arm("entropy")])), arm("entropy"), LAST)
+    assert (two.verdict, two.p) == ("too few seeds", None)
+    spread = 12.706 * abs(0.1 - 0.101) / 2
+    assert two.interval == pytest.approx((0.1005 - spread, 0.1005 + spread), abs=1e-5)
+    three = difference(compare(paired(values, [RANDOM, arm("entropy")])), arm("entropy"), LAST)
+    assert three.verdict == "better"
 
 
 def test_arms_that_chose_the_same_images_do_not_differ() -> None:
-    found = difference(compare(paired([[0.3, 0.3], [0.5, 0.5]], [RANDOM, arm("entropy")])), arm("entropy"), LAST)
+    found = difference(
+        compare(paired([[0.3, 0.3], [0.5, 0.5], [0.2, 0.2]], [RANDOM, arm("entropy")])), arm("entropy"), LAST
+    )
     assert (found.verdict, found.interval, found.p) == ("no evidence", (0, 0), 1)
 
 
@@ -266,9 +278,9 @@ def test_differences_that_vary_by_rounding_only_are_no_evidence() -> None:
 
 def test_conclusions_say_of_how_many_seeds_each_arm_has_a_difference() -> None:
     rows = paired([[0.3, 0.35, 0.31], [0.4, 0.42, 0.41], [0.35, 0.35, 0.3]], [RANDOM, arm("entropy"), arm("margin")])
-    verdicts, could, _ = told(compare([row for row in rows if (row.arm, row.seed) != (arm("margin"), 2)]))
+    verdicts, _ = told(compare([row for row in rows if (row.arm, row.seed) != (arm("margin"), 2)]))
     assert verdicts.startswith("Last mAP50-95 against random, query of 10, 2 to 3 seeds: ")
-    assert "(2 seeds, 2 tested arms" in could
+    assert "estimates without a verdict: margin · sum (+0.010)" in verdicts
 
 
 @given(st.permutations(paired([[0.3, 0.35, 0.2], [0.4, 0.42, 0.5]], [RANDOM, BOX_COUNT, arm("entropy")])))

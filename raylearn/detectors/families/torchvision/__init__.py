@@ -46,6 +46,12 @@ def _check(model: str, training: Mapping[str, Any], initial_weights: Path | None
         load_initial_weights(built, model, initial_weights)
 
 
+def _taken(model: str, num_classes: int, initial_weights: Path) -> tuple[int, int]:
+    from raylearn.detectors.families.torchvision.models import build_model, load_initial_weights
+
+    return load_initial_weights(build_model(model, num_classes), model, initial_weights)
+
+
 def _read_checkpoint(path: Path) -> CheckpointFacts:
     from raylearn.detectors.families.torchvision.models import open_model
 
@@ -65,6 +71,7 @@ FAMILY = Family(
     check=_check,
     read_checkpoint=_read_checkpoint,
     recognises=_recognises,
+    taken=_taken,
     training_options=TrainingOptions.names(),
     packages=("torch", "torchvision"),
     training_packages=("opencv-python", "torch", "torchvision"),

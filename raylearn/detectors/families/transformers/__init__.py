@@ -34,6 +34,12 @@ def _check(model: str, training: Mapping[str, Any], initial_weights: Path | None
     check_training(model, training, initial_weights)
 
 
+def _taken(model: str, num_classes: int, initial_weights: Path) -> tuple[int, int]:
+    from raylearn.detectors.families.transformers.detector import weights_taken
+
+    return weights_taken(model, num_classes, initial_weights)
+
+
 def _read_checkpoint(path: Path) -> CheckpointFacts:
     from raylearn.detectors.families.transformers.models import open_model
 
@@ -59,6 +65,7 @@ FAMILY = Family(
     check=_check,
     read_checkpoint=_read_checkpoint,
     recognises=_recognises,
+    taken=_taken,
     training_options=frozenset(
         {"cos_lr", "fliplr", "lr0", "lrf", "max_grad_norm", "warmup_epochs", "weight_decay"},
     ),

@@ -130,6 +130,13 @@ def check_training(model: str, training: Mapping[str, Any], initial_weights: Pat
         load_weights(network, initial_weights)
 
 
+def weights_taken(model: str, num_classes: int, initial_weights: Path) -> tuple[int, int]:
+    """See raylearn.detectors.family.Taken."""
+    with torch.random.fork_rng(devices=[]):
+        network = build_model(model, [f"class {number}" for number in range(num_classes)])
+    return load_weights(network, initial_weights)
+
+
 def _refuse_engine(engine: Engine, device: torch.device) -> None:
     if engine.backend != "torch":
         raise DetectorError(f"backend {engine.backend!r} does not run detectors of the family transformers: use torch")

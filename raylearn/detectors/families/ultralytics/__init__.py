@@ -38,6 +38,13 @@ def _check(model: str, training: Mapping[str, Any], initial_weights: Path | None
         load_matching(built, read_weights(initial_weights), initial_weights)
 
 
+def _taken(model: str, num_classes: int, initial_weights: Path) -> tuple[int, int]:
+    from raylearn.detectors.checkpoints import load_matching
+    from raylearn.detectors.families.ultralytics.detector import build_model, read_weights
+
+    return load_matching(build_model(model, num_classes), read_weights(initial_weights), initial_weights)
+
+
 def _read_checkpoint(path: Path) -> CheckpointFacts:
     from raylearn.detectors.families.ultralytics.detector import open_model
 
@@ -58,6 +65,7 @@ FAMILY = Family(
     check=_check,
     read_checkpoint=_read_checkpoint,
     recognises=recognises,
+    taken=_taken,
     # Those of its arguments that change what is learned, and nothing about files, devices or reporting.
     training_options=frozenset(
         {
