@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from raylearn import __version__
+from raylearn import __version__, signs
 from raylearn.errors import RaylearnError
 
 # Typer has no public name for the base of its usage errors, and brings a click of its own or not, by version.
@@ -120,6 +120,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(_INTERRUPTED, 130)
     except typer.Abort as error:
         _fail(f"input ended too early: {error.__cause__ or 'nothing is left to read'}", 1)
+    finally:
+        signs.end()
     if code == 130:  # what Typer makes of a KeyboardInterrupt; Abort is what it makes of an EOFError
         _fail(_INTERRUPTED, 130)
     sys.exit(code if isinstance(code, int) else 0)

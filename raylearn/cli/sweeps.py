@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from raylearn.cli.arguments import Address, Overrides
+from raylearn.cli.arguments import Address, Overrides, ProgressStyle
 from raylearn.cli.status import begin
 from raylearn.data.storage import redacted
 from raylearn.errors import ConfigError, DatasetError, RaylearnError, RunFailedError, RunFolderError
@@ -50,6 +50,7 @@ def run(
     difference: Annotated[
         float | None, typer.Option(help="With --pilot: the difference of mAP that is wanted. Default: a small table.")
     ] = None,
+    progress: ProgressStyle = "auto",
 ) -> None:
     """Run an experiment: every arm of its grid with every seed, then write tables and a report.
 
@@ -61,7 +62,7 @@ def run(
         raise ConfigError("--pilot has no meaning without --plan: give both, or neither")
     if difference is not None and pilot is None:
         raise ConfigError("--difference has no meaning without --pilot: give both, or neither")
-    begin(f"reading {file}")
+    begin(f"reading {file}", progress)
     from raylearn import api
 
     experiment = api.open_experiment(file, overrides or ())

@@ -14,6 +14,7 @@ from raylearn.data.storage import Folder
 from raylearn.detectors import build_detector, default_family
 from raylearn.detectors.base import CHECKPOINT_FILE, Detections, DetectorSettings
 from raylearn.errors import RaylearnError
+from raylearn.progress import steps
 from raylearn.scoring.reading import batches, read_image
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import Artifact, artifact_key
@@ -156,6 +157,7 @@ class EvaluationJob:
         with self.training.on_disk() as training:
             detector.load(training / CHECKPOINT_FILE)
         found: list[Detections] = []
+        steps("image", 0, len(self.images))
         for start in range(0, len(self.images), _BATCH_SIZE):
             images = [
                 read_image(image.uri, image.content_hash, self.settings)
@@ -166,5 +168,6 @@ class EvaluationJob:
                 raise RaylearnError(f"a held-out image cannot be read: {unreadable[0]}")
             for _, canvases, sizes in batches(images, _BATCH_SIZE):  # squares: one batch, in order
                 found += detector.predict(canvases, sizes)
+            steps("image", len(found), len(self.images))
         truth = [self.truth[image.image_id] for image in self.images]
         return asdict(mean_average_precision(found, truth, self.class_names, self.settings.max_detections))

@@ -24,6 +24,7 @@ from raylearn.data.storage import Folder, read_address, reason_of
 from raylearn.detectors import build_detector, family_of
 from raylearn.detectors.base import Detections, Detector, DetectorSettings, Engine
 from raylearn.errors import ClusterError, ImageError, LedgerError, RaylearnError, StorageError
+from raylearn.progress import steps
 from raylearn.scoring import ledger
 from raylearn.scoring.ledger import NOTHING, PartCounts
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, read_manifest_file
@@ -232,6 +233,7 @@ def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, An
     score = score_parts if plan.num_actors > 1 else score_parts_here
     for part in score(range(manifest.num_parts), plan, folder, manifest.hash):
         counts += part.counts
+        steps("image", counts.num_images, len(manifest))
     finish(folder, manifest, counts, made_by)
     return counts
 
