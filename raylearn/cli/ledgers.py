@@ -8,10 +8,10 @@ import typer
 
 from raylearn.cli.arguments import Address, ProgressStyle
 from raylearn.cli.status import begin
-from raylearn.config import Aggregation, Probabilities, Uncertainty, Weighting
 from raylearn.data.storage import redacted
 from raylearn.errors import QueryError
 from raylearn.handoff.exchange import Tool
+from raylearn.measures.axes import Aggregation, Probabilities, Uncertainty, Weighting
 from raylearn.measures.near_duplicates import NEAR
 from raylearn.progress import doing, steps
 from raylearn.strategies import DEFAULT

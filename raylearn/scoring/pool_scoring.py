@@ -308,7 +308,10 @@ def _score_missing(
     kept = f", {len(done)} of {manifest.num_parts} parts are there already" if done else ""
     say(console, f"scoring with {_describe_plan(plan)}{kept}")
     if missing:
-        with doing("loading the detector") as activity, closing(score_parts(missing, plan, folder, key)) as finished:
+        with (
+            doing("scoring the first images") as activity,
+            closing(score_parts(missing, plan, folder, key)) as finished,
+        ):
             progress = ScoringProgress(console, activity, len(manifest), counts, began, plan.batch_size)
             for part in finished:
                 counts += part.counts
