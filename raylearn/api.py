@@ -217,6 +217,22 @@ def check(experiment: ExperimentLike, **settings: Any) -> Dataset:
     return dataset
 
 
+def init(file: str | Path, *, format: str | None = None, path: str | Path | None = None) -> Dataset:
+    """Writes a commented experiment file that runs, filled in from a data set; over no other file.
+
+    Args:
+        file: to write.
+        format, path: of the data set, as in an experiment file; by default the reef.
+
+    Raises:
+        ConfigError: the file is there already.
+        DatasetError: the data set has problems; its `problems` are all of them.
+    """
+    from raylearn.sweep.new_experiment import write_experiment
+
+    return write_experiment(Path(file), format, None if path is None else Path(path))
+
+
 def open_run(folder: str | Path) -> Run:
     """The folder or address of a finished run.
 

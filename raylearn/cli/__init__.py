@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 _COMMANDS = {
     "run": ("sweeps.run", "Run an experiment: every arm of its grid with every seed, then write tables and a report."),
+    "init": ("sweeps.init", "Write a commented experiment file that runs, filled in from a data set."),
     "score": (
         "ledgers.score",
         "Score a pool of images of any size with a detector, into a ledger that answers every query.",

@@ -4,6 +4,8 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -161,18 +163,51 @@ def check(file: _File, overrides: Overrides = None) -> None:
     begin(f"checking {file}")
     from raylearn import api
 
-    try:
+    with _problems_listed():
         dataset = api.check(api.open_experiment(file, overrides or ()))
-    except DatasetError as error:
-        for problem in error.problems:
-            typer.echo(problem)
-        raise
     for note in dataset.notes:
         typer.echo(f"note: {note}")
     typer.echo(
         f"{file}: fine; {len(dataset.pool)} images in the pool, {len(dataset.test)} held out, classes "
         f"{', '.join(dataset.class_names)}"
     )
+
+
+def init(
+    file: Annotated[Path, typer.Argument(help="The file to write; nothing may be there.")] = Path("experiment.yaml"),
+    format: Annotated[
+        Format | None, typer.Option(help="How images and labels lie on the disk. Default: the generated reef.")
+    ] = None,
+    path: Annotated[Path | None, typer.Option(help="The data set's folder, or its data.yaml.")] = None,
+) -> None:
+    """Write a commented experiment file that runs, filled in from a data set.
+
+    All of the data set is checked first, as by `raylearn check`.
+
+    Example: raylearn init mine.yaml --format yolo --path /data/mine
+    """
+    begin(f"reading {path}" if path else "writing an experiment of the reef")
+    from raylearn import api
+
+    with _problems_listed():
+        dataset = api.init(file, format=format, path=path)
+    for note in dataset.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(
+        f"{file}: {len(dataset.pool)} images in the pool, {len(dataset.test)} held out, classes "
+        f"{', '.join(dataset.class_names)}\nnext: raylearn run {shlex.quote(str(file))}"
+    )
+
+
+@contextmanager
+def _problems_listed() -> Iterator[None]:
+    """All that is wrong with a data set, a line each, before the error that says so."""
+    try:
+        yield
+    except DatasetError as error:
+        for problem in error.problems:
+            typer.echo(problem)
+        raise
 
 
 def doctor(

@@ -31,7 +31,7 @@ EXPERIMENT: dict[str, Any] = {
     "budget": 2,
     "arms": {"query_size": [1], "controls": ["random"]},
 }
-COMMANDS = ["run", "score", "query", "compare", "dedup", "report", "export", "check", "doctor", "schema"]
+COMMANDS = ["run", "init", "score", "query", "compare", "dedup", "report", "export", "check", "doctor", "schema"]
 GROUPS = ["labels", "project"]
 
 
