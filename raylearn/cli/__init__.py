@@ -16,7 +16,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     help="Active learning for object detection on Ray: which images are worth annotating, and which way of choosing "
-    "them is best?\n\nBegin with: raylearn run experiments/quickstart.yaml",
+    "them is best?\n\nBegin with: raylearn run quickstart, or for your own data: raylearn init --help",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -20,7 +20,13 @@ from raylearn.handoff.dataset_forms import Format
 _Run = Annotated[
     str, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart, or its address.")
 ]
-_File = Annotated[Path, typer.Argument(help="The experiment file (YAML); `raylearn schema` lists every key.")]
+_File = Annotated[
+    Path,
+    typer.Argument(
+        help="The experiment file (YAML), or the name of one that comes with raylearn, such as quickstart; `raylearn "
+        "schema` lists every key."
+    ),
+]
 
 
 def run(
@@ -58,7 +64,7 @@ def run(
 
     What is finished is kept: the same command again goes on where it stopped, and trains nothing twice.
 
-    Example: raylearn run experiments/quickstart.yaml training.epochs=10 --out runs/short
+    Example: raylearn run quickstart training.epochs=10 --out runs/short
     """
     if pilot is not None and not plan:
         raise ConfigError("--pilot has no meaning without --plan: give both, or neither")

@@ -19,6 +19,7 @@ import raylearn.learning.training
 from raylearn import __version__
 from raylearn.cli import app, command_named, main
 from raylearn.config import Experiment
+from raylearn.config_files import packaged_experiments
 from raylearn.data import formats, reef
 from raylearn.data.images import read_bytes
 from raylearn.data.lock import locked
@@ -397,6 +398,15 @@ def test_check_reads_each_image_once_and_draws_no_reef(capsys, monkeypatch):
     assert "9 images in the pool, 120 held out, classes fusilier, " in capsys.readouterr().out
 
 
+def test_an_experiment_that_comes_with_raylearn_is_run_by_its_name(capsys, desk):
+    assert call("check", "quickstart") == 0
+    assert "200 images in the pool" in capsys.readouterr().out
+    assert "did you mean 'quickstart'" in refused(capsys, "check", "quickstrat")
+    write(desk / "quickstart", yaml.safe_dump(EXPERIMENT))  # a file of the user's comes first
+    assert call("check", "quickstart") == 0
+    assert "4 images in the pool" in capsys.readouterr().out
+
+
 def test_check_refuses_a_budget_that_the_pool_cannot_pay(capsys):
     assert "ask for 102 images" in refused(capsys, "check", "e.yaml", "budget=100")
 
@@ -408,7 +418,7 @@ def test_help_lists_every_command_and_where_to_begin(capsys):
     for arguments in ([], ["--help"]):
         assert call(*arguments) == 0
         text = capsys.readouterr().out
-        assert "raylearn run experiments/quickstart.yaml" in text
+        assert "raylearn run quickstart" in text
         for name in COMMANDS:
             assert re.search(rf"^ +{name} +\S", text, re.MULTILINE)
 
@@ -445,8 +455,8 @@ def test_help_of_run_has_an_example_that_can_be_typed(capsys):
     assert call("run", "--help") == 0
     (example,) = re.findall(r"Example: raylearn (run [^\n]*(?:\n  \S[^\n]*)?)", capsys.readouterr().out)
     words = example.split()
-    assert words[:2] == ["run", "experiments/quickstart.yaml"]
-    assert (Path(__file__).parents[2] / words[1]).is_file()
+    assert words[0] == "run"
+    assert words[1] in packaged_experiments()
     assert "=" in words[2]
 
 
