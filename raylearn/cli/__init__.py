@@ -53,7 +53,10 @@ _COMMANDS = {
         "sweeps.doctor",
         "Say what is wrong with this machine or a cluster before a sweep does: Ray, GPUs, versions, storage, memory.",
     ),
-    "schema": ("sweeps.schema", "Print the JSON schema of experiment files: every key, its type, default and meaning."),
+    "schema": (
+        "sweeps.schema",
+        "Print every key of an experiment file, as annotated YAML: its default, meaning and allowed values.",
+    ),
     "labels": ("people.labels_app", "Labels from an annotation tool."),
     "project": (
         "people.project_app",

@@ -243,9 +243,12 @@ def doctor(
 
 def schema(
     project: Annotated[bool, typer.Option("--project", help="Of project files, instead of experiment files.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As a JSON schema, for editors and programs.")] = False,
 ) -> None:
-    """Print the JSON schema of experiment files: every key, its type, default and meaning."""
+    """Print every key of an experiment file, as annotated YAML: its default, meaning and allowed values."""
     from raylearn.config import Experiment
+    from raylearn.config_schema import annotated_yaml
     from raylearn.project.settings import Project
 
-    typer.echo(json.dumps((Project if project else Experiment).model_json_schema(), indent=2))
+    kind = Project if project else Experiment
+    typer.echo(json.dumps(kind.model_json_schema(), indent=2) if as_json else annotated_yaml(kind), nl=as_json)

@@ -23,6 +23,7 @@ from raylearn.config_files import packaged_experiments
 from raylearn.data import formats, reef
 from raylearn.data.images import read_bytes
 from raylearn.data.lock import locked
+from raylearn.project.settings import Project
 from raylearn.sweep import runner, tracking
 
 EXPERIMENT: dict[str, Any] = {
@@ -461,10 +462,34 @@ def test_help_of_run_has_an_example_that_can_be_typed(capsys):
 
 
 def test_schema_is_json_and_that_of_experiments(capsys):
-    assert call("schema") == 0
+    assert call("schema", "--json") == 0
     schema = json.loads(capsys.readouterr().out)
     assert schema == Experiment.model_json_schema()
     assert set(schema["required"]) == set(EXPERIMENT)
+
+
+@pytest.mark.parametrize("kind", [Experiment, Project])
+def test_schema_is_a_file_with_every_key_and_its_default(kind, capsys):
+    assert call("schema", *(["--project"] if kind is Project else [])) == 0
+    text = capsys.readouterr().out
+    content = yaml.safe_load(text)
+
+    def compare(content: Any, model: Any) -> None:
+        assert list(content) == list(model.model_fields)
+        for name, field in model.model_fields.items():
+            if field.is_required():
+                assert content[name] is None or isinstance(content[name], dict)
+            elif isinstance(content[name], dict) and field.annotation is not dict:
+                compare(content[name], field.annotation) if hasattr(field.annotation, "model_fields") else None
+            else:
+                default = field.get_default(call_default_factory=True)
+                assert content[name] == (list(default) if isinstance(default, tuple) else default)
+
+    compare(content, kind)
+    assert max(map(len, text.splitlines())) <= 120
+    if kind is Experiment:
+        assert "# budget:\n#   # boxes labelled after the initial set; a whole number from 1; required" in text
+        assert "one of reef, yolo, coco, voc" in text
 
 
 def test_version_is_that_of_the_package(capsys):
