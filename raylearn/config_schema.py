@@ -3,7 +3,7 @@
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from raylearn.config import Section
 
@@ -19,6 +19,20 @@ def annotated_yaml(kind: type[Section]) -> str:
     title = textwrap.wrap(str(schema["description"]).split("\n\n")[0], _WIDTH - 2)
     lines = [f"# {line}" for line in title]
     return "\n".join([*lines, *_lines(schema, schema["$defs"], 0)]) + "\n"
+
+
+def keys_of(kind: type[Section], prefix: str = "") -> Iterator[str]:
+    """Every key of a settings file with its sections, as in training.epochs."""
+    for name, field in kind.model_fields.items():
+        inner = [part for part in (field.annotation, *get_args(field.annotation)) if _is_a_section(part)]
+        if inner:
+            yield from keys_of(inner[0], f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _is_a_section(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, Section)
 
 
 def _lines(section: Schema, sections: Mapping[str, Schema], depth: int) -> Iterator[str]:

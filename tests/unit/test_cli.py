@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -490,6 +491,42 @@ def test_schema_is_a_file_with_every_key_and_its_default(kind, capsys):
     if kind is Experiment:
         assert "# budget:\n#   # boxes labelled after the initial set; a whole number from 1; required" in text
         assert "one of reef, yolo, coco, voc" in text
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS, *GROUPS])
+def test_a_short_option_asks_for_help_too(name, capsys):
+    assert call(*name.split(), "-h") == 0
+    assert "Usage: raylearn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", ["", "project", "labels"])
+def test_no_summary_is_cut(arguments, capsys):
+    assert call(*arguments.split(), "--help") == 0
+    assert "..." not in capsys.readouterr().out.split("Commands:")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        ("run e.yaml --epochs 3", "training.epochs=3)"),
+        ("run e.yaml --epochs=3", "training.epochs=3)"),
+        ("check --image-size 64 e.yaml", "detector.image_size=64)"),
+        ("run e.yaml --confidence 0.1", "scoring.confidence=0.1 or evaluation.confidence=0.1)"),
+        ("run e.yaml --seeds", "seeds=...)"),
+        ("run e.yaml --nothing 3", "(see raylearn --help)"),
+        ("query e.yaml --epochs 3", "(see raylearn --help)"),
+    ],
+)
+def test_an_option_that_is_a_key_of_the_file_is_told_how_to_be_given(arguments, advice, capsys):
+    assert refused(capsys, *arguments.split()).endswith(advice)
+
+
+@pytest.mark.parametrize(("words", "found"), [("raylearn sc", "score"), ("raylearn run --pro", "--progress")])
+def test_a_shell_completes_commands_and_their_options(words, found):
+    environment = {"_RAYLEARN_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    command = [sys.executable, "-c", "from raylearn.cli import main; main()"]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert found in done.stdout.split()
 
 
 def test_version_is_that_of_the_package(capsys):
