@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/raylearn run experiments/quickstart.yaml
+	$(BIN)/raylearn run quickstart
 
 test: check
 	$(BIN)/pytest tests -n 3 --dist loadfile --no-loadscope-reorder

@@ -73,7 +73,7 @@ class SweepProgress(Callback):  # type: ignore[misc]
     def describe(self, works: Sequence[UnderWay]) -> str:
         """What is under way, and how long all of it takes yet."""
         left = self._left() or self._first_guess(works)
-        told = in_one_line(works, self._num_trainings)
+        told = in_one_line(works, self._num_trainings) if works or self._rounds_done else "starting the trials"
         return told + (f"; in all {in_words(left)}" if left else "")
 
     def _counts(self) -> str:
