@@ -309,7 +309,7 @@ def _score_missing(
     say(console, f"scoring with {_describe_plan(plan)}{kept}")
     if missing:
         with (
-            doing("scoring the first images") as activity,
+            doing("loading the detector, scoring the first images") as activity,
             closing(score_parts(missing, plan, folder, key)) as finished,
         ):
             progress = ScoringProgress(console, activity, len(manifest), counts, began, plan.batch_size)
