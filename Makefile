@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install demo test unit check bench faults
+.PHONY: help install demo test unit check bench faults release-check
 
 help:
 	@echo "make demo    run experiments/quickstart.yaml: a first learning curve in ten minutes on two CPU cores"
@@ -12,6 +12,7 @@ help:
 	@echo "make check   ruff, mypy and import-linter"
 	@echo "make bench   speed and memory against peers; an hour, on a quiet machine"
 	@echo "make faults  forty seeded kills of drivers, workers and nodes, and the slowest tests; half an hour"
+	@echo "make release-check  sdist and wheel; the wheel, in a new environment, runs the quickstart in small"
 	@echo "make install only the virtual environment .venv"
 
 install: $(INSTALLED)
@@ -23,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/raylearn run experiments/quickstart.yaml
+	$(BIN)/raylearn run quickstart
 
 test: check
 	$(BIN)/pytest tests -n 3 --dist loadfile --no-loadscope-reorder
@@ -48,3 +49,19 @@ bench: $(INSTALLED)
 
 faults: $(INSTALLED)
 	$(BIN)/pytest tests -m long
+
+# What a user of the package gets: no file of the repository is in reach of what runs here.
+RELEASE := $(abspath build/release)
+BUILD := from setuptools import build_meta as b; b.build_sdist("dist"); b.build_wheel("dist")
+SMALL := dataset.reef.num_pool=40 dataset.reef.num_test=12 detector.image_size=64 training.epochs=2 initial_size=8 \
+	budget=4 arms.query_size=[4] seeds=[0]
+
+release-check: $(INSTALLED)
+	rm -rf dist build
+	$(BIN)/python -c '$(BUILD)' > /dev/null
+	mkdir -p $(RELEASE)
+	$(PYTHON) -m venv $(RELEASE)/venv
+	$(RELEASE)/venv/bin/pip install --quiet dist/*.whl -c constraints.txt
+	cd $(RELEASE) && venv/bin/raylearn run quickstart $(SMALL) && test -s runs/quickstart/report.html
+	cd $(RELEASE) && venv/bin/raylearn init mine.yaml && venv/bin/raylearn check mine.yaml
+	@ls -l dist

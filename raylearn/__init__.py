@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from raylearn.api import compare as compare
     from raylearn.api import dedup as dedup
     from raylearn.api import export as export
+    from raylearn.api import init as init
     from raylearn.api import join as join
     from raylearn.api import load_dataset as load_dataset
     from raylearn.api import open_experiment as open_experiment
@@ -54,7 +55,18 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "raylearn.api": (
-        *("check", "compare", "dedup", "export", "join", "load_dataset", "open_experiment", "open_ledger", "open_run"),
+        *(
+            "check",
+            "compare",
+            "dedup",
+            "export",
+            "init",
+            "join",
+            "load_dataset",
+            "open_experiment",
+            "open_ledger",
+            "open_run",
+        ),
         *("plan", "query", "report", "run", "score", "seeds_needed"),
     ),
     "raylearn.config": ("Experiment",),

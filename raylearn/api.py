@@ -15,13 +15,15 @@ from raylearn.data.class_counts import checked_counts, read_class_counts
 from raylearn.data.dataset import Dataset
 from raylearn.data.formats import read_dataset
 from raylearn.data.groups import group_of
-from raylearn.data.storage import Folder
+from raylearn.data.storage import Folder, redacted
 from raylearn.errors import ConfigError, DatasetError, QueryError, RunFolderError, nearest
 from raylearn.handoff.dataset_forms import Format
 from raylearn.handoff.query_files import read_image_ids
 from raylearn.learning.ledger_query import all_choices, compare_strategies, query_ledger, query_ledger_for_boxes
 from raylearn.learning.near_duplicates import NearDuplicates
 from raylearn.measures.near_duplicates import NEAR
+from raylearn.progress import doing
+from raylearn.signs import shown
 from raylearn.strategies import DEFAULT, Strategy, asking, make_strategy
 
 if TYPE_CHECKING:
@@ -94,29 +96,31 @@ def run(
         out: folder or address of the run; runs/<name> by default.
         store: folder or address of finished work, for several experiments to share; by default in the run's folder.
         address: of a Ray cluster; RAY_ADDRESS or a private Ray by default.
-        progress: print a line for every round.
+        progress: print a line for every round, and what is being done.
         command: how the run was started, for its record.
 
     Raises:
         InputError: the experiment cannot be run as it is written, or a folder is not free for it.
         RunFailedError: no trial was finished. Those that failed beside others are in `Run.outcome`.
     """
-    from raylearn.reporting.page import write_report
-    from raylearn.sweep.run_folder import on_disk
-    from raylearn.sweep.runner import run_experiment
+    with shown("loading libraries", progress):
+        from raylearn.reporting.page import write_report
+        from raylearn.sweep.run_folder import on_disk
+        from raylearn.sweep.runner import run_experiment
 
     found = open_experiment(experiment, **settings)
     folder = _run_folder(found, out)
-    outcome = run_experiment(
-        found,
-        folder,
-        store_folder=Folder(str(store)) if store else None,
-        address=address,
-        command=command,
-        console=_console(progress),
-    )
-    with on_disk(folder) as files:
-        write_report(files)
+    with shown(f"running {found.name}", progress):
+        outcome = run_experiment(
+            found,
+            folder,
+            store_folder=Folder(str(store)) if store else None,
+            address=address,
+            command=command,
+            console=_console(progress),
+        )
+        with doing("writing the report"), on_disk(folder) as files:
+            write_report(files)
     return Run(folder, outcome)
 
 
@@ -211,6 +215,22 @@ def check(experiment: ExperimentLike, **settings: Any) -> Dataset:
         dataset = read
     Bench.of(found, dataset)
     return dataset
+
+
+def init(file: str | Path, *, format: str | None = None, path: str | Path | None = None) -> Dataset:
+    """Writes a commented experiment file that runs, filled in from a data set; over no other file.
+
+    Args:
+        file: to write.
+        format, path: of the data set, as in an experiment file; by default the reef.
+
+    Raises:
+        ConfigError: the file is there already.
+        DatasetError: the data set has problems; its `problems` are all of them.
+    """
+    from raylearn.sweep.new_experiment import write_experiment
+
+    return write_experiment(Path(file), format, None if path is None else Path(path))
 
 
 def open_run(folder: str | Path) -> Run:
@@ -321,7 +341,8 @@ def score(
     from raylearn.scoring.pool_scoring import ScoreRequest, score_pool
 
     request = ScoreRequest(pool=str(pool), checkpoint=Path(checkpoint), **settings)
-    score_pool(request, str(out), address=address, console=_console(progress))
+    with shown(f"scoring {redacted(str(pool))}", progress):
+        score_pool(request, str(out), address=address, console=_console(progress))
     return open_ledger(out)
 
 

@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -21,10 +21,8 @@ from pydantic import (
 from raylearn.data.reef import MIN_SIDE, ReefSettings
 from raylearn.detectors import built_in_families, default_family, family_named
 from raylearn.errors import DetectorError, QueryError, nearest
-from raylearn.measures.aggregation import AGGREGATIONS
+from raylearn.measures.axes import Aggregation, Probabilities, Uncertainty, Weighting
 from raylearn.measures.outcomes import DECIDES, Outcome
-from raylearn.measures.uncertainty import PROBABILITIES, UNCERTAINTIES
-from raylearn.measures.weighting import WEIGHTINGS
 from raylearn.strategies import (
     BASELINE,
     UPPER_BOUND,
@@ -36,16 +34,6 @@ from raylearn.strategies import (
 )
 from raylearn.strategies import Uncertainty as ByUncertainty
 
-if TYPE_CHECKING:
-    Uncertainty: TypeAlias = str
-    Aggregation: TypeAlias = str
-    Weighting: TypeAlias = str
-    Probabilities: TypeAlias = str
-else:  # as the tables of raylearn.measures have them, for messages, --help and the schema
-    Uncertainty = Literal[tuple(UNCERTAINTIES)]
-    Aggregation = Literal[AGGREGATIONS]
-    Weighting = Literal[WEIGHTINGS]
-    Probabilities = Literal[PROBABILITIES]
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 Tracker = Literal["mlflow", "wandb"]
 

@@ -33,8 +33,20 @@ File = TypeVar("File", bound=Section)
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = (), settings: Mapping[str, Any] | None = None) -> Experiment:
-    """Reads an experiment file; see `load_file`."""
+    """Reads an experiment file, or where none is there the packaged experiment of this name; see `load_file`."""
+    if len(path.parts) == 1 and not path.suffix and not path.exists():
+        there = packaged_experiments()
+        if path.name not in there:
+            raise ConfigError(
+                f"{path} is neither a file nor an experiment of raylearn's own: {nearest(path.name, there)}"
+            )
+        path = there[path.name]
     return load_file(path, Experiment, overrides, settings)
+
+
+def packaged_experiments() -> dict[str, Path]:
+    """Name -> file of the experiments that come with raylearn."""
+    return {file.stem: file for file in sorted((Path(__file__).parent / "experiments").glob("*.yaml"))}
 
 
 def load_file(

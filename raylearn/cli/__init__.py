@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from raylearn import __version__
+from raylearn import __version__, signs
 from raylearn.errors import RaylearnError
 
 # Typer has no public name for the base of its usage errors, and brings a click of its own or not, by version.
@@ -16,13 +16,14 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     help="Active learning for object detection on Ray: which images are worth annotating, and which way of choosing "
-    "them is best?\n\nBegin with: raylearn run experiments/quickstart.yaml",
-    add_completion=False,
+    "them is best?\n\nBegin with: raylearn run quickstart, or for your own data: raylearn init --help",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # which contexts below inherit
 )
 _COMMANDS = {
     "run": ("sweeps.run", "Run an experiment: every arm of its grid with every seed, then write tables and a report."),
+    "init": ("sweeps.init", "Write a commented experiment file that runs, filled in from a data set."),
     "score": (
         "ledgers.score",
         "Score a pool of images of any size with a detector, into a ledger that answers every query.",
@@ -52,7 +53,10 @@ _COMMANDS = {
         "sweeps.doctor",
         "Say what is wrong with this machine or a cluster before a sweep does: Ray, GPUs, versions, storage, memory.",
     ),
-    "schema": ("sweeps.schema", "Print the JSON schema of experiment files: every key, its type, default and meaning."),
+    "schema": (
+        "sweeps.schema",
+        "Print every key of an experiment file, as annotated YAML: its default, meaning and allowed values.",
+    ),
     "labels": ("people.labels_app", "Labels from an annotation tool."),
     "project": (
         "people.project_app",
@@ -67,7 +71,10 @@ def command_named(name: str) -> Any:
     module, _, attribute = _COMMANDS[name][0].partition(".")
     found = getattr(import_module(f"{__name__}.{module}"), attribute)
     if isinstance(found, typer.Typer):
-        return typer.main.get_group(found)
+        group = typer.main.get_group(found)
+        for command in group.commands.values():  # otherwise their summaries are cut to what is left of a line
+            command.short_help = " ".join((command.help or "").split("\n\n")[0].split())
+        return group
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
     alone.command(name)(found)
     return typer.main.get_command(alone)
@@ -81,7 +88,7 @@ class _Late(TyperCommand):
 
 
 for _name, (_, _help) in _COMMANDS.items():
-    app.command(_name, cls=_Late, help=_help)(lambda: None)
+    app.command(_name, cls=_Late, help=_help, short_help=_help)(lambda: None)
 
 
 def _version(wanted: bool) -> None:
@@ -106,23 +113,43 @@ def main(arguments: list[str] | None = None) -> None:
     """The `raylearn` program: exit code 0, 1 (the work failed), 2 (what was asked is wrong) or 130 (interrupted)."""
     if arguments is None:  # as a program, which a scheduler ends so: the same as Ctrl+C
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        given = sys.argv[1:] if arguments is None else arguments
         code = app(args=given or ["--help"], prog_name="raylearn", standalone_mode=False)
     except RaylearnError as error:
         _fail(str(error), error.exit_code)
     except _UsageError as error:
         message = error.format_message()  # type: ignore[attr-defined]  # of click's errors
-        _fail(f"{message.removesuffix('.')} (see raylearn --help)", 2)
+        advice = _as_overrides(getattr(error, "option_name", ""), given) or "see raylearn --help"
+        _fail(f"{message.removesuffix('.')} ({advice})", 2)
     except OSError as error:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:  # one that came while Ray was being left
         _fail(_INTERRUPTED, 130)
     except typer.Abort as error:
         _fail(f"input ended too early: {error.__cause__ or 'nothing is left to read'}", 1)
+    finally:
+        signs.end()
     if code == 130:  # what Typer makes of a KeyboardInterrupt; Abort is what it makes of an EOFError
         _fail(_INTERRUPTED, 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _as_overrides(option: str, given: list[str]) -> str:
+    """For `run --epochs 3`: what to type instead, where keys of an experiment file end so; else ""."""
+    if not option.startswith("--") or given[:1] not in (["run"], ["check"]):
+        return ""
+    from raylearn.config import Experiment
+    from raylearn.config_schema import keys_of
+
+    name = option.removeprefix("--").replace("-", "_")
+    found = [key for key in keys_of(Experiment) if key.rpartition(".")[2] == name]
+    if not found:
+        return ""
+    after = [*given, ""][given.index(option) + 1] if option in given else ""
+    value = next((word.partition("=")[2] for word in given if word.startswith(f"{option}=")), after)
+    value = "..." if not value or value.startswith("-") else value
+    return "keys of the experiment file are given as " + " or ".join(f"{key}={value}" for key in found)
 
 
 def _fail(message: str, code: int) -> None:

@@ -1,20 +1,19 @@
 """score, query, compare, dedup: a pool of images, and what is worth annotating in it."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from raylearn.cli.arguments import Address
+from raylearn.cli.arguments import Address, ProgressStyle
 from raylearn.cli.status import begin
-from raylearn.config import Aggregation, Probabilities, Uncertainty, Weighting
 from raylearn.data.storage import redacted
 from raylearn.errors import QueryError
 from raylearn.handoff.exchange import Tool
+from raylearn.measures.axes import Aggregation, Probabilities, Uncertainty, Weighting
 from raylearn.measures.near_duplicates import NEAR
+from raylearn.progress import doing, steps
 from raylearn.strategies import DEFAULT
 from raylearn.wording import counted
 
@@ -102,6 +101,7 @@ def score(
         int | None, typer.Option(min=1, help="Images kept, or after a crash repeated, together. Default: 64 to 2048.")
     ] = None,
     address: Address = None,
+    progress: ProgressStyle = "auto",
 ) -> None:
     """Score a pool of images of any size with a detector, into a ledger that answers every query.
 
@@ -110,7 +110,7 @@ def score(
 
     Example: raylearn score photos/ --checkpoint best.pt --out ledgers/photos
     """
-    begin(f"reading {redacted(pool)}")
+    begin(f"reading {redacted(pool)}", progress)
     from raylearn import api
 
     api.score(
@@ -221,7 +221,7 @@ def query(
     if tool:
         check_handout(tool, out / tool, copies)
     left_out, known = api.image_ids(exclude or ()), api.image_ids(labelled or ())
-    with _ledger_progress() as progress:
+    with doing("reading the ledger"):
         found = api.query(
             ledger,
             size,
@@ -232,7 +232,7 @@ def query(
             labelled=known,
             group_by=group_by,
             seed=seed,
-            on_part=progress,
+            on_part=partial(steps, "part"),
         )
     told = f", {found.found.num_errors:,} could not be read" if found.found.num_errors else ""
     if exclude or labelled:
@@ -274,7 +274,7 @@ def compare(
     begin(f"reading {redacted(ledger)}")
     from raylearn import api
 
-    with _ledger_progress() as progress:
+    with doing("reading the ledger"):
         found = api.compare(
             ledger,
             size,
@@ -283,7 +283,7 @@ def compare(
             weight_cap=weight_cap,
             exclude=exclude or (),
             seed=seed,
-            on_part=progress,
+            on_part=partial(steps, "part"),
         )
     if out is not None:
         found.write(out)
@@ -314,21 +314,10 @@ def dedup(
     begin(f"reading {redacted(ledger)}")
     from raylearn import api
 
-    with _ledger_progress("comparing images") as progress:
-        found = api.dedup(ledger, distance, on_part=progress)
+    with doing("comparing images"):
+        found = api.dedup(ledger, distance, on_part=partial(steps, "part"))
     if out is not None:
         found.write(out)
     typer.echo(str(found))
     if out is not None:
         typer.echo(f"groups: {out}")
-
-
-@contextmanager
-def _ledger_progress(doing: str = "reading the ledger") -> Iterator[Callable[[int, int], None]]:
-    """A bar over the parts of a ledger, on a terminal only: a query of a million images takes seconds."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(doing, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

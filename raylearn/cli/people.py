@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from raylearn.cli.arguments import Address, Overrides
+from raylearn.cli.arguments import Address, Overrides, ProgressStyle
 from raylearn.cli.status import begin
 from raylearn.errors import LabelsError
 from raylearn.handoff.exchange import Tool
+from raylearn.signs import Style
 from raylearn.wording import counted
 
 labels_app = typer.Typer(help="Labels from an annotation tool.", add_completion=False, rich_markup_mode=None)
@@ -60,9 +61,9 @@ def _labels(found: Any) -> str:
 
 
 @contextmanager
-def _project(path: Path) -> Iterator[Any]:
+def _project(path: Path, style: Style = "auto") -> Iterator[Any]:
     """The cycle of a project, held while it is worked on."""
-    begin(f"opening {path}")
+    begin(f"opening {path}", style)
     from raylearn.data.lock import locked
     from raylearn.project.folder import ProjectFolder
     from raylearn.project.steps import Cycle
@@ -118,9 +119,10 @@ def project_query(
         ),
     ] = False,
     address: Address = None,
+    progress: ProgressStyle = "auto",
 ) -> None:
     """Choose the images of the next round and hand them out to the annotation tool; again, it says where they are."""
-    with _project(project) as cycle:
+    with _project(project, progress) as cycle:
         standing, handout = cycle.query(address, leave_out_unreadable, lambda doubt: typer.echo(f"warning: {doubt}"))
         typer.echo(f"round {standing.index}: {handout}\n{cycle.advice(standing)}")
 
@@ -147,9 +149,10 @@ def project_train(
         typer.Option(help="Train nothing: measure this checkpoint, trained elsewhere on what is labelled."),
     ] = None,
     address: Address = None,
+    progress: ProgressStyle = "auto",
 ) -> None:
     """Train the detector on all that is labelled, and measure it on the held-out images; again, it does nothing."""
-    with _project(project) as cycle:
+    with _project(project, progress) as cycle:
         cycle.write_results(cycle.train(address, checkpoint))
         _tell_project(cycle)
 

@@ -4,12 +4,14 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from raylearn.cli.arguments import Address, Overrides
+from raylearn.cli.arguments import Address, Overrides, ProgressStyle
 from raylearn.cli.status import begin
 from raylearn.data.storage import redacted
 from raylearn.errors import ConfigError, DatasetError, RaylearnError, RunFailedError, RunFolderError
@@ -19,7 +21,13 @@ from raylearn.wording import counted
 _Run = Annotated[
     str, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart, or its address.")
 ]
-_File = Annotated[Path, typer.Argument(help="The experiment file (YAML); `raylearn schema` lists every key.")]
+_File = Annotated[
+    Path,
+    typer.Argument(
+        help="The experiment file (YAML), or the name of one that comes with raylearn, such as quickstart; `raylearn "
+        "schema` lists every key."
+    ),
+]
 
 
 def run(
@@ -51,18 +59,19 @@ def run(
     difference: Annotated[
         float | None, typer.Option(help="With --pilot: the difference of mAP that is wanted. Default: a small table.")
     ] = None,
+    progress: ProgressStyle = "auto",
 ) -> None:
     """Run an experiment: every arm of its grid with every seed, then write tables and a report.
 
     What is finished is kept: the same command again goes on where it stopped, and trains nothing twice.
 
-    Example: raylearn run experiments/quickstart.yaml training.epochs=10 --out runs/short
+    Example: raylearn run quickstart training.epochs=10 --out runs/short
     """
     if pilot is not None and not plan:
         raise ConfigError("--pilot has no meaning without --plan: give both, or neither")
     if difference is not None and pilot is None:
         raise ConfigError("--difference has no meaning without --pilot: give both, or neither")
-    begin(f"reading {file}")
+    begin(f"reading {file}", progress)
     from raylearn import api
 
     experiment = api.open_experiment(file, overrides or ())
@@ -162,18 +171,51 @@ def check(file: _File, overrides: Overrides = None) -> None:
     begin(f"checking {file}")
     from raylearn import api
 
-    try:
+    with _problems_listed():
         dataset = api.check(api.open_experiment(file, overrides or ()))
-    except DatasetError as error:
-        for problem in error.problems:
-            typer.echo(problem)
-        raise
     for note in dataset.notes:
         typer.echo(f"note: {note}")
     typer.echo(
         f"{file}: fine; {counted(len(dataset.pool), 'image')} in the pool, {len(dataset.test)} held out, classes "
         f"{', '.join(dataset.class_names)}"
     )
+
+
+def init(
+    file: Annotated[Path, typer.Argument(help="The file to write; nothing may be there.")] = Path("experiment.yaml"),
+    format: Annotated[
+        Format | None, typer.Option(help="How images and labels lie on the disk. Default: the generated reef.")
+    ] = None,
+    path: Annotated[Path | None, typer.Option(help="The data set's folder, or its data.yaml.")] = None,
+) -> None:
+    """Write a commented experiment file that runs, filled in from a data set.
+
+    All of the data set is checked first, as by `raylearn check`.
+
+    Example: raylearn init mine.yaml --format yolo --path /data/mine
+    """
+    begin(f"reading {path}" if path else "writing an experiment of the reef")
+    from raylearn import api
+
+    with _problems_listed():
+        dataset = api.init(file, format=format, path=path)
+    for note in dataset.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(
+        f"{file}: {len(dataset.pool)} images in the pool, {len(dataset.test)} held out, classes "
+        f"{', '.join(dataset.class_names)}\nnext: raylearn run {shlex.quote(str(file))}"
+    )
+
+
+@contextmanager
+def _problems_listed() -> Iterator[None]:
+    """All that is wrong with a data set, a line each, before the error that says so."""
+    try:
+        yield
+    except DatasetError as error:
+        for problem in error.problems:
+            typer.echo(problem)
+        raise
 
 
 def doctor(
@@ -203,9 +245,12 @@ def doctor(
 
 def schema(
     project: Annotated[bool, typer.Option("--project", help="Of project files, instead of experiment files.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As a JSON schema, for editors and programs.")] = False,
 ) -> None:
-    """Print the JSON schema of experiment files: every key, its type, default and meaning."""
+    """Print every key of an experiment file, as annotated YAML: its default, meaning and allowed values."""
     from raylearn.config import Experiment
+    from raylearn.config_schema import annotated_yaml
     from raylearn.project.settings import Project
 
-    typer.echo(json.dumps((Project if project else Experiment).model_json_schema(), indent=2))
+    kind = Project if project else Experiment
+    typer.echo(json.dumps(kind.model_json_schema(), indent=2) if as_json else annotated_yaml(kind), nl=as_json)

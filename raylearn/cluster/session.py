@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from raylearn.cluster.resources import TRIAL_RESOURCE, num_local_cpus
 from raylearn.data.storage import reason_of
 from raylearn.errors import ClusterError
+from raylearn.progress import doing
 
 _CONNECT_SECONDS = 10.0
 _LEAVE_SECONDS = 30.0
@@ -32,7 +33,8 @@ def ray_session(address: str | None) -> Iterator[None]:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # otherwise Tune prints a banner even when told to be silent
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # otherwise Tune answers Ctrl+C as if the trials had failed
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"  # otherwise its C++ part warns of what Ray Data itself does
-    import ray
+    with doing("loading Ray"):
+        import ray
 
     if ray.is_initialized():
         raise ClusterError("this process uses Ray already: call ray.shutdown() first, or give its address to both")
@@ -46,7 +48,7 @@ def ray_session(address: str | None) -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL  # Ray puts a handler of its own in its place
     try:
         try:
-            with _stderr_set_aside():
+            with doing(f"joining the Ray cluster {address}" if address else "starting Ray"), _stderr_set_aside():
                 ray.init(**({"address": address} if address else private), **quiet)
         except SystemExit as ended:  # what Ray, while it starts, makes of SIGTERM
             raise KeyboardInterrupt from ended
@@ -58,11 +60,12 @@ def ray_session(address: str | None) -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         yield
     finally:
-        try:
-            _wait_for_ray_data()
-        finally:
-            ray.shutdown()
-            signal.signal(signal.SIGTERM, before)
+        with doing("leaving Ray"):
+            try:
+                _wait_for_ray_data()
+            finally:
+                ray.shutdown()
+                signal.signal(signal.SIGTERM, before)
 
 
 def _wait_for_ray_data() -> None:

@@ -1,7 +1,8 @@
 """COCO mAP of a checkpoint on the held-out split."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from raylearn.data.storage import Folder
 from raylearn.detectors import build_detector, default_family
 from raylearn.detectors.base import CHECKPOINT_FILE, Detections, DetectorSettings
 from raylearn.errors import RaylearnError
+from raylearn.progress import steps
 from raylearn.scoring.reading import ReadImage, batches, read_ahead, read_image
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import Artifact, artifact_key
@@ -157,13 +159,16 @@ class EvaluationJob:
         with self.training.on_disk() as training:
             detector.load(training / CHECKPOINT_FILE)
         found: list[Detections] = []
-        with ThreadPoolExecutor(resources.cpus) as threads:  # a GPU would wait for images read one after the other
-            for _, canvases, sizes in batches(self._read(threads), _BATCH_SIZE):  # squares: batches in order
+        steps("image", 0, len(self.images))
+        # A GPU would wait for images that are read one after the other.
+        with ThreadPoolExecutor(resources.cpus) as threads, closing(self._read(threads)) as images:
+            for _, canvases, sizes in batches(images, _BATCH_SIZE):  # squares: batches in order
                 found += detector.predict(canvases, sizes)
+                steps("image", len(found), len(self.images))
         truth = [self.truth[image.image_id] for image in self.images]
         return asdict(mean_average_precision(found, truth, self.class_names, self.settings.max_detections))
 
-    def _read(self, threads: Executor) -> Iterator[ReadImage]:
+    def _read(self, threads: Executor) -> Generator[ReadImage, None, None]:
         """The held-out images in order. Raises RaylearnError for one that cannot be read."""
         uris, hashes = [image.uri for image in self.images], [image.content_hash for image in self.images]
         read = partial(read_image, settings=self.settings)

@@ -6,24 +6,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from raylearn.config import (
-    Aggregation,
     DatasetSection,
     DetectorSection,
     EvaluationSection,
     Experiment,
-    Probabilities,
     ResourcesSection,
     ScoringSection,
     Section,
     TrainingSection,
-    Uncertainty,
-    Weighting,
     refuse_unknown_options,
 )
 from raylearn.data.storage import scheme_of
 from raylearn.detectors import family_named
 from raylearn.errors import QueryError, nearest
 from raylearn.handoff.exchange import ONLY_COPIES, Tool
+from raylearn.measures.axes import Aggregation, Probabilities, Uncertainty, Weighting
 from raylearn.strategies import AXES, DEFAULT, Strategy, asking, make_strategy
 
 

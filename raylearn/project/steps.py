@@ -199,6 +199,7 @@ class Cycle:
         """A `make` that does work of these kinds on Ray, which is started when the first is to be done."""
         from raylearn.cluster.session import ray_session
         from raylearn.work.resources import work_resources
+        from raylearn.work.watching import watched
         from raylearn.work.workshop import ask_workshop, open_workshop
 
         address = address or os.environ.get("RAY_ADDRESS")
@@ -214,6 +215,7 @@ class Cycle:
             if workshop is None:
                 open_until_the_end.enter_context(ray_session(address))
                 workshop = open_workshop(self.store, work_resources(self.bench.experiment, address))
+                open_until_the_end.enter_context(watched(workshop))
             return ask_workshop(workshop, job, self.trial.name)[0]
 
         with ExitStack() as open_until_the_end:

@@ -25,6 +25,7 @@ from raylearn.data.storage import Folder, read_address, reason_of
 from raylearn.detectors import build_detector, family_of
 from raylearn.detectors.base import Detections, Detector, DetectorSettings, Engine
 from raylearn.errors import ClusterError, ImageError, LedgerError, RaylearnError, StorageError
+from raylearn.progress import doing, steps
 from raylearn.scoring import ledger
 from raylearn.scoring.ledger import NOTHING, PartCounts
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, read_manifest_file
@@ -249,6 +250,7 @@ def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, An
     score = score_parts if plan.num_actors > 1 else score_parts_here
     for part in score(range(manifest.num_parts), plan, folder, manifest.hash):
         counts += part.counts
+        steps("image", counts.num_images, len(manifest))
     finish(folder, manifest, counts, made_by)
     return counts
 
@@ -288,7 +290,8 @@ def score_parts_here(parts: Sequence[int], plan: ScoringPlan, folder: Folder, ke
 
     threads = torch.get_num_threads(), cv2.getNumThreads()  # of a notebook, say, which goes on
     try:
-        scorer = ScorePart(partial(_open_detector, plan), read, folder, key, *_of_plan(plan))
+        with doing("loading the detector"):
+            scorer = ScorePart(partial(_open_detector, plan), read, folder, key, *_of_plan(plan))
         for number in parts:
             (part,) = scorer({"number": np.array([number])})["part"]
             if isinstance(part, RaylearnError):

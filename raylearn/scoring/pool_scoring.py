@@ -4,12 +4,10 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -33,6 +31,7 @@ from raylearn.errors import (
     RunFolderError,
     nearest,
 )
+from raylearn.progress import doing, steps
 from raylearn.scoring import ledger
 from raylearn.scoring.ledger import PartCounts
 from raylearn.scoring.listing import list_pool
@@ -47,7 +46,7 @@ from raylearn.scoring.pass_record import (
     refuse_another,
 )
 from raylearn.scoring.pipeline import ScoringPlan, default_batch_size, finish, score_parts
-from raylearn.scoring.progress import LINE_SECONDS, ScoringProgress, say
+from raylearn.scoring.progress import ScoringProgress, say
 from raylearn.strategies.meaning import doubt_of_pool
 from raylearn.wording import counted
 
@@ -139,7 +138,8 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
     began, tell = time.monotonic(), partial(say, console)
     if not out:
         raise RunFolderError("--out is empty: name the folder or address of the ledger")
-    asked = _asked(request)
+    with doing("reading the checkpoint"):
+        asked = _asked(request)
     folder = Folder.at(out)
     with held(folder):
         folder.clear_unfinished()
@@ -157,7 +157,8 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
         here = address is None and _needs_no_ray(request, manifest, folder)
         with nullcontext() if here else ray_session(address):
             family = family_of(request.checkpoint).name
-            machine = this_machine(family) if here else look_at_machines(request.gpus_per_actor, family, tell)
+            with doing("asking what the machines have"):
+                machine = this_machine(family) if here else look_at_machines(request.gpus_per_actor, family, tell)
             plan = replace(_choose(request, there or asked, machine, folder), here=here)
             record = _begun(folder, there, asked, plan, machine)
             # Also when going on: a start may have been cut short after the plan, and a pool of the same files moved.
@@ -214,14 +215,14 @@ def _asked(request: ScoreRequest) -> Record:
 
 
 def _list(request: ScoreRequest, there: Record | None, console: Console) -> Manifest:
-    with _listing_shown(console) as found:
+    with doing(f"listing {redacted(request.pool)}"):
         manifest, left_out = list_pool(
             request.pool,
             root=Path(request.root) if request.root is not None else None,
             limit=request.limit,
             shuffle_seed=request.shuffle_seed,
             part_size=request.part_size or (there["part_size"] if there else None),
-            progress=found,
+            progress=partial(steps, "image"),
         )
     others = f", {left_out.total()} other or hidden files left out ({by_ending(left_out)})" if left_out else ""
     say(console, f"{redacted(request.pool)}: {counted(len(manifest), 'image')}{others}")
@@ -315,8 +316,11 @@ def _score_missing(
     kept = f", {len(done)} of {manifest.num_parts} parts are there already" if done else ""
     say(console, f"scoring with {_describe_plan(plan)}{kept}")
     if missing:
-        progress = ScoringProgress(console, len(manifest), counts, began, plan.batch_size)
-        with progress, closing(score_parts(missing, plan, folder, key)) as finished:
+        with (
+            doing("loading the detector, scoring the first images") as activity,
+            closing(score_parts(missing, plan, folder, key)) as finished,
+        ):
+            progress = ScoringProgress(console, activity, len(manifest), counts, began, plan.batch_size)
             for part in finished:
                 counts += part.counts
                 progress.tell(part, counts)
@@ -363,16 +367,3 @@ def _describe_plan(plan: ScoringPlan) -> str:
     each = f"{plan.gpus_per_actor:g} GPUs" if plan.gpus_per_actor else f"{plan.cpus_per_actor:g} CPUs"
     where = f"this process with {each}" if plan.here else f"{plan.num_actors} actors of {each}"
     return f"{plan.engine.backend} in {plan.engine.precision}, batches of {plan.batch_size}, {where}"
-
-
-@contextmanager
-def _listing_shown(console: Console) -> Iterator[Any]:
-    last = time.monotonic()
-
-    def found(count: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= (1 if console.is_terminal else LINE_SECONDS):
-            last = time.monotonic()
-            say(console, f"listing: {count:,} images so far")
-
-    yield found

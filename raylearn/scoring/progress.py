@@ -1,14 +1,12 @@
-"""What a scoring pass tells while it runs: a bar on a terminal, a line now and then elsewhere."""
+"""What a scoring pass tells while it runs, and at its end."""
 
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
+from raylearn.progress import Activity, steps
 from raylearn.scoring.ledger import PartCounts
 from raylearn.scoring.pipeline import Part
-
-LINE_SECONDS = 15.0  # between two lines where no terminal is
 
 
 def say(console: Console, text: str) -> None:
@@ -17,48 +15,41 @@ def say(console: Console, text: str) -> None:
 
 
 class ScoringProgress:
-    """A bar on a terminal, a line now and then elsewhere; rates count from the first image, not from Ray's start."""
+    """Says how far a pass is; rates count from the first image, not from Ray's start.
 
-    def __init__(self, console: Console, num_images: int, before: PartCounts, began: float, batch_size: int) -> None:
-        self._console, self._num_images, self._before = console, num_images, before
+    Args:
+        console: for what stays to be read.
+        activity: that is under way, whose words become those of the pass with its first part.
+        num_images: of the pool.
+        before: what was there before.
+        began: by time.monotonic, when the command began.
+        batch_size: of the plan.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        activity: Activity,
+        num_images: int,
+        before: PartCounts,
+        began: float,
+        batch_size: int,
+    ) -> None:
+        self._console, self._activity, self._num_images, self._before = console, activity, num_images, before
         self._began = began
         self._first, self._last = float("inf"), float("-inf")  # seconds since the epoch, by the actors' clocks
         self._done = before
-        self._last_line = time.monotonic()
         self._batch_size = batch_size
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,}/{task.total:,} images"),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self._task = self._bar.add_task("starting", total=num_images, completed=before.num_images)
-
-    def __enter__(self) -> "ScoringProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
     def tell(self, part: Part, counts: PartCounts) -> None:
-        now = time.monotonic()
         if part.batch_size < self._batch_size:
             self._batch_size = part.batch_size
             say(self._console, f"a GPU has too little memory: {part.batch_size} images in a batch from now on")
         self._first, self._last = min(self._first, part.started), max(self._last, part.finished)
         self._done = counts
-        speed = self._speed()
-        left = (self._num_images - counts.num_images) / speed if speed else 0
-        told = f"{speed:.1f} img/s, {_minutes(left)} left"
-        if counts.num_errors:
-            told += f", {counts.num_errors:,} errors"
-        self._bar.update(self._task, completed=counts.num_images, description=told)
-        if not self._console.is_terminal and now - self._last_line >= LINE_SECONDS:
-            self._last_line = now
-            say(self._console, f"scored {counts.num_images:,} of {self._num_images:,} images: {told}")
+        errors = f", {counts.num_errors:,} errors" if counts.num_errors else ""
+        self._activity.what = f"scoring at {self._speed():.1f} img/s{errors}"
+        steps("image", counts.num_images, self._num_images)
 
     def rate(self) -> str:
         scored = self._done.num_images - self._before.num_images
@@ -69,9 +60,3 @@ class ScoringProgress:
     def _speed(self) -> float:
         """Images per second from the first image on, without the start of Ray and of the detectors."""
         return (self._done.num_images - self._before.num_images) / max(1e-9, self._last - self._first)
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

@@ -1,44 +1,40 @@
-"""What a person sees while a sweep runs: one line per finished round, and on a terminal a bar below them."""
+"""What a person reads while a sweep runs: a line per finished round, and between them what is being done."""
 
 import time
-from types import TracebackType
+from collections.abc import Sequence
 from typing import Any
 
 from ray.tune import Callback
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+
+from raylearn.progress import happened, in_words, spread
+from raylearn.scoring.progress import say
+from raylearn.work.watching import in_one_line
+from raylearn.work.workshop import UnderWay
+
+_BESIDE_TRAINING = 1.3  # of a training's time, until it is measured: starting workers, scoring, measuring
 
 
 class SweepProgress(Callback):  # type: ignore[misc]
-    """Follows the rounds of all trials as Tune reports them."""
+    """Follows the rounds of all trials as Tune reports them.
 
-    def __init__(self, num_trials: int, rounds_wanted: int, console: Console) -> None:
+    Args:
+        num_trials: that run.
+        rounds_wanted: of them together.
+        num_trainings: that these need, at most.
+        console: for the lines.
+    """
+
+    def __init__(self, num_trials: int, rounds_wanted: int, num_trainings: int, console: Console) -> None:
         self._num_trials = num_trials
         self._rounds_wanted = rounds_wanted
+        self._num_trainings = num_trainings
         self._rounds_done: set[tuple[str, int]] = set()  # a trial that lost its process tells its rounds again
         self._trained = 0
         self._finished: set[str] = set()
         self.failed: dict[str, str] = {}
         self._start = time.monotonic()
         self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total} rounds"),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self._task = self._bar.add_task("sweep", total=rounds_wanted)
-
-    def __enter__(self) -> "SweepProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune saves its callbacks for a restore, which raylearn does without: the store is what remembers.
@@ -47,33 +43,56 @@ class SweepProgress(Callback):  # type: ignore[misc]
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:  # noqa: ARG002
         if "failed" in result:
             self.failed[result["trial_name"]] = result["failed"]
-            self._console.print(f"failed: {result['trial_name']}; the others go on", highlight=False, markup=False)
+            say(self._console, f"failed: {result['trial_name']}; the others go on")
             return
         self._rounds_done.add((result["trial_name"], result["round"]))
         self._trained += result["trained"]
         if result["round"] + 1 == result["num_rounds"]:
             self._finished.add(result["trial_name"])
-        self._bar.update(self._task, completed=len(self._rounds_done), description=self._counts())
         made = f"trained on {result['device']}" if result["trained"] else "reused"
-        self._console.print(
+        left = self._left()
+        say(
+            self._console,
             f"{result['trial_name']}  round {result['round']}/{result['num_rounds'] - 1}  "
             f"{result['num_images']} images, {result['num_boxes']} boxes  mAP50 {result['map50']:.3f}  "
-            f"{made}  [{self._counts()}, {self._time_left()}]",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
+            f"{made}  [{self._counts()}{', ' + in_words(left) if left else ''}]",
+        )
+        told = ("trial_name", "round", "num_images", "num_boxes", "map50", "map50_95")
+        happened(
+            "round",
+            **{name: result[name] for name in told},
+            rounds_done=len(self._rounds_done),
+            rounds=self._rounds_wanted,
+            seconds_left=left,
         )
 
     @property
     def trained(self) -> int:
         return self._trained
 
+    def describe(self, works: Sequence[UnderWay]) -> str:
+        """What is under way, and how long all of it takes yet."""
+        left = self._left() or self._first_guess(works)
+        told = in_one_line(works, self._num_trainings) if works or self._rounds_done else "starting the trials"
+        return told + (f"; in all {in_words(left)}" if left else "")
+
     def _counts(self) -> str:
         reused = len(self._rounds_done) - self._trained
         return f"trials {len(self._finished)}/{self._num_trials}, trained {self._trained}, reused {reused}"
 
-    def _time_left(self) -> str:
-        elapsed = time.monotonic() - self._start
-        done = len(self._rounds_done)
-        left = elapsed / done * (self._rounds_wanted - done)
-        return f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left"
+    def _left(self) -> tuple[float, float] | None:
+        """Seconds, by the trainings that were done here, or by the rounds where none was to be done."""
+        done, wanted = len(self._rounds_done), self._rounds_wanted
+        if self._trained:
+            done, wanted = self._trained, max(self._num_trainings, self._trained)
+        if not done or len(self._rounds_done) == self._rounds_wanted:
+            return None
+        return spread((time.monotonic() - self._start) / done * (wanted - done), done)
+
+    def _first_guess(self, works: Sequence[UnderWay]) -> tuple[float, float] | None:
+        """By the epochs of the first training, before any is finished."""
+        told = [work.steps for work in works if work.kind == "training" and work.steps and work.steps.left]
+        if not told:
+            return None
+        each = max(steps.seconds / steps.counted * (steps.total or 0) for steps in told)
+        return spread(_BESIDE_TRAINING * each * self._num_trainings / len(told), 1)

@@ -27,6 +27,7 @@ from raylearn.detectors import family_named
 from raylearn.errors import RunFailedError, RunFolderError
 from raylearn.learning.training import check_detector_of
 from raylearn.plugins import versions_of
+from raylearn.progress import doing
 from raylearn.scoring.progress import say
 from raylearn.sweep.gallery import write_gallery
 from raylearn.sweep.grid import Trial, num_rounds, trials
@@ -113,11 +114,13 @@ def run_experiment(
         bench = _set_up(experiment, run_folder, store_folder, files, console)
         store.clear_unfinished()
         wanted = trials(experiment)
-        rounds = _replayed(wanted, bench, store)
+        with doing("looking for what is finished"):
+            rounds = _replayed(wanted, bench, store)
         missing = [trial for trial in wanted if trial not in rounds]
         say(console, _plan_line(bench, wanted, missing))
         if missing:
-            check_detector_of(experiment)
+            with doing("checking the detector"):
+                check_detector_of(experiment)
             _tell_weights_taken(bench, console)
         # not before: an experiment that is refused must not hold the folder against its corrected form
         for folder in (Folder.at(files), run_folder):  # at an address the files follow at the end, after a kill never
@@ -127,16 +130,18 @@ def run_experiment(
         if missing:
             with ray_session(address):
                 trained, failed = run_trials(missing, bench, store, run_folder, console, address)
-            rounds |= _replayed(missing, bench, store)
+            with doing("collecting the results"):
+                rounds |= _replayed(missing, bench, store)
         finished = {trial: rounds[trial] for trial in wanted if trial in rounds}
         failed = {trial.name: "ended without a result" for trial in wanted if trial not in finished} | failed
         if not finished:
             raise RunFailedError(f"all {len(wanted)} trials failed; {wanted[0].name}: {failed[wanted[0].name]}")
-        rows = write_tables(finished, bench.dataset.num_classes, files)
-        if missing or not (files / GALLERY_FILE).exists():
-            write_gallery(finished, bench, files / GALLERY_FILE)
-        if missing or not (files / MAP_FILE).exists():
-            write_map(finished, files / MAP_FILE)
+        with doing("writing tables and pictures"):
+            rows = write_tables(finished, bench.dataset.num_classes, files)
+            if missing or not (files / GALLERY_FILE).exists():
+                write_gallery(finished, bench, files / GALLERY_FILE)
+            if missing or not (files / MAP_FILE).exists():
+                write_map(finished, files / MAP_FILE)
         record = earlier_record(files)
         if record is None and (files / RUN_FILE).exists():
             say(console, f"note: {RUN_FILE} of an earlier run cannot be read, and is written anew")
@@ -157,7 +162,8 @@ def _set_up(experiment: Experiment, run_folder: Folder, store_folder: Folder, fi
         InputError: the folder holds another run, or the experiment cannot be run on this data set.
     """
     refuse_another(run_folder, files, experiment)
-    dataset = open_dataset(experiment, files / "data")
+    with doing("drawing the reef" if experiment.dataset.format == "reef" else "reading the data set"):
+        dataset = open_dataset(experiment, files / "data")
     refuse_another_dataset(run_folder, files, dataset)
     if store_folder.path is None:
         dataset = with_images_in(dataset, store_folder.below("images"))

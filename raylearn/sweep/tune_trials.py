@@ -19,12 +19,15 @@ from raylearn.cluster.session import cause_line
 from raylearn.config import Experiment
 from raylearn.data.storage import Folder, open_file_system
 from raylearn.errors import RaylearnError
+from raylearn.progress import doing
 from raylearn.sweep.grid import Trial, num_rounds
+from raylearn.sweep.plan import plan_sweep
 from raylearn.sweep.tracking import tracker_callbacks
 from raylearn.sweep.trial import Bench, run_trial
 from raylearn.work.jobs import Job
 from raylearn.work.resources import gpus_per_task, no_machine_has, work_resources
 from raylearn.work.store import Artifact, Store
+from raylearn.work.watching import watched
 from raylearn.work.workshop import ask_workshop, open_workshop
 
 
@@ -32,7 +35,8 @@ def run_trials(
     missing: Sequence[Trial], bench: Bench, store: Store, run_folder: Folder, console: Console, address: str | None
 ) -> tuple[int, dict[str, str]]:
     """Runs trials as Tune trials; returns how many trainings were done, and the failed trials with their causes."""
-    from ray import tune
+    with doing("loading Ray Tune"):
+        from ray import tune
 
     from raylearn.sweep.progress import SweepProgress
 
@@ -49,7 +53,9 @@ def run_trials(
         file_system, storage_path = open_file_system(run_folder.address)
     rounds = sum(num_rounds(experiment, trial.arm) for trial in missing)
     shared = {"by_name": {trial.name: trial for trial in missing}, "bench": bench, "workshop": workshop}
-    with SweepProgress(len(missing), rounds, console) as progress:
+    num_trainings = plan_sweep(missing, bench, store).work["trainings"].left
+    progress = SweepProgress(len(missing), rounds, num_trainings, console)
+    with watched(workshop, progress.describe):
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_tune_trial, **shared), trial_resources()),
             param_space={"trial": tune.grid_search(list(shared["by_name"]))},

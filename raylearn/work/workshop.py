@@ -1,12 +1,15 @@
 """Who makes sure that each piece of work is done once: the workshop on Ray, and how it is asked."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from raylearn.cluster.devices import reuses_gpu_processes
 from raylearn.errors import ClusterError, RaylearnError, StorageError
+from raylearn.progress import Steps, heard
 from raylearn.work.jobs import Job, run_and_store
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import Artifact, Store
@@ -32,6 +35,18 @@ class Workshop:
         self._in_the_making: dict[tuple[str, str], asyncio.Task[Artifact]] = {}
         self._failed: dict[tuple[str, str], RaylearnError] = {}
         self._slots = _Slots(resources.cpu_slots)
+        self._under_way: dict[tuple[str, str], UnderWay] = {}
+        self._num_begun: Counter[str] = Counter()
+
+    async def works(self) -> list["UnderWay"]:
+        """What is waited for or being done, the oldest first."""
+        return list(self._under_way.values())
+
+    async def hear(self, kind: str, key: str, steps: Steps) -> None:
+        """Told by a worker how far its work is."""
+        work = self._under_way.get((kind, key))
+        if work is not None:
+            self._under_way[kind, key] = replace(work, steps=steps)
 
     async def make(self, job: Job, made_by: str) -> tuple[Artifact, bool]:
         """The job's artifact, and whether this very request had to start the work."""
@@ -46,12 +61,15 @@ class Workshop:
             return found, False
         task = asyncio.create_task(self._start(job, made_by))
         self._in_the_making[name] = task
+        self._num_begun[job.kind] += 1
+        self._under_way[name] = UnderWay(job.kind, self._num_begun[job.kind])
         # when the work ends, not when its first asker does: one that gives up leaves the work going on
         task.add_done_callback(lambda ended: self._remember(name, ended))
         return await asyncio.shield(task), True
 
     def _remember(self, name: tuple[str, str], ended: "asyncio.Task[Artifact]") -> None:
         self._in_the_making.pop(name, None)
+        self._under_way.pop(name, None)
         error = None if ended.cancelled() else ended.exception()
         cause = getattr(error, "cause", error)  # Ray's wrapper has it
         # a disk that was full and a machine that was wrong may be better now
@@ -72,10 +90,10 @@ class Workshop:
         if options.get("num_gpus"):
             options["max_calls"] = 0 if reuses_gpu_processes() else 1
         # Where memory is short Ray ends what can be tried again, the newest first: this work, and not the workshop.
-        task = ray.remote(scheduling_strategy="DEFAULT", max_retries=_RETRIES, **options)(run_and_store)
+        task = ray.remote(scheduling_strategy="DEFAULT", max_retries=_RETRIES, **options)(_run_and_tell)
         async with self._slots.hold(cpus):
             try:
-                artifact: Artifact = await task.remote(job, self._store, wanted, made_by)
+                artifact: Artifact = await task.remote(job, self._store, wanted, made_by, _this_actor())
             except ray.exceptions.OutOfMemoryError as error:
                 batch = "scoring.batch_size" if job.kind == "ledger" else "training.batch_size"
                 raise RaylearnError(
@@ -87,6 +105,34 @@ class Workshop:
                     f"{job.kind}: its process was lost {1 + _RETRIES} times; Ray's log of the worker has more"
                 ) from error
         return artifact
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """A piece of work that was asked for and is not finished.
+
+    Args:
+        kind: of the job.
+        number: it is the so manieth of its kind that this workshop began.
+        steps: how far it is; None while it waits, or does what has no steps.
+    """
+
+    kind: str
+    number: int
+    steps: Steps | None = None
+
+
+def _run_and_tell(job: Job, store: Store, resources: WorkResources, made_by: str, workshop: Any) -> Artifact:
+    """In a worker: `run_and_store`, whose steps the workshop hears."""
+    with heard(lambda steps: workshop.hear.remote(job.kind, job.key, steps)):
+        return run_and_store(job, store, resources, made_by)
+
+
+def _this_actor() -> Any:
+    """Of the workshop, for its workers."""
+    import ray
+
+    return ray.get_runtime_context().current_actor
 
 
 class _Slots:

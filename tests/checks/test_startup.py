@@ -15,6 +15,7 @@ SECONDS = {"jinja2", "matplotlib", "pandas", "pyarrow", "ray", "rich", "scipy", 
 
 COMMANDS = {
     "run": "none.yaml",
+    "init": "none.yaml --format yolo --path none",
     "score": "none --checkpoint none.pt --out out",
     "query": "none --size 1 --out out",
     "compare": "none",
@@ -85,3 +86,15 @@ def test_what_is_watched_is_what_commands_bring_along(tmp_path: Path) -> None:
     """Otherwise the tests above could not fail: `schema` says something only when its libraries are there."""
     _, imported = first_said(tmp_path, "schema")
     assert {"numpy", "pydantic"} <= imported
+
+
+def test_check_imports_neither_torch_nor_ray_where_it_can_say_so_without(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom raylearn.cli import main\ntry:\n    main(sys.argv[1:])\nfinally:\n"
+        "    print({'torch', 'ray', 'ultralytics', 'matplotlib'} & set(sys.modules))"
+    )
+    file = str(Path(__file__).parents[2] / "experiments/quickstart.yaml")
+    done = subprocess.run(
+        [sys.executable, "-c", program, "check", file], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("turtle\nset()\n")

@@ -27,6 +27,7 @@ from raylearn.detectors.families.torchvision.options import TrainingOptions
 from raylearn.detectors.families.torchvision.training import batches, examples_of
 from raylearn.detectors.letterbox import letterbox, to_canvas, to_original
 from raylearn.errors import CheckpointError, ConfigError, DatasetError, DetectorError, DivergedError, RaylearnError
+from raylearn.progress import Steps, heard
 
 SSDLITE, FASTER_RCNN = "ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_fpn"
 FCOS, RETINANET = "fcos_resnet50_fpn", "retinanet_resnet50_fpn"
@@ -582,8 +583,11 @@ def test_every_option_is_taken_and_has_a_check() -> None:
 
 def test_a_checkpoint_of_its_own_fits_whole(ssdlite: Path, reef: Dataset, tmp_path: Path) -> None:
     train = TrainingSet(CLASS_NAMES, reef.pool[:4], {i.image_id: GroundTruth([], []) for i in reef.pool[:4]})
-    report = _fit(train, tmp_path / "x.pt", initial_weights=ssdlite)
+    told: list[Steps] = []
+    with heard(told.append):
+        report = _fit(train, tmp_path / "x.pt", initial_weights=ssdlite)
     assert report["tensors_matched"] == report["tensors_total"]
+    assert told[0].unit == "epoch"
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from raylearn.detectors.families.transformers.training import Options
 from raylearn.detectors.letterbox import letterbox, to_canvas, to_original
 from raylearn.errors import CheckpointError, ConfigError, DatasetError, DetectorError, DivergedError
 from raylearn.learning.training import with_resolved_model
+from raylearn.progress import Steps, heard
 from raylearn.scoring.ledger import read_facts
 from raylearn.scoring.pool_scoring import ScoreRequest, score_pool
 from tests.conftest import IMAGE_SIZE
@@ -117,8 +118,11 @@ def test_detections_are_those_of_the_librarys_post_processing_with_all_class_sco
 def test_a_trained_detector_is_found_again_in_its_checkpoint(model_type: str, reef: Dataset, tmp_path: Path) -> None:
     model, checkpoint = write_folder(tmp_path / "tiny", model_type), tmp_path / "trained.pt"
     before = build_model(model, reef.class_names).state_dict()
-    report = detector_of(model).fit(small(reef), initial_weights=None, seed=5, checkpoint=checkpoint)
+    told: list[Steps] = []
+    with heard(told.append):
+        report = detector_of(model).fit(small(reef), initial_weights=None, seed=5, checkpoint=checkpoint)
     assert report == {}
+    assert told[0].unit == "epoch"
     assert family_of(checkpoint) is FAMILY
     facts = read_checkpoint(checkpoint)
     assert (facts.model, facts.class_names, facts.image_size) == (model_type, reef.class_names, IMAGE_SIZE)

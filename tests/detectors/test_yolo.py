@@ -19,6 +19,7 @@ from raylearn.detectors.families.ultralytics.training import write_data_yaml
 from raylearn.detectors.letterbox import letterbox
 from raylearn.errors import CheckpointError, ConfigError, DatasetError, DetectorError, DivergedError, RaylearnError
 from raylearn.learning.evaluation import mean_average_precision
+from raylearn.progress import Steps, heard
 from tests.conftest import IMAGE_SIZE
 
 SCORING = DetectorSettings(IMAGE_SIZE, confidence=0.05, iou=0.7, max_detections=100)
@@ -268,8 +269,11 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
 def test_fit_reports_how_many_tensors_of_the_initial_weights_fitted(trained, reef, tmp_path) -> None:
     detector = YoloDetector("yolov5n", SCORING, {"epochs": 1, "batch": 4}, num_threads=1)
     train = TrainingSet(reef.class_names, reef.pool[:4], reef.truth)
-    report = detector.fit(train, initial_weights=trained, seed=0, checkpoint=tmp_path / "x.pt")
+    told: list[Steps] = []
+    with heard(told.append):
+        report = detector.fit(train, initial_weights=trained, seed=0, checkpoint=tmp_path / "x.pt")
     assert report["tensors_matched"] == report["tensors_total"]
+    assert str(told[0]) == "epoch 0/1"
 
 
 def test_what_a_run_says_that_it_takes_is_what_fits_and_of_other_classes_the_head_is_new(tmp_path: Path) -> None:

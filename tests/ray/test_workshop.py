@@ -10,6 +10,7 @@ import pytest
 
 from raylearn.data.storage import Folder
 from raylearn.errors import DivergedError, RaylearnError, StorageError
+from raylearn.progress import steps
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import DiskStore, artifact_key
 from raylearn.work.workshop import Workshop, ask_workshop
@@ -41,6 +42,7 @@ class SlowJob:
             if self.raises:
                 raise self.raises
             os.kill(os.getpid(), signal.SIGKILL)
+        steps("epoch", 3, 18)
         time.sleep(0.5)
         if self.raises and not self.falls:
             raise self.raises
@@ -68,6 +70,17 @@ def test_many_requests_for_one_key_are_one_making(workshop, tmp_path: Path) -> N
     again, started = ray.get(workshop.make.remote(job, "later"))
     assert not started
     assert again == DiskStore(tmp_path / "store").find("training", job.key)
+
+
+def test_who_waits_can_see_how_far_the_work_is(workshop, tmp_path: Path) -> None:
+    import ray
+
+    making = workshop.make.remote(SlowJob("told", tmp_path), "trial")
+    seen = set()
+    while not ray.wait([making], timeout=0.05)[0]:
+        seen |= {(work.kind, work.number, str(work.steps)) for work in ray.get(workshop.works.remote())}
+    assert ("training", 1, "epoch 3/18") in seen
+    assert ray.get(workshop.works.remote()) == []
 
 
 def test_a_failed_making_reaches_all_who_ask_and_is_tried_again_in_the_next_run_only(workshop, tmp_path: Path) -> None:

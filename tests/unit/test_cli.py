@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,11 @@ import raylearn.learning.training
 from raylearn import __version__
 from raylearn.cli import app, command_named, main
 from raylearn.config import Experiment
+from raylearn.config_files import packaged_experiments
 from raylearn.data import formats, reef
 from raylearn.data.images import read_bytes
 from raylearn.data.lock import locked
+from raylearn.project.settings import Project
 from raylearn.sweep import runner, tracking
 
 EXPERIMENT: dict[str, Any] = {
@@ -31,7 +34,7 @@ EXPERIMENT: dict[str, Any] = {
     "budget": 2,
     "arms": {"query_size": [1], "controls": ["random"]},
 }
-COMMANDS = ["run", "score", "query", "compare", "dedup", "report", "export", "check", "doctor", "schema"]
+COMMANDS = ["run", "init", "score", "query", "compare", "dedup", "report", "export", "check", "doctor", "schema"]
 GROUPS = ["labels", "project"]
 
 
@@ -397,6 +400,15 @@ def test_check_reads_each_image_once_and_draws_no_reef(capsys, monkeypatch):
     assert "9 images in the pool, 120 held out, classes fusilier, " in capsys.readouterr().out
 
 
+def test_an_experiment_that_comes_with_raylearn_is_run_by_its_name(capsys, desk):
+    assert call("check", "quickstart") == 0
+    assert "200 images in the pool" in capsys.readouterr().out
+    assert "did you mean 'quickstart'" in refused(capsys, "check", "quickstrat")
+    write(desk / "quickstart", yaml.safe_dump(EXPERIMENT))  # a file of the user's comes first
+    assert call("check", "quickstart") == 0
+    assert "4 images in the pool" in capsys.readouterr().out
+
+
 def test_check_refuses_a_budget_that_the_pool_cannot_pay(capsys):
     assert "ask for 102 images" in refused(capsys, "check", "e.yaml", "budget=100")
 
@@ -408,7 +420,7 @@ def test_help_lists_every_command_and_where_to_begin(capsys):
     for arguments in ([], ["--help"]):
         assert call(*arguments) == 0
         text = capsys.readouterr().out
-        assert "raylearn run experiments/quickstart.yaml" in text
+        assert "raylearn run quickstart" in text
         for name in COMMANDS:
             assert re.search(rf"^ +{name} +\S", text, re.MULTILINE)
 
@@ -445,16 +457,76 @@ def test_help_of_run_has_an_example_that_can_be_typed(capsys):
     assert call("run", "--help") == 0
     (example,) = re.findall(r"Example: raylearn (run [^\n]*(?:\n  \S[^\n]*)?)", capsys.readouterr().out)
     words = example.split()
-    assert words[:2] == ["run", "experiments/quickstart.yaml"]
-    assert (Path(__file__).parents[2] / words[1]).is_file()
+    assert words[0] == "run"
+    assert words[1] in packaged_experiments()
     assert "=" in words[2]
 
 
 def test_schema_is_json_and_that_of_experiments(capsys):
-    assert call("schema") == 0
+    assert call("schema", "--json") == 0
     schema = json.loads(capsys.readouterr().out)
     assert schema == Experiment.model_json_schema()
     assert set(schema["required"]) == set(EXPERIMENT)
+
+
+@pytest.mark.parametrize("kind", [Experiment, Project])
+def test_schema_is_a_file_with_every_key_and_its_default(kind, capsys):
+    assert call("schema", *(["--project"] if kind is Project else [])) == 0
+    text = capsys.readouterr().out
+    content = yaml.safe_load(text)
+
+    def compare(content: Any, model: Any) -> None:
+        assert list(content) == list(model.model_fields)
+        for name, field in model.model_fields.items():
+            if field.is_required():
+                assert content[name] is None or isinstance(content[name], dict)
+            elif isinstance(content[name], dict) and field.annotation is not dict:
+                compare(content[name], field.annotation) if hasattr(field.annotation, "model_fields") else None
+            else:
+                default = field.get_default(call_default_factory=True)
+                assert content[name] == (list(default) if isinstance(default, tuple) else default)
+
+    compare(content, kind)
+    assert max(map(len, text.splitlines())) <= 120
+    if kind is Experiment:
+        assert "# budget:\n#   # boxes labelled after the initial set; a whole number from 1; required" in text
+        assert "one of reef, yolo, coco, voc" in text
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS, *GROUPS])
+def test_a_short_option_asks_for_help_too(name, capsys):
+    assert call(*name.split(), "-h") == 0
+    assert "Usage: raylearn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", ["", "project", "labels"])
+def test_no_summary_is_cut(arguments, capsys):
+    assert call(*arguments.split(), "--help") == 0
+    assert "..." not in capsys.readouterr().out.split("Commands:")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        ("run e.yaml --epochs 3", "training.epochs=3)"),
+        ("run e.yaml --epochs=3", "training.epochs=3)"),
+        ("check --image-size 64 e.yaml", "detector.image_size=64)"),
+        ("run e.yaml --confidence 0.1", "scoring.confidence=0.1 or evaluation.confidence=0.1)"),
+        ("run e.yaml --seeds", "seeds=...)"),
+        ("run e.yaml --nothing 3", "(see raylearn --help)"),
+        ("query e.yaml --epochs 3", "(see raylearn --help)"),
+    ],
+)
+def test_an_option_that_is_a_key_of_the_file_is_told_how_to_be_given(arguments, advice, capsys):
+    assert refused(capsys, *arguments.split()).endswith(advice)
+
+
+@pytest.mark.parametrize(("words", "found"), [("raylearn sc", "score"), ("raylearn run --pro", "--progress")])
+def test_a_shell_completes_commands_and_their_options(words, found):
+    environment = {"_RAYLEARN_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    command = [sys.executable, "-c", "from raylearn.cli import main; main()"]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert found in done.stdout.split()
 
 
 def test_version_is_that_of_the_package(capsys):

@@ -18,6 +18,7 @@ from raylearn.detectors.families.torchvision.network import compute_layers_in
 from raylearn.detectors.families.torchvision.options import TrainingOptions, fewest_per_step
 from raylearn.detectors.letterbox import letterbox, to_canvas
 from raylearn.errors import DatasetError, DetectorError, DivergedError, RaylearnError
+from raylearn.progress import steps
 
 _GREY = 114  # of the letterbox
 _SMALLEST_SIDE = 1.0  # canvas pixels: what augmentation leaves of a box beyond the edge is not learned from
@@ -119,7 +120,8 @@ def _example(image: Image, truth: GroundTruth, image_size: int, first_class: int
 def batches(examples: list[Example], options: TrainingOptions, steps_per_epoch: int) -> Iterator[list[Example]]:
     """Of all epochs, shuffled and augmented; those of an epoch differ by one image at most."""
     augment = _augmentation(options)
-    for _ in range(options.epochs):
+    for epoch in range(options.epochs):
+        steps("epoch", epoch, options.epochs)
         for positions in np.array_split(torch.randperm(len(examples)).numpy(), steps_per_epoch):
             yield [augment(*examples[position]) for position in positions]
 

@@ -16,6 +16,7 @@ from raylearn.detectors.families.transformers.pixels import pixel_values
 from raylearn.detectors.letterbox import letterbox, to_canvas
 from raylearn.errors import ConfigError, DatasetError, DivergedError
 from raylearn.measures.sampling import random_generator
+from raylearn.progress import steps
 
 _NUM_READING_THREADS = 4
 
@@ -123,7 +124,8 @@ def _batches(train: TrainingSet, options: Options, image_size: int, seed: int) -
     generator = random_generator(seed, "transformers training")
     with ThreadPoolExecutor(_NUM_READING_THREADS, thread_name_prefix="read") as threads:
         ahead = []
-        for _ in range(options.epochs):
+        for epoch in range(options.epochs):
+            steps("epoch", epoch, options.epochs)
             order = generator.permutation(len(images))
             mirrored = generator.random(len(images)) < options.fliplr
             for start in range(0, len(order), options.batch):

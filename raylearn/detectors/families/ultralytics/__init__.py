@@ -9,6 +9,7 @@ from typing import Any
 
 from raylearn.detectors.base import CheckpointFacts, Detector, DetectorSettings, Engine
 from raylearn.detectors.checkpoint_contents import Contents
+from raylearn.detectors.families.ultralytics.known import surely_trains
 from raylearn.detectors.family import Family
 
 FORMAT = "raylearn-yolo-1"
@@ -29,6 +30,8 @@ def _build(
 
 
 def _check(model: str, training: Mapping[str, Any], initial_weights: Path | None) -> None:
+    if initial_weights is None and surely_trains(model, training):
+        return
     from raylearn.detectors.checkpoints import load_matching
     from raylearn.detectors.families.ultralytics.detector import build_model, check_arguments, read_weights
 

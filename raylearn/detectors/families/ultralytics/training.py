@@ -17,6 +17,7 @@ from raylearn.detectors.checkpoints import first_line
 from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
 from raylearn.detectors.families.ultralytics.loader import TrainingLoader
 from raylearn.errors import DatasetError, DetectorError, DivergedError, RaylearnError
+from raylearn.progress import steps
 
 isolate_ultralytics()
 
@@ -111,6 +112,7 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
         self.model = model.to(memory_format=torch.channels_last)  # a sixth faster on CPUs; Ultralytics does so on GPUs
         self._num_workers = num_workers
         self.add_callback("on_train_start", lambda _: limit_threads())
+        self.add_callback("on_train_epoch_start", lambda trainer: steps("epoch", trainer.epoch, trainer.epochs))
         self.add_callback("teardown", lambda _: self._end_workers())  # Ultralytics leaves them to a failed training
 
     def _end_workers(self) -> None:
