@@ -101,6 +101,7 @@ async def _drive(socket: Any, path: Path, width: int, look: Callable[[Page], Awa
         await ask(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
+        await ask("Emulation.setFocusEmulationEnabled", enabled=True)  # as in a window that somebody looks at
         await ask("Page.navigate", url=path.as_uri())
         await asyncio.wait_for(loaded.wait(), 60)
         return page, await look(page)

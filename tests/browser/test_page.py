@@ -123,3 +123,31 @@ def test_a_point_of_a_curve_tells_its_numbers(hostile_page: Path) -> None:
 
     _, title = look_at(hostile_page, 1280, look)
     assert "round 0: 10 images, 30 boxes, mAP50-95" in title
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_an_image_of_the_gallery_can_be_enlarged(width: int, hostile_page: Path) -> None:
+    async def look(page: Page) -> None:
+        await page.evaluate("document.querySelector('details[open] .gallery figure').scrollIntoView()")
+        [(_, _, before, _, _), *_] = await boxes(page, "details[open] .gallery figure > svg")
+        await page.evaluate("document.querySelector('details[open] .gallery figure').focus()")
+        [(left, right, after, _, _), *_] = await boxes(page, "details[open] .gallery figure")
+        assert 0 <= left < right <= width
+        assert after > 1.5 * before
+        await page.evaluate("document.activeElement.blur()")
+        assert (await boxes(page, "details[open] .gallery figure > svg"))[0][2] == before
+
+    look_at(hostile_page, width, look)
+
+
+def test_every_link_of_the_contents_leads_to_a_heading(hostile_page: Path) -> None:
+    async def look(page: Page) -> None:
+        lost = await page.evaluate(
+            "[...document.querySelectorAll('nav a')].filter(a => !document.querySelector('h2' + a.hash)).length"
+        )
+        links = await page.evaluate("document.querySelectorAll('nav a').length")
+        headings = await page.evaluate("document.querySelectorAll('h2').length")
+        assert lost == 0
+        assert 6 <= links <= headings
+
+    look_at(hostile_page, 1280, look)
