@@ -303,7 +303,7 @@ def test_a_checkpoint_from_before_torch_1_6_is_told_what_to_do(tmp_path: Path) -
     ("content", "said"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 5\n", "is a git-lfs pointer; run"),
-        ("<!DOCTYPE html><html>Größe</html>".encode(), "it is text; download it again"),
+        ("<!DOCTYPE html><html>Größe</html>".encode(), "it is a web page, so its address"),
     ],
 )
 def test_a_pointer_or_a_web_page_in_place_of_a_checkpoint_is_named(tmp_path: Path, content: bytes, said: str) -> None:

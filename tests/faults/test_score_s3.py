@@ -58,7 +58,7 @@ def test_passing_faults_are_waited_out_and_a_missing_object_is_that_images_error
     }
     done = run_score(POOL, trained, f"s3://{BUCKET}/faulty", **store.environment)
     printed = succeeded(done)
-    assert f"{NUM_IMAGES} images, 1 errors (1 missing)" in printed
+    assert f"{NUM_IMAGES} images, 1 error (1 missing)" in printed
     ours, theirs = content_of(f"s3://{BUCKET}/faulty"), _undisturbed_content(undisturbed, pool)
     assert [row["image_id"] for row in ours] == [row["image_id"] for row in theirs]
     for one, other in zip(ours, theirs, strict=True):

@@ -40,7 +40,7 @@ def told(standing_ray: None, desk: Path) -> str:  # noqa: ARG001
     """What the README's ten lines print, run as a program."""
     (code,) = blocks("README.md", "python")
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=desk, timeout=280, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=desk, timeout=450, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -89,7 +89,7 @@ def test_the_share_of_images_without_detections_is_that_of_the_ledgers(finished:
 def test_progress_has_a_line_per_round_and_no_flood(finished: tuple[Path, str]) -> None:
     folder, printed = finished
     rows = pq.read_table(folder / "results.parquet").num_rows
-    assert rows < len(printed.splitlines()) < rows + 12
+    assert rows < len(printed.splitlines()) < rows + 20  # with the answer and the table of arms
     assert "trained" in printed
     assert "left" in printed
     assert "\x1b[" not in printed
