@@ -652,7 +652,8 @@ def test_batch_normalisation_that_learned_elsewhere_stays_as_it_is(reef: Dataset
     [
         ({"encoder.weight": torch.zeros(3)}, "none of the 1 tensors"),
         ({"epoch": 3}, "holds no state dict"),
-        (torch.nn.Linear(2, 2), "cannot be opened"),
+        # Once Ultralytics has opened a model in this process, torch opens such a file.
+        (torch.nn.Linear(2, 2), "cannot be opened|holds no state dict"),
     ],
     ids=["other", "no tensors", "a module"],
 )
