@@ -93,11 +93,11 @@ def _opening(arms: Sequence[ArmStatistics], primary: Primary) -> str | None:
     tested = [(label, one) for label, one in found if one.verdict != "too few seeds"]
     where, control = _WITH[primary.outcome], primary.control
     if not tested:
-        label, best = max(found, key=lambda one: one[1].mean)
+        label, most = max(found, key=lambda one: abs(one[1].mean))
         few = seeds_of([one for _, one in found])
         return (
             f"No verdict yet: a verdict needs {FEWEST_SEEDS} seeds, and this run has {few}. As an estimate, {label} "
-            f"differs most from {control} {where}: {best.mean:+.3f}."
+            f"differs most from {control} {where}: {most.mean:+.3f}."
         )
     better, worse = ([one for one in tested if one[1].verdict == verdict] for verdict in ("better", "worse"))
     seeds, other = seeds_of([one for _, one in tested]), _other_budget(arms, primary)

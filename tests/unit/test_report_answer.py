@@ -76,6 +76,11 @@ def test_fewer_than_three_seeds_give_an_estimate_and_no_verdict() -> None:
     assert not any("better:" in one or "no evidence" in one.removesuffix(".") for one in others)
 
 
+def test_the_arm_that_differs_most_may_be_the_one_that_loses_most() -> None:
+    opening = said(rows({RANDOM: CONTROL[:2], ENTROPY: [0.301, 0.3], MARGIN: [0.1, 0.1]}))[0]
+    assert "As an estimate, margin · sum differs most from random in the last round: -0." in opening
+
+
 def test_a_run_that_learned_nothing_is_called_that_and_nothing_is_compared() -> None:
     found = [replace(row, map50_95=0.0002) for row in rows({RANDOM: CONTROL, ENTROPY: CONTROL})]
     (sentence,) = said(found)
