@@ -28,15 +28,21 @@ def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.absolute()
 
 
+NO_WEIGHTING = ("weighting", "none")
+"""Which any strategy has."""
+
+
 class QuerySection(Section):
     """How the images of a round are chosen, and who gets them."""
 
     strategy: str = Field(DEFAULT, description="by uncertainty, a control, or another that is installed")
-    uncertainty: Uncertainty = Field("entropy", description="how uncertain one detection is")
-    aggregation: Aggregation = Field("sum", description="how the detections of an image become its score")
-    weighting: Weighting = Field("none", description="factor of a detection by its predicted class")
+    uncertainty: Uncertainty | None = Field(
+        None, description="how uncertain one detection is; null, here and below: the strategy's own"
+    )
+    aggregation: Aggregation | None = Field(None, description="how the detections of an image become its score")
+    weighting: Weighting | None = Field(None, description="factor of a detection by its predicted class")
     weight_cap: float | None = Field(None, gt=0, description="upper limit of a class weight")
-    probabilities: Probabilities = Field("background", description="how class scores are read as probabilities")
+    probabilities: Probabilities | None = Field(None, description="how class scores are read as probabilities")
     options: dict[str, float | int | bool | str] = Field(
         default_factory=dict, description="of another strategy, such as one that a package adds"
     )
@@ -65,8 +71,7 @@ class QuerySection(Section):
     def chosen(self) -> Strategy:
         """The strategy with its options; those of the default one have keys of their own here."""
         own = {name: getattr(self, name) for name in (*AXES, "weight_cap")}
-        fields = type(self).model_fields
-        given = {name: value for name, value in own.items() if value != fields[name].default}
+        given = {name: value for name, value in own.items() if value is not None and (name, value) != NO_WEIGHTING}
         return make_strategy(self.strategy, {**given, **self.options})
 
 

@@ -36,7 +36,8 @@ class Diverse(Shortlisting):
     what the detector sees, as far as it was right on the labelled images (`raylearn.measures.expected_boxes`).
 
     Args:
-        uncertainty, aggregation, weighting, probabilities, weight_cap: of the image score; see `Uncertainty`.
+        uncertainty, aggregation, weighting, probabilities, weight_cap: of the image score; see `Uncertainty`. The mean,
+            because a sum asks for crowded images, whatever they cost.
         beta: how many times the size of the query are looked at; at least 1.
         score_power: p, 0 to 10; 0 leaves the score to the shortlist alone.
         distance_power: q, 0 to 10; 0 is the plain ranking.
@@ -47,7 +48,7 @@ class Diverse(Shortlisting):
     """
 
     uncertainty: str = "entropy"
-    aggregation: str = "sum"
+    aggregation: str = "mean"
     weighting: str = "none"
     probabilities: str = "background"
     weight_cap: float | None = None

@@ -105,7 +105,7 @@ def of_classes(order, candidates, context):
 
 def test_diverse_by_hand():
     images = seen([[(UNSURE, NORTH)], [(UNSURE, EAST)], [(SURER, WEST)], [(SURER, NORTH), (SURER, WEST)]])
-    query = Diverse("least_confidence").select(images, 4, labelled_boxes(EAST))
+    query = Diverse("least_confidence", "sum").select(images, 4, labelled_boxes(EAST))
     # d: .5 x mean(.707, 1); then nothing is new: by score, and of a and b by the hash
     tied = top_n(["a", "b"], np.zeros(2), 2, 0)
     assert query.image_ids == ("d", *("ab"[i] for i in tied), "c")
@@ -121,7 +121,7 @@ def test_diverse_picks_are_those_of_a_plain_loop(seed, lazily, score_power):
         if lazily:
             patch.setattr(greedy, "_num_active", lambda _: 2)
         query = Diverse(beta=9, score_power=score_power).select(candidates, 7, context)
-    scores = Uncertainty().image_scores(candidates, context)
+    scores = Uncertainty(aggregation="mean").image_scores(candidates, context)
     order = top_n(candidates.image_ids, scores, 9, context.seed)
     boxes, images = list(directions(labelled.box_embeddings)), list(directions(labelled.image_embeddings))
     expected: list[str] = []
@@ -186,7 +186,7 @@ def test_an_image_without_boxes_is_compared_as_a_whole():
 
 def test_where_nothing_is_labelled_the_first_is_the_highest_score():
     images = seen([[(SURER, NORTH)], [(UNSURE, NORTH)], [(SURER, EAST)]])
-    query = Diverse("least_confidence").select(images, 3, NOTHING_LABELLED)
+    query = Diverse("least_confidence", "sum").select(images, 3, NOTHING_LABELLED)
     assert query.image_ids == ("b", "c", "a")
     assert query.scores == (0.5, pytest.approx(0.25 * 0.707), 0.0)
 
@@ -211,7 +211,7 @@ def test_with_equal_embeddings_diverse_is_the_plain_ranking(seed, labelled):
     size = int(rng.integers(1, 10))
     assert (
         Diverse().select(candidates, size, context).image_ids
-        == Uncertainty().select(candidates, size, context).image_ids
+        == Uncertainty(aggregation="mean").select(candidates, size, context).image_ids
     )
 
 
