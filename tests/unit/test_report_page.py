@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from raylearn.errors import RunFolderError
-from raylearn.reporting.page import INPUTS, seconds_text, without_secrets, write_comparison, write_report
+from raylearn.reporting.page import INPUTS, write_comparison, write_report
+from raylearn.reporting.secrets import without_secrets
+from raylearn.reporting.template import seconds_text
 
 HOSTILE = [
     "<script>alert('1')</script>",
