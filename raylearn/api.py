@@ -401,12 +401,13 @@ def query(
         "progress": on_part,
     }
     if boxes is None:
-        return QueryResult(opened, query_ledger(opened.folder, chosen, _checked_size(size), **arguments))
+        found = query_ledger(opened.folder, chosen, _checked_size(size), **arguments)
+        return QueryResult(opened, found, chosen, arguments["seed"], arguments["class_counts"])
     # at least: ids that the ledger does not have leave nothing out
     least = len(opened) - opened.facts.get("num_errors", 0) - len({*labelled_ids, *left_out})
     wanted = _checked_size(boxes, "boxes")
     found = query_ledger_for_boxes(opened.folder, chosen, wanted, candidates=max(1, least), **arguments)
-    return QueryResult(opened, found)
+    return QueryResult(opened, found, chosen, arguments["seed"], arguments["class_counts"])
 
 
 def compare(

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,14 @@ from raylearn.data.images import decode, read_bytes
 from raylearn.detectors.base import Detections
 from raylearn.errors import ImageError, StorageError
 from raylearn.learning.collectors import QueriedImage
+from raylearn.progress import steps
 from raylearn.strategies import Context, Reason, Strategy
 
 MOST_BOXES = 12
+MOST_IMAGES = 300  # of one query on a page of its own: some 10 MB
+LONGER_SIDE, LONGER_SIDE_OF_NEAREST = 320, 104  # pixels of their pictures
 GREY = 128
+_READ_AT_ONCE = 4
 
 
 def asked_image(image_id: str, score: float, reason: Reason, num_detections: int, boxes: list[Any]) -> dict[str, Any]:
@@ -41,16 +46,25 @@ def asked_image(image_id: str, score: float, reason: Reason, num_detections: int
     }
 
 
-def asked_images(
-    images: Sequence[QueriedImage], seen: Mapping[str, Detections], strategy: Strategy, context: Context
-) -> list[dict[str, Any]]:
-    """The images of a query in order of rank, each as of `asked_image`.
+def waiting_query(
+    images: Sequence[QueriedImage],
+    files: Mapping[str, Image],
+    seen: Mapping[str, Detections],
+    strategy: Strategy,
+    context: Context,
+    round_index: int = 0,
+) -> dict[str, Any]:
+    """The content of a gallery of one query that nobody has labelled yet; see raylearn.reporting.gallery.
 
     Args:
-        seen: what the detector saw in them; nothing is known of an image that is not there.
+        images: in order of rank; the first MOST_IMAGES are shown.
+        files: image id -> of all of them, and of the labelled images that are their nearest.
+        seen: image id -> what the detector saw, of those it has looked at.
         strategy, context: that they were chosen by.
+        round_index: that they are asked for.
     """
-    return [
+    shown = images[:MOST_IMAGES]
+    rows = [
         asked_image(
             image.image_id,
             image.score,
@@ -58,8 +72,19 @@ def asked_images(
             image.num_detections,
             detection_rows(seen[image.image_id], strategy, context) if image.image_id in seen else [],
         )
-        for image in images
+        for image in shown
     ]
+    wanted = {image.image_id: LONGER_SIDE for image in shown}
+    sides = {row["nearest"]: LONGER_SIDE_OF_NEAREST for row in rows if "nearest" in row} | wanted
+    pictures: dict[str, Any] = {}
+    with ThreadPoolExecutor(_READ_AT_ONCE) as threads:
+        steps("picture", 0, len(sides))
+        made = threads.map(lambda image_id: picture(files[image_id], None, sides[image_id]), sides)
+        for done, (image_id, one) in enumerate(zip(sides, made, strict=True), start=1):
+            pictures[image_id] = one
+            steps("picture", done, len(sides))
+    query = {"trial": "", "round": round_index, "scored": strategy.needs_pass, "waits": True, "images": rows}
+    return {"images": pictures, "queries": [{**query, "num_images": len(images)}]}
 
 
 def detection_rows(found: Detections, strategy: Strategy, context: Context) -> list[list[float]]:

@@ -14,6 +14,7 @@ from raylearn.reporting.summary import Arm, one_line
 from raylearn.wording import counted
 
 GALLERY_FILE = "gallery.json"
+_COUNTS = ("num_images", "num_groups")
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,9 @@ def _query(query: Mapping[str, Any], pictures: Mapping[str, Picture]) -> AskedQu
         )
         for rank, image in enumerate(query["images"], start=1)
     )
-    counts = (None if query.get(name) is None else int(query[name]) for name in ("num_images", "num_groups"))
-    told = bool(query["scored"]), images, *counts, bool(query.get("waits"))
-    return AskedQuery(str(query["trial"]), int(query["round"]), *told)
+    num_images, num_groups = (None if query.get(name) is None else int(query[name]) for name in _COUNTS)
+    scored, waits = bool(query["scored"]), bool(query.get("waits"))
+    return AskedQuery(str(query["trial"]), int(query["round"]), scored, images, num_images, num_groups, waits)
 
 
 def _box(x1: float, y1: float, x2: float, y2: float, class_id: int, confidence: Any = None, counted: Any = None) -> Box:
