@@ -246,7 +246,7 @@ def open_run(folder: str | Path) -> Run:
 
 
 def report(run: str | Path | Run, *, compare: str | Path | Run | None = None) -> str:
-    """Writes the page of a run again, or one with another run beside it.
+    """Writes the page of a run or a project again, or one of a run with another beside it.
 
     Returns:
         The path or address of the page.
@@ -258,6 +258,10 @@ def report(run: str | Path | Run, *, compare: str | Path | Run | None = None) ->
     from raylearn.sweep.run_folder import on_disk
 
     folder = _folder_of(run)
+    if compare is None and folder.path is not None and (folder.path / "project.yaml").is_file():
+        from raylearn.project.page import write_page
+
+        return str(write_page(folder.path))
     with on_disk(folder) as files:
         if compare is None:
             return folder.address_of(write_report(files).name)

@@ -104,6 +104,10 @@ class Gallery:
     pictures: tuple[Picture, ...]
     queries: tuple[AskedQuery, ...]
 
+    def and_also(self, other: "Gallery") -> "Gallery":
+        """Both, on one page."""
+        return Gallery(self.pictures + other.pictures, self.queries + other.queries)
+
     @property
     def shows_nearest(self) -> bool:
         return any(image.nearest for query in self.queries for image in query.images)
@@ -130,14 +134,17 @@ def read_gallery(path: Path) -> Gallery | None:
         raise RunFolderError(f"{path} cannot be read ({one_line(error)}): remove it, and run again") from error
 
 
-def gallery_of(content: Mapping[str, Any]) -> Gallery:
+def gallery_of(content: Mapping[str, Any], css: str = "image") -> Gallery:
     """A gallery from what gallery.json holds.
+
+    Args:
+        css: how the names of its pictures begin; another for each gallery of a page.
 
     Raises:
         ValueError, TypeError, KeyError, AttributeError, ArithmeticError: it is something else.
     """
     pictures = {
-        image_id: _picture(f"image-{number}", image)
+        image_id: _picture(f"{css}-{number}", image)
         for number, (image_id, image) in enumerate(sorted(content["images"].items()))
     }
     return Gallery(tuple(pictures.values()), tuple(_query(query, pictures) for query in content["queries"]))

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from raylearn.errors import RunFolderError, nearest
 from raylearn.measures.outcomes import OUTCOMES
 from raylearn.reporting import figures
-from raylearn.reporting.answer import answer, arm_lines
+from raylearn.reporting.answer import answer, arm_lines, is_all_zero
 from raylearn.reporting.costs import Cost, Paid, paid_by_round, read_paid
 from raylearn.reporting.gallery import GALLERY_FILE, Gallery, read_gallery
 from raylearn.reporting.overlap import overlaps, read_asked

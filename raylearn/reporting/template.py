@@ -77,12 +77,14 @@ def seconds_text(seconds: Any) -> str:
 
 
 def difference_text(difference: "Difference", of_seeds: int) -> str:
-    """As in `+0.031 (+0.010 to +0.052) (4 of 5 seeds)`; a line cannot break within the numbers."""
-    interval = f" ({difference.interval[0]:+.3f} to {difference.interval[1]:+.3f})" if difference.interval else ""
-    numbers = f"{difference.mean:+.3f}{interval}".replace("-", "\u2212").replace(" ", NO_BREAK)
+    """As in `+0.031 (+0.010 to +0.052) (4 of 5 seeds)`; a line can break only before a bracket."""
+    parts = [f"{difference.mean:+.3f}".replace("-", "\u2212")]
+    if difference.interval:
+        low, high = difference.interval
+        parts.append(f"({low:+.3f} to {high:+.3f})".replace("-", "\u2212"))
     found = len(difference.seeds)
-    lost = f" ({found} of {of_seeds} seeds)".replace(" ", NO_BREAK) if found < of_seeds else ""
-    return f"{numbers}{lost}"
+    parts += [f"({found} of {of_seeds} seeds)"] if found < of_seeds else []
+    return " ".join(part.replace(" ", NO_BREAK) for part in parts)
 
 
 def cost_text(reach: "Reach | None", unit: str) -> str:
