@@ -259,9 +259,11 @@ def report(run: str | Path | Run, *, compare: str | Path | Run | None = None) ->
 
     folder = _folder_of(run)
     if compare is None and folder.path is not None and (folder.path / "project.yaml").is_file():
+        from raylearn.project.folder import ProjectFolder
         from raylearn.project.page import write_page
+        from raylearn.project.steps import Cycle
 
-        return str(write_page(folder.path))
+        return folder.address_of(write_page(Cycle(ProjectFolder.open(folder.path))).name)
     with on_disk(folder) as files:
         if compare is None:
             return folder.address_of(write_report(files).name)

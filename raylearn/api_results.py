@@ -22,7 +22,7 @@ from raylearn.handoff.query_files import query_table, refuse_another_query, writ
 from raylearn.learning.ledger_answer import CONFIDENCE, LedgerQuery
 from raylearn.learning.ledger_query import class_names, counts_by_class, detections_of, files_of
 from raylearn.learning.near_duplicates import NearDuplicates, near_duplicates_of
-from raylearn.learning.pictures import MOST_IMAGES, waiting_query
+from raylearn.learning.pictures import waiting_query
 from raylearn.measures.near_duplicates import NEAR
 from raylearn.scoring.ledger import Ledger, read_facts
 from raylearn.strategies import Context, Strategy
@@ -295,9 +295,8 @@ class QueryResult:
 
     @cached_property
     def _gallery(self) -> dict[str, Any]:
-        shown = self.found.images[:MOST_IMAGES]
-        wanted = [name for image in shown for name in (image.image_id, image.reason.nearest) if name]
-        known = files_of(self.ledger.folder, wanted)
+        nearest = {image.reason.nearest for image in self.found.images if image.reason.nearest}
+        known = files_of(self.ledger.folder, [*self.image_ids, *nearest])
         files = {image_id: file for image_id, (file, _) in known.items()}
         seen = {image_id: found for image_id, (_, found) in known.items()}
         counts = counts_by_class(self.class_counts, self.ledger.class_names, self.strategy)

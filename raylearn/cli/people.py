@@ -126,7 +126,7 @@ def project_query(
     with _project(project, progress) as cycle:
         standing, handout = cycle.query(address, leave_out_unreadable, lambda doubt: typer.echo(f"warning: {doubt}"))
         typer.echo(f"round {standing.index}: {handout}\n{cycle.advice(standing)}")
-        _tell_page(project)
+        _tell_page(cycle)
 
 
 @project_app.command("import")
@@ -141,7 +141,7 @@ def project_import(
         found, index = cycle.take_in(path, tool, missing)
         _tell_notes(found.notes)
         typer.echo(f"round {index}: {_labels(found)}\n{cycle.advice(cycle.fresh())}")
-        _tell_page(project)
+        _tell_page(cycle)
 
 
 @project_app.command("train")
@@ -158,7 +158,7 @@ def project_train(
     with _project(project, progress) as cycle:
         cycle.write_results(cycle.train(address, checkpoint))
         _tell_project(cycle)
-        _tell_page(project)
+        _tell_page(cycle)
 
 
 @project_app.command()
@@ -169,7 +169,7 @@ def undo(project: _Project) -> None:
         standing = cycle.fresh()
         cycle.write_results(standing)
         typer.echo(cycle.advice(standing))
-        _tell_page(project)
+        _tell_page(cycle)
 
 
 def _tell_project(cycle: Any) -> None:
@@ -180,13 +180,14 @@ def _tell_project(cycle: Any) -> None:
         typer.echo(line)
 
 
-def _tell_page(project: Path) -> None:
+def _tell_page(before: Any) -> None:
     """Writes the page anew after a step, which is done whether it can be written or not."""
     from raylearn.project.page import write_page
+    from raylearn.project.steps import Cycle
 
     try:
         with doing("writing the page"):
-            page = write_page(project)
+            page = write_page(Cycle(before.folder))
     except RaylearnError as error:
         typer.echo(f"warning: the page could not be written anew: {error}")
     else:

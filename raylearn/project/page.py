@@ -29,14 +29,12 @@ from raylearn.sweep.trial import Scored
 PAGE = "report.html"
 
 
-def write_page(path: Path) -> Path:
-    """Writes report.html into the folder of a project; it is replaced whole.
+def write_page(cycle: Cycle) -> Path:
+    """Writes report.html into a project's folder; it is replaced whole.
 
     Raises:
-        ProjectError: it is none.
-        InputError, StorageError: a file of it is damaged, or the page cannot be written.
+        InputError, StorageError: a file of the project is damaged, or the page cannot be written.
     """
-    cycle = Cycle(ProjectFolder.open(path))
     standing, folder, dataset = cycle.standing(), cycle.folder, cycle.bench.dataset
     rows = [result_row(cycle.trial, done, dataset.num_classes, reused=False) for done in standing.rounds]
     images = _asked(folder, standing.index) if standing.next == "import" else []
