@@ -19,7 +19,7 @@ from raylearn.strategies import Context, Reason, Strategy
 
 MOST_BOXES = 12
 MOST_IMAGES = 300  # of one query on a page of its own: some 10 MB
-LONGER_SIDE, LONGER_SIDE_OF_NEAREST = 320, 104  # pixels of their pictures
+LONGER_SIDE, LONGER_SIDE_OF_NEAREST = 480, 104  # pixels of their pictures, which a click enlarges
 GREY = 128
 _READ_AT_ONCE = 4
 

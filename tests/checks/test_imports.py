@@ -15,6 +15,8 @@ LIGHT = [
     "raylearn.config",
     "raylearn.learning.cycle",
     "raylearn.reporting.page",
+    "raylearn.reporting.project_page",
+    "raylearn.reporting.query_page",
     "raylearn.cli",
 ]
 HEAVY = ("ray", "torch", "torchvision", "ultralytics")
