@@ -246,7 +246,7 @@ def open_run(folder: str | Path) -> Run:
 
 
 def report(run: str | Path | Run, *, compare: str | Path | Run | None = None) -> str:
-    """Writes the page of a run again, or one with another run beside it.
+    """Writes the page of a run or a project again, or one of a run with another beside it.
 
     Returns:
         The path or address of the page.
@@ -258,6 +258,12 @@ def report(run: str | Path | Run, *, compare: str | Path | Run | None = None) ->
     from raylearn.sweep.run_folder import on_disk
 
     folder = _folder_of(run)
+    if compare is None and folder.path is not None and (folder.path / "project.yaml").is_file():
+        from raylearn.project.folder import ProjectFolder
+        from raylearn.project.page import write_page
+        from raylearn.project.steps import Cycle
+
+        return folder.address_of(write_page(Cycle(ProjectFolder.open(folder.path))).name)
     with on_disk(folder) as files:
         if compare is None:
             return folder.address_of(write_report(files).name)
@@ -401,12 +407,13 @@ def query(
         "progress": on_part,
     }
     if boxes is None:
-        return QueryResult(opened, query_ledger(opened.folder, chosen, _checked_size(size), **arguments))
+        found = query_ledger(opened.folder, chosen, _checked_size(size), **arguments)
+        return QueryResult(opened, found, chosen, arguments["seed"], arguments["class_counts"])
     # at least: ids that the ledger does not have leave nothing out
     least = len(opened) - opened.facts.get("num_errors", 0) - len({*labelled_ids, *left_out})
     wanted = _checked_size(boxes, "boxes")
     found = query_ledger_for_boxes(opened.folder, chosen, wanted, candidates=max(1, least), **arguments)
-    return QueryResult(opened, found)
+    return QueryResult(opened, found, chosen, arguments["seed"], arguments["class_counts"])
 
 
 def compare(

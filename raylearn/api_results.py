@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raylearn.data.storage import Folder, reason_of
+from raylearn.data.storage import Folder, reason_of, write_whole
 from raylearn.detectors.base import Detections
-from raylearn.errors import ExportError, RunFolderError
+from raylearn.errors import ExportError, QueryError, RunFolderError
 from raylearn.handoff.comparison import show_comparison
 from raylearn.handoff.dataset_folder import check_export, reading_root, write_dataset
 from raylearn.handoff.dataset_forms import Format
@@ -20,10 +20,12 @@ from raylearn.handoff.exchange import Tool
 from raylearn.handoff.export import check_handout, export_query
 from raylearn.handoff.query_files import query_table, refuse_another_query, write_query
 from raylearn.learning.ledger_answer import CONFIDENCE, LedgerQuery
-from raylearn.learning.ledger_query import class_names, detections_of
+from raylearn.learning.ledger_query import class_names, counts_by_class, detections_of, files_of
 from raylearn.learning.near_duplicates import NearDuplicates, near_duplicates_of
+from raylearn.learning.pictures import waiting_query
 from raylearn.measures.near_duplicates import NEAR
 from raylearn.scoring.ledger import Ledger, read_facts
+from raylearn.strategies import Context, Strategy
 from raylearn.strategies.meaning import doubt_of_pool
 from raylearn.wording import counted
 
@@ -210,10 +212,14 @@ class QueryResult:
     Args:
         ledger: that they were chosen from.
         found: the images, and of how many they were chosen.
+        strategy, seed, class_counts: that they were chosen by.
     """
 
     ledger: ScoredPool
     found: LedgerQuery
+    strategy: Strategy
+    seed: int
+    class_counts: Mapping[str, int] | None = None
 
     @property
     def image_ids(self) -> tuple[str, ...]:
@@ -243,19 +249,58 @@ class QueryResult:
         """The table as a DataFrame."""
         return self.table.to_pandas()
 
-    def write(self, out: str | Path, *, force: bool = False) -> list[Path]:
+    def write(self, out: str | Path, *, html: str | Path | None = None, force: bool = False) -> list[Path]:
         """Writes query.parquet, query.csv and query.txt into a folder.
 
         Args:
             out: the folder.
-            force: write over another query; the same query is written again in any case.
+            html: also a page of the query, into this file; see `page`.
+            force: write over another query or file; the same is written again in any case.
 
         Raises:
-            QueryError: another query is there.
+            QueryError: another query or file is there, or `html` does not end in .html; nothing is written.
         """
+        page = None if html is None else self._page_file(Path(html), force)
         if not force:
             refuse_another_query(self.found.images, Path(out))
-        return write_query(self.found.images, Path(out))
+        paths = write_query(self.found.images, Path(out))
+        if html is None or page is None:
+            return paths
+        write_whole(Path(html), page)
+        return [*paths, Path(html)]
+
+    def _page_file(self, path: Path, force: bool) -> bytes:
+        """What is to be written into a page's file, which is free for it."""
+        from raylearn.reporting.template import page_bytes
+
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise QueryError(f"{path} does not end in .html: give --html the name of a page")
+        content = page_bytes(self.page)
+        if path.exists() and not force and (not path.is_file() or path.read_bytes() != content):
+            raise QueryError(f"{path} is another file: give another --html, or --force to write over it")
+        return content
+
+    @property
+    def page(self) -> str:
+        """An html page that needs nothing else: the first images in order of rank, and why each was chosen."""
+        from raylearn.reporting.query_page import render_query
+
+        names, record = self.ledger.class_names, {"ledger": str(self.ledger.folder), "seed": self.seed}
+        return render_query(self._gallery, self.found, self.strategy, names, self.class_counts, record)
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Ids of images that the page shows as grey areas, as they cannot be read any more."""
+        return [image_id for image_id, picture in self._gallery["images"].items() if "lost" in picture]
+
+    @cached_property
+    def _gallery(self) -> dict[str, Any]:
+        nearest = {image.reason.nearest for image in self.found.images if image.reason.nearest}
+        known = files_of(self.ledger.folder, [*self.image_ids, *nearest])
+        files = {image_id: file for image_id, (file, _) in known.items()}
+        seen = {image_id: found for image_id, (_, found) in known.items()}
+        counts = counts_by_class(self.class_counts, self.ledger.class_names, self.strategy)
+        return waiting_query(self.found.images, files, seen, self.strategy, Context(self.seed, counts))
 
     def hand_out(self, tool: Tool, out: str | Path, *, copies: bool | None = None, boxes_above: float = 0.25) -> Path:
         """Writes the images for an annotation tool, with the detections as pre-annotations.

@@ -191,7 +191,11 @@ def query(
         float | None,
         typer.Option(min=0, max=1, help="With --format: pre-annotate detections from this confidence on; 0.25."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over another query in OUT.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also a page: the images in order of rank, and why each one was chosen."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over another query in OUT, or another FILE.")] = False,
 ) -> None:
     """Choose the images of a finished ledger that are most worth annotating, best first.
 
@@ -237,7 +241,8 @@ def query(
     told = f", {found.found.num_errors:,} could not be read" if found.found.num_errors else ""
     if exclude or labelled:
         told += f", {found.found.num_excluded:,} of {len({*left_out, *known}):,} excluded ids found"
-    paths = found.write(out, force=force)
+    with doing("drawing the page" if html else "writing the query"):
+        paths = found.write(out, html=html, force=force)
     expected = round(sum(image.reason.boxes or 0 for image in found.found.images))
     if found.found.num_groups is not None:
         told = f" from {counted(found.found.num_groups, 'group')}{told}"
@@ -247,6 +252,10 @@ def query(
     )
     for doubt in found.doubts:
         typer.echo(f"warning: {doubt}")
+    if html and found.unreadable:
+        first, *others = found.unreadable
+        more = f" and {counted(len(others), 'other')}" if others else ""
+        typer.echo(f"warning: {first}{more} cannot be read any more: grey on the page")
     typer.echo("query:   " + "  ".join(str(path) for path in paths))
     if tool:
         confidence = 0.25 if boxes_above is None else boxes_above

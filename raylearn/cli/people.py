@@ -9,8 +9,9 @@ import typer
 
 from raylearn.cli.arguments import Address, Overrides, ProgressStyle
 from raylearn.cli.status import begin
-from raylearn.errors import LabelsError
+from raylearn.errors import LabelsError, RaylearnError
 from raylearn.handoff.exchange import Tool
+from raylearn.progress import doing
 from raylearn.signs import Style
 from raylearn.wording import counted
 
@@ -125,6 +126,7 @@ def project_query(
     with _project(project, progress) as cycle:
         standing, handout = cycle.query(address, leave_out_unreadable, lambda doubt: typer.echo(f"warning: {doubt}"))
         typer.echo(f"round {standing.index}: {handout}\n{cycle.advice(standing)}")
+        _tell_page(cycle)
 
 
 @project_app.command("import")
@@ -139,6 +141,7 @@ def project_import(
         found, index = cycle.take_in(path, tool, missing)
         _tell_notes(found.notes)
         typer.echo(f"round {index}: {_labels(found)}\n{cycle.advice(cycle.fresh())}")
+        _tell_page(cycle)
 
 
 @project_app.command("train")
@@ -155,6 +158,7 @@ def project_train(
     with _project(project, progress) as cycle:
         cycle.write_results(cycle.train(address, checkpoint))
         _tell_project(cycle)
+        _tell_page(cycle)
 
 
 @project_app.command()
@@ -165,6 +169,7 @@ def undo(project: _Project) -> None:
         standing = cycle.fresh()
         cycle.write_results(standing)
         typer.echo(cycle.advice(standing))
+        _tell_page(cycle)
 
 
 def _tell_project(cycle: Any) -> None:
@@ -173,6 +178,20 @@ def _tell_project(cycle: Any) -> None:
     standing = cycle.standing()
     for line in status_lines(cycle, standing):
         typer.echo(line)
+
+
+def _tell_page(before: Any) -> None:
+    """Writes the page anew after a step, which is done whether it can be written or not."""
+    from raylearn.project.page import write_page
+    from raylearn.project.steps import Cycle
+
+    try:
+        with doing("writing the page"):
+            page = write_page(Cycle(before.folder))
+    except RaylearnError as error:
+        typer.echo(f"warning: the page could not be written anew: {error}")
+    else:
+        typer.echo(f"page: {page}")
 
 
 def _tell_notes(notes: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from raylearn.data.storage import not_writable, reason_of, write_whole
 from raylearn.errors import QueryError
 from raylearn.learning.collectors import QueriedImage
+from raylearn.strategies import Reason
 
 _COLUMNS = (
     "rank",
@@ -99,6 +100,30 @@ def _rows(images: Sequence[QueriedImage]) -> list[tuple[object, ...]]:
         )
         for image in images
     ]
+
+
+def read_query(path: Path) -> list[QueriedImage]:
+    """The images of a query.parquet, in order of rank; what an older one does not tell of them is not known.
+
+    Raises:
+        QueryError: it cannot be read, or is something else.
+    """
+    try:
+        rows = sorted(pq.read_table(path).to_pylist(), key=lambda row: int(row["rank"]))
+        return [
+            QueriedImage(
+                rank,
+                str(row["image_id"]),
+                str(row["uri"]),
+                float(row["score"]),
+                int(row["num_detections"]),
+                {},
+                Reason(row.get("nearest"), row.get("distance"), row.get("predicted_boxes"), row.get("note") or ""),
+            )
+            for rank, row in enumerate(rows, start=1)
+        ]
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        raise QueryError(f"query {path} cannot be read: {reason_of(error)}") from error
 
 
 def read_image_ids(path: Path) -> list[str]:

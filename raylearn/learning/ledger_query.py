@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from threadpoolctl import threadpool_limits
 
+from raylearn.data.dataset import Image
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
 from raylearn.errors import LedgerError, QueryError
@@ -248,20 +249,29 @@ def detections_of(folder: Folder, image_ids: Sequence[str]) -> dict[str, tuple[t
     Raises:
         LedgerError: no finished ledger, a damaged one, or one that lacks an image.
     """
+    return {image_id: ((i.width, i.height), found) for image_id, (i, found) in files_of(folder, image_ids).items()}
+
+
+def files_of(folder: Folder, image_ids: Sequence[str]) -> dict[str, tuple[Image, Detections]]:
+    """Image id -> its file, whose hash no ledger knows, and detections of images of a finished ledger.
+
+    Raises:
+        LedgerError: no finished ledger, a damaged one, or one that lacks an image.
+    """
     facts = read_facts(folder)
     wanted = _strings(image_ids)
 
-    def look(table: pa.Table) -> dict[str, tuple[tuple[int, int], Detections]]:
+    def look(table: pa.Table) -> dict[str, tuple[Image, Detections]]:
         kept = table.filter(pc.is_in(table["image_id"], wanted))
         offsets = offsets_of(kept["class_scores"])
         boxes, scores = flat(kept["boxes"]), flat(kept["class_scores"])
-        rows = zip(*(kept[name].to_pylist() for name in ("image_id", "width", "height")), strict=True)
+        rows = zip(*(kept[name].to_pylist() for name in ("image_id", "uri", "width", "height")), strict=True)
         return {
-            image_id: ((width, height), Detections(boxes[start:end], scores[start:end]))
-            for (image_id, width, height), start, end in zip(rows, offsets[:-1], offsets[1:], strict=True)
+            image_id: (Image(image_id, uri, width, height, ""), Detections(boxes[start:end], scores[start:end]))
+            for (image_id, uri, width, height), start, end in zip(rows, offsets[:-1], offsets[1:], strict=True)
         }
 
-    columns = ("image_id", "width", "height", "boxes", "class_scores")
+    columns = ("image_id", "uri", "width", "height", "boxes", "class_scores")
     found = {image_id: seen for part in map_parts(folder, facts, columns, look) for image_id, seen in part.items()}
     missing = sorted(set(image_ids) - found.keys())
     if missing:

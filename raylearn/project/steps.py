@@ -107,7 +107,7 @@ def _can_be_read(image: Image) -> bool:
     return True
 
 
-def _doubts(query: Query, scored: Scored, found: Mapping[str, tuple[tuple[int, int], Detections]]) -> list[str]:
+def doubts(query: Query, scored: Scored, found: Mapping[str, tuple[tuple[int, int], Detections]]) -> list[str]:
     """What the ranking of a query does not mean, in sentences; see raylearn.strategies.meaning."""
     passed, remedy = scored.unlabelled.facts, "scoring.confidence"
     pool = doubt_of_pool(passed.get("num_without_detections", 0), passed["num_images"], remedy)
@@ -159,7 +159,7 @@ class Cycle:
             len(self.labels),
             train=lambda pool: make(self._training(pool, next(rounds))),
             evaluate=lambda model: make(self.bench.evaluation(model)),
-            score=self._scored,
+            score=self.scored,
             query=lambda _scored, _pool: self.folder.asked(next(asked)),
         )
 
@@ -182,7 +182,7 @@ class Cycle:
         """Why checkpoints have to be brought, or ""."""
         return family_named(self.bench.experiment.detector.family).no_training
 
-    def _scored(self, model: Artifact, pool: Pool, index: int) -> Scored | None:
+    def scored(self, model: Artifact, pool: Pool, index: int) -> Scored | None:
         """The scoring passes that a query was drawn from, if it needed any and they are still there."""
         try:
             strategy = self.trial.arm.strategy
@@ -294,7 +294,7 @@ class Cycle:
         found = {i: ((by_id[i].width, by_id[i].height), nothing) for i in query.image_ids}
         if scored:
             found = detections_of(scored.unlabelled.folder, query.image_ids)
-            for doubt in _doubts(query, scored, found):
+            for doubt in doubts(query, scored, found):
                 tell(doubt)
         known = query.reasons or (Reason(),) * size
         images = [

@@ -32,7 +32,7 @@ def answer(summary: Summary, arms: Sequence[ArmStatistics], primary: Primary) ->
         primary: what decides.
     """
     doubts = [doubt for doubt in [_without_detections(summary)] if doubt]
-    if _is_all_zero(summary):
+    if is_all_zero(summary):
         return [
             "Nothing can be compared: mAP50-95 is 0 in every round of every arm, so no detector has learned to find "
             "anything; train longer, or begin from initial_weights.",
@@ -59,7 +59,8 @@ def _row(arm: Arm, of_seeds: int) -> tuple[str, ...]:
     return (arm.label, *(text.replace("\u00a0", " ") for text in measured), *numbers)
 
 
-def _is_all_zero(summary: Summary) -> bool:
+def is_all_zero(summary: Summary) -> bool:
+    """Whether mAP was measured, and no detector has learned anything."""
     spreads = [point.map50_95 for arm in summary.arms for point in arm.curve if point.map50_95]
     return bool(spreads) and all(value < ZERO for spread in spreads for value in spread.values)
 
@@ -93,11 +94,10 @@ def _opening(arms: Sequence[ArmStatistics], primary: Primary) -> str | None:
     tested = [(label, one) for label, one in found if one.verdict != "too few seeds"]
     where, control = _WITH[primary.outcome], primary.control
     if not tested:
-        label, most = max(found, key=lambda one: abs(one[1].mean))
         few = seeds_of([one for _, one in found])
         return (
-            f"No verdict yet: a verdict needs {FEWEST_SEEDS} seeds, and this run has {few}. As an estimate, {label} "
-            f"differs most from {control} {where}: {most.mean:+.3f}."
+            f"No verdict yet: a verdict needs {FEWEST_SEEDS} seeds, and this run has {few}. As an estimate, "
+            f"{_estimated(found, f'than {control} {where}')} in mAP50-95."
         )
     better, worse = ([one for one in tested if one[1].verdict == verdict] for verdict in ("better", "worse"))
     seeds, other = seeds_of([one for _, one in tested]), _other_budget(arms, primary)
@@ -111,6 +111,20 @@ def _opening(arms: Sequence[ArmStatistics], primary: Primary) -> str | None:
         said = f"No arm is measurably better than {control} {where} ({seeds})"
     said += f"; {_named(worse)} {'is' if len(worse) == 1 else 'are'} worse" if worse else ""
     return f"{said[0].upper()}{said[1:]}{other}."
+
+
+def _estimated(found: Found, than_control: str) -> str:
+    """On which side of the control arms are, and the one that differs most."""
+    label, most = max(found, key=lambda one: abs(one[1].mean))
+    better = sum(one.mean > 0 for _, one in found)
+    side = "better" if better else "worse" if all(one.mean < 0 for _, one in found) else "no better"
+    if len(found) == 1:
+        return f"{label} is {side} {than_control}: {most.mean:+.3f}"
+    if 0 < better < len(found):
+        arms = f"{better} of {len(found)} arms {'is' if better == 1 else 'are'}"
+    else:
+        arms = "both arms are" if len(found) == 2 else f"all {len(found)} arms are"
+    return f"{arms} {side} {than_control}; {label} differs most, by {most.mean:+.3f}"
 
 
 def _all(found: Found) -> str:

@@ -14,6 +14,7 @@ from raylearn.reporting.summary import Arm, one_line
 from raylearn.wording import counted
 
 GALLERY_FILE = "gallery.json"
+_COUNTS = ("num_images", "num_groups")
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,18 @@ class Box:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as the page shows it: once, by the name of a CSS class, however many queries asked for it."""
+    """An image as the page shows it: once, by the name of a CSS class, however many queries asked for it.
+
+    Args:
+        lost: why it is but a grey area; "" of one that could be read.
+    """
 
     css: str
     width: int
     height: int
     jpeg: str
     truth: tuple[Box, ...]
+    lost: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class AskedQuery:
         scored: whether detections decided it, and not chance.
         num_images: that it asked for in all; None where a run of before did not say.
         num_groups: clips that they are of; None where nobody knows.
+        waits: whether nobody has labelled them yet.
     """
 
     trial: str
@@ -80,6 +87,7 @@ class AskedQuery:
     images: tuple[AskedImage, ...]
     num_images: int | None = None
     num_groups: int | None = None
+    waits: bool = False
 
     @property
     def of_groups(self) -> str:
@@ -95,6 +103,10 @@ class Gallery:
 
     pictures: tuple[Picture, ...]
     queries: tuple[AskedQuery, ...]
+
+    def and_also(self, other: "Gallery") -> "Gallery":
+        """Both, on one page."""
+        return Gallery(self.pictures + other.pictures, self.queries + other.queries)
 
     @property
     def shows_nearest(self) -> bool:
@@ -117,15 +129,25 @@ def read_gallery(path: Path) -> Gallery | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        pictures = {
-            image_id: _picture(f"image-{number}", image)
-            for number, (image_id, image) in enumerate(sorted(content["images"].items()))
-        }
-        queries = tuple(_query(query, pictures) for query in content["queries"])
+        return gallery_of(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise RunFolderError(f"{path} cannot be read ({one_line(error)}): remove it, and run again") from error
-    return Gallery(tuple(pictures.values()), queries)
+
+
+def gallery_of(content: Mapping[str, Any], css: str = "image") -> Gallery:
+    """A gallery from what gallery.json holds.
+
+    Args:
+        css: how the names of its pictures begin; another for each gallery of a page.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError, ArithmeticError: it is something else.
+    """
+    pictures = {
+        image_id: _picture(f"{css}-{number}", image)
+        for number, (image_id, image) in enumerate(sorted(content["images"].items()))
+    }
+    return Gallery(tuple(pictures.values()), tuple(_query(query, pictures) for query in content["queries"]))
 
 
 def _picture(css: str, image: Mapping[str, Any]) -> Picture:
@@ -134,7 +156,9 @@ def _picture(css: str, image: Mapping[str, Any]) -> Picture:
     except binascii.Error as error:
         raise ValueError(f"a picture is no base64: {error}") from error
     truth = tuple(_box(x1, y1, x2, y2, class_id) for x1, y1, x2, y2, class_id in image["truth"])
-    return Picture(css, int(image["width"]), int(image["height"]), str(image["jpeg"]), truth)
+    return Picture(
+        css, int(image["width"]), int(image["height"]), str(image["jpeg"]), truth, str(image.get("lost") or "")
+    )
 
 
 def _query(query: Mapping[str, Any], pictures: Mapping[str, Picture]) -> AskedQuery:
@@ -154,8 +178,9 @@ def _query(query: Mapping[str, Any], pictures: Mapping[str, Picture]) -> AskedQu
         )
         for rank, image in enumerate(query["images"], start=1)
     )
-    counts = (None if query.get(name) is None else int(query[name]) for name in ("num_images", "num_groups"))
-    return AskedQuery(str(query["trial"]), int(query["round"]), bool(query["scored"]), images, *counts)
+    num_images, num_groups = (None if query.get(name) is None else int(query[name]) for name in _COUNTS)
+    scored, waits = bool(query["scored"]), bool(query.get("waits"))
+    return AskedQuery(str(query["trial"]), int(query["round"]), scored, images, num_images, num_groups, waits)
 
 
 def _box(x1: float, y1: float, x2: float, y2: float, class_id: int, confidence: Any = None, counted: Any = None) -> Box:

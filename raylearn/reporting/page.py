@@ -2,8 +2,6 @@
 
 import base64
 import json
-import os
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,47 +11,35 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from raylearn.errors import RunFolderError, nearest
 from raylearn.measures.outcomes import OUTCOMES
 from raylearn.reporting import figures
-from raylearn.reporting.answer import answer, arm_lines
+from raylearn.reporting.answer import answer, arm_lines, is_all_zero
 from raylearn.reporting.costs import Cost, Paid, paid_by_round, read_paid
 from raylearn.reporting.gallery import GALLERY_FILE, Gallery, read_gallery
 from raylearn.reporting.overlap import overlaps, read_asked
 from raylearn.reporting.pool_map import MAP_FILE, PoolMap, read_map
-from raylearn.reporting.statistics import ArmStatistics, Difference, Primary, Reach, compare
+from raylearn.reporting.secrets import without_secrets
+from raylearn.reporting.statistics import ArmStatistics, Primary, compare
 from raylearn.reporting.summary import (
     Summary,
     caution,
     finite,
     one_line,
     read_rounds,
-    spread_text,
     summarise,
 )
 from raylearn.reporting.summary_file import SUMMARY_FILE, summary_text
+from raylearn.reporting.template import environment, write_at_once
 from raylearn.strategies import BASELINE
-from raylearn.wording import counted
 
 INPUTS = ("results.parquet", "queries.parquet", "experiment.yaml", "run.json")
 TOP_OF_QUERY = 5
 RUN_KEYS = ("name", "question", "command", "started", "finished", "seconds", "raylearn", "machine", "address")
 DATASET_KEYS = ("name", "fingerprint", "num_pool", "num_test")
 TRAINING_KEYS = ("wanted", "different", "shared")
-HIDDEN = "***"
-NO_BREAK = "\u00a0"
-_SECRET = (
-    r"(?:secret(?:[_-]?key)?|token|passw(?:or)?d|passphrase|credentials?|signature"
-    r"|(?:api|access|private)[_-]?key(?:[_-]?id)?)"
-)
-_SECRET_NAME = re.compile(rf"{_SECRET}$", re.IGNORECASE)
-_SECRET_PAIR = re.compile(rf"({_SECRET}['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|[^\s&,;]+)", re.IGNORECASE)
-_SECRET_FLAG = re.compile(rf"(--?(?:[\w-]*-)?{_SECRET}\s+)\S+", re.IGNORECASE)
-_USER_IN_ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE)
-
 
 Queries = Mapping[tuple[str, int], list[tuple[str, float | None]]]
 """Trial and round -> the first images of that query and their scores."""
@@ -89,8 +75,8 @@ def write_report(run_folder: Path) -> Path:
         _cost(experiment, run_folder),
         read_paid(run_folder / "queries.parquet"),
     )
-    _write_at_once(run_folder / SUMMARY_FILE, summary_text(compared))
-    return _write_at_once(run_folder / "report.html", page)
+    write_at_once(run_folder / SUMMARY_FILE, summary_text(compared))
+    return write_at_once(run_folder / "report.html", page)
 
 
 def answer_lines(run_folder: Path) -> list[str]:
@@ -126,9 +112,10 @@ def write_comparison(run_folder: Path, other: Path) -> Path:
         run["swatches"] = {arm.key: Markup(figures.swatch_svg(styles[arm.key])) for arm in run["summary"].arms}
     flat = [dict(_flat(run["experiment"])) for run in runs]
     page = (
-        _environment()
+        environment()
         .get_template("comparison.html.jinja")
         .render(
+            title=f"{runs[0]['title']} and {runs[1]['title']}",
             runs=runs,
             differing=[
                 (key, *(side.get(key, "\u2013") for side in flat))
@@ -141,7 +128,7 @@ def write_comparison(run_folder: Path, other: Path) -> Path:
             same_data=runs[0]["fingerprint"] == runs[1]["fingerprint"],
         )
     )
-    return _write_at_once(run_folder / "comparison.html", page)
+    return write_at_once(run_folder / "comparison.html", page)
 
 
 def _side(folder: Path) -> dict[str, Any]:
@@ -176,19 +163,6 @@ def _refuse_missing(run_folder: Path) -> None:
             raise RunFolderError(f"no {name} in {run_folder}: run '{_command(run_folder)}' first")
 
 
-def _write_at_once(path: Path, text: str) -> Path:
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        # a name may hold half a surrogate pair, which no encoding can write
-        aside.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(aside, path)
-    except OSError as error:
-        raise RunFolderError(f"{path} cannot be written ({error.strerror}): free or unlock the folder") from error
-    finally:
-        aside.unlink(missing_ok=True)
-    return path
-
-
 def render(
     summary: Summary,
     compared: Sequence[ArmStatistics],
@@ -203,130 +177,64 @@ def render(
     paid: Mapping[tuple[str, int], Paid] | None = None,
 ) -> str:
     """The page as text; the same input gives the same text."""
-    environment = _environment()
     dataset = _mapping(run.get("dataset"))
     styles = figures.arm_styles(summary.arms)
     ends = [value for arm in summary.learning if arm.last.map50_95 for value in arm.last.map50_95.values]
     random_ends = {arm.key.query_size: arm.last.map50_95 for arm in summary.learning if arm.is_random}
-    return environment.get_template("page.html.jinja").render(
-        title=run.get("name") or _mapping(experiment).get("name") or "raylearn run",
-        question=run.get("question") or _mapping(experiment).get("question"),
-        answers=answer(summary, compared, primary),
-        compared=compared,
-        primary=primary,
-        outcomes=OUTCOMES,
-        caution=caution(summary),
-        summary=summary,
-        baseline=BASELINE,
-        few_arms=figures.are_few(summary.arms),
-        any_query_size=len(summary.query_sizes) > 1,
-        any_probabilities=len({arm.key.probabilities for arm in summary.arms} - {None}) > 1,
-        panels=[
-            (panel.unit, Markup(figures.panel_svg(summary, panel, f"p{i}")))
-            for i, panel in enumerate(figures.panels(cost))
-        ],
-        summary_csv=Markup(base64.b64encode(summary_text(compared).encode()).decode()),
-        cost=cost,
-        paid=list(paid_by_round(summary.learning, paid or {})),
-        gallery=gallery,
-        pool_map=pool_map,
-        overlaps=overlaps(
-            summary.arms, asked or {}, _count(dataset, "num_pool"), _count(_mapping(experiment), "initial_size")
-        ),
-        swatches={arm.key: Markup(figures.swatch_svg(style)) for arm in summary.arms for style in [styles[arm.key]]},
-        strips={
-            arm.key: Markup(
-                figures.strip_svg(arm.last.map50_95, min(ends), max(ends), random_ends.get(arm.key.query_size))
-            )
-            for arm in summary.learning
-            if ends
-        },
-        class_names=_class_names(dataset, summary.num_classes),
-        share_step=share_step,
-        class_name=lambda names, class_id: names[class_id] if 0 <= class_id < len(names) else f"class {class_id}",
-        queries=[(arm, arm.trials[0], _queries_of(arm.trials[0], queries)) for arm in summary.learning],
-        top_of_query=TOP_OF_QUERY,
-        settings=yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True, width=100),
-        run=_filled(RUN_KEYS, run),
-        dataset=_filled(DATASET_KEYS, dataset),
-        trainings=_filled(TRAINING_KEYS, run.get("trainings")),
-        versions=sorted((str(name), str(version)) for name, version in _mapping(run.get("versions")).items()),
-        notes=_sequence(dataset.get("notes")),
-        joined=[
-            {**_filled(("folder", "finished", "machine"), part), "seeds": _sequence(_mapping(part).get("seeds"))}
-            for part in _sequence(run.get("joined"))
-        ],
-        failed=[_filled(("trial", "cause"), failure) for failure in _sequence(run.get("failed"))],
+    return (
+        environment()
+        .get_template("page.html.jinja")
+        .render(
+            title=run.get("name") or _mapping(experiment).get("name") or "raylearn run",
+            question=run.get("question") or _mapping(experiment).get("question"),
+            answers=answer(summary, compared, primary),
+            compared=() if is_all_zero(summary) else compared,  # 90 % of nothing is reached at once
+            primary=primary,
+            outcomes=OUTCOMES,
+            caution=caution(summary),
+            summary=summary,
+            baseline=BASELINE,
+            few_arms=figures.are_few(summary.arms),
+            any_query_size=len(summary.query_sizes) > 1,
+            any_probabilities=len({arm.key.probabilities for arm in summary.arms} - {None}) > 1,
+            panels=[
+                (panel.unit, Markup(figures.panel_svg(summary, panel, f"p{i}")))
+                for i, panel in enumerate(figures.panels(cost))
+            ],
+            summary_csv=Markup(base64.b64encode(summary_text(compared).encode()).decode()),
+            cost=cost,
+            paid=list(paid_by_round(summary.learning, paid or {})),
+            gallery=gallery,
+            pool_map=pool_map,
+            overlaps=overlaps(
+                summary.arms, asked or {}, _count(dataset, "num_pool"), _count(_mapping(experiment), "initial_size")
+            ),
+            swatches={
+                arm.key: Markup(figures.swatch_svg(style)) for arm in summary.arms for style in [styles[arm.key]]
+            },
+            strips={
+                arm.key: Markup(
+                    figures.strip_svg(arm.last.map50_95, min(ends), max(ends), random_ends.get(arm.key.query_size))
+                )
+                for arm in summary.learning
+                if ends
+            },
+            class_names=_class_names(dataset, summary.num_classes),
+            queries=[(arm, arm.trials[0], _queries_of(arm.trials[0], queries)) for arm in summary.learning],
+            top_of_query=TOP_OF_QUERY,
+            settings=yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True, width=100),
+            run=_filled(RUN_KEYS, run),
+            dataset=_filled(DATASET_KEYS, dataset),
+            trainings=_filled(TRAINING_KEYS, run.get("trainings")),
+            versions=sorted((str(name), str(version)) for name, version in _mapping(run.get("versions")).items()),
+            notes=_sequence(dataset.get("notes")),
+            joined=[
+                {**_filled(("folder", "finished", "machine"), part), "seeds": _sequence(_mapping(part).get("seeds"))}
+                for part in _sequence(run.get("joined"))
+            ],
+            failed=[_filled(("trial", "cause"), failure) for failure in _sequence(run.get("failed"))],
+        )
     )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"spread": spread_text, "seconds": seconds_text, "number": number_text}
-    environment.filters |= {"difference": difference_text, "cost": cost_text, "counted": counted}
-    return environment
-
-
-def share_step(share: float) -> int:
-    """0 to 9, to shade a cell by."""
-    return min(9, max(0, int(10 * share))) if share == share else 0
-
-
-def without_secrets(value: Any) -> Any:
-    """What may be shown of a setting or a record: passwords, keys and tokens are replaced, in names and addresses."""
-    if isinstance(value, Mapping):
-        return {
-            key: HIDDEN if item and _SECRET_NAME.search(str(key)) else without_secrets(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [without_secrets(item) for item in value]
-    if isinstance(value, str):
-        text = _USER_IN_ADDRESS.sub(rf"\1{HIDDEN}@", value)
-        return _SECRET_FLAG.sub(rf"\1{HIDDEN}", _SECRET_PAIR.sub(rf"\1{HIDDEN}", text))
-    return value
-
-
-def seconds_text(seconds: Any) -> str:
-    """`42 s`, `3 min 05 s`, `2 h 07 min`; a dash for what is no number."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
-        return "\u2013"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def difference_text(difference: Difference, of_seeds: int) -> str:
-    """As in `+0.031 (+0.010 to +0.052) (4 of 5 seeds)`; a line cannot break within the numbers."""
-    interval = f" ({difference.interval[0]:+.3f} to {difference.interval[1]:+.3f})" if difference.interval else ""
-    numbers = f"{difference.mean:+.3f}{interval}".replace("-", "\u2212").replace(" ", NO_BREAK)
-    found = len(difference.seeds)
-    lost = f" ({found} of {of_seeds} seeds)".replace(" ", NO_BREAK) if found < of_seeds else ""
-    return f"{numbers}{lost}"
-
-
-def cost_text(reach: Reach | None, unit: str) -> str:
-    """A median cost; `not reached` where the median seed did not come there, with how many seeds did."""
-    if reach is None:
-        return "\u2013"
-    cost = getattr(reach, unit)
-    text = f"not{NO_BREAK}reached" if cost is None else number_text(cost)
-    return text if reach.num_reached == reach.num_seeds else f"{text} ({reach.num_reached} of {reach.num_seeds})"
-
-
-def number_text(value: float) -> str:
-    """A count, or a mean of counts: with one decimal only where it has one."""
-    return f"{value:.1f}".removesuffix(".0")
 
 
 def _command(run_folder: Path) -> str:

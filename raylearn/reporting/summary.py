@@ -200,7 +200,7 @@ def read_rounds(path: Path, pays_boxes: bool = False) -> list[Round]:
         missing = sorted(set(REQUIRED_COLUMNS) - set(table.column_names))
         if missing:
             raise RunFolderError(f"{path} has no column {missing[0]!r}: it was not written by 'raylearn run'")
-        rounds = [_round(row, pays_boxes) for row in table.to_pylist()]
+        rounds = [round_of(row, pays_boxes) for row in table.to_pylist()]
     except (OSError, ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
         raise RunFolderError(f"{path} cannot be read ({one_line(error)}): run 'raylearn run' again") from error
     seen: set[tuple[str, int]] = set()
@@ -307,7 +307,8 @@ def finite(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _round(row: Mapping[str, Any], pays_boxes: bool) -> Round:
+def round_of(row: Mapping[str, Any], pays_boxes: bool = False) -> Round:
+    """From a row of results.parquet; see `read_rounds`."""
     size = row.get("query_size")
     return Round(
         trial=str(row["trial"]),

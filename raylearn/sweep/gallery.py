@@ -1,7 +1,5 @@
 """The pictures of a report: what was asked for, what the detector saw in it, and what the label then said."""
 
-import base64
-import io
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
-from raylearn.data.dataset import GroundTruth, Image
-from raylearn.data.images import decode, read_bytes
+from raylearn.data.dataset import GroundTruth
 from raylearn.data.storage import Folder
-from raylearn.errors import ImageError
+from raylearn.detectors.base import Detections
+from raylearn.learning.pictures import asked_image, detection_rows, picture
 from raylearn.scoring.ledger import Ledger
 from raylearn.strategies import Context, Query, Reason
 from raylearn.sweep.grid import Arm, Trial
@@ -25,7 +22,6 @@ LONGER_SIDE, LONGER_SIDE_OF_NEAREST = (
     104,
 )  # pixels of a picture on the page, which scales them to half of it on most screens
 MOST_PER_QUERY = 8
-MOST_BOXES = 12
 MOST_BYTES = 13_000_000  # of all arms and rounds together: a page should stay under 15 MB
 BYTES_PER_IMAGE = 15_000  # the picture in base64, its caption and its detections
 BYTES_PER_BOX = 170  # of its labels
@@ -41,7 +37,8 @@ def write_gallery(rounds: Mapping[Trial, Sequence[TrialRound]], bench: Bench, pa
     score]; and, where they are known, the id of the `nearest` labelled image, the `distance` to it, the
     `predicted_boxes` and a `note` on what the score does not tell. `num_images` of a query are all that it asked for,
     and `num_groups` the clips that they are of, null where there are none. An image that is shown as the nearest only
-    is smaller and has no truth. An image that cannot be read any more is a grey area: the results are there without it.
+    is smaller and has no truth. An image that cannot be read any more is a grey area, and `lost` says so: the results
+    are there without it.
     """
     shown = _one_trial_per_arm(rounds)
     asked = [done.query for trial in shown for done in rounds[trial] if done.query]
@@ -50,9 +47,11 @@ def write_gallery(rounds: Mapping[Trial, Sequence[TrialRound]], bench: Bench, pa
     queries = [query for trial in shown for query in _queries(trial, rounds[trial], bench, top)]
     wanted = {image["image_id"] for query in queries for image in query["images"]}
     beside = {image["nearest"] for query in queries for image in query["images"] if "nearest" in image}
-    images = {i.image_id: _picture(i, truth.get(i.image_id)) for i in bench.dataset.pool if i.image_id in wanted}
+    images = {
+        i.image_id: picture(i, truth.get(i.image_id), LONGER_SIDE) for i in bench.dataset.pool if i.image_id in wanted
+    }
     images |= {
-        i.image_id: _picture(i, None, LONGER_SIDE_OF_NEAREST)
+        i.image_id: picture(i, None, LONGER_SIDE_OF_NEAREST)
         for i in bench.dataset.pool
         if i.image_id in beside - wanted
     }
@@ -91,64 +90,14 @@ def _queries(trial: Trial, rounds: Sequence[TrialRound], bench: Bench, top: int)
         images = []
         known = done.query.reasons or (Reason(),) * len(done.query.image_ids)
         for image_id, score, reason in list(zip(done.query.image_ids, done.query.scores, known, strict=True))[:top]:
-            boxes = [] if found is None else _detections(trial.arm, found, image_id, context)
-            images.append(
-                {
-                    "image_id": image_id,
-                    "score": score,
-                    "num_detections": len(boxes),
-                    "detections": boxes[:MOST_BOXES],
-                    **_why(reason),
-                }
-            )
+            boxes = [] if found is None else detection_rows(_seen(found, image_id), trial.arm.strategy, context)
+            images.append(asked_image(image_id, score, reason, len(boxes), boxes))
         groups = bench.groups_of(done.query.image_ids)
         counts = {"num_images": len(done.query.image_ids), "num_groups": None if groups is None else len(set(groups))}
         yield {"trial": trial.name, "round": done.index, "images": images, "scored": found is not None, **counts}
 
 
-def _why(reason: Reason) -> dict[str, Any]:
-    """What is known of an image beside its score; a key for each thing that is."""
-    known = {
-        "nearest": reason.nearest,
-        "distance": None if reason.distance is None else round(reason.distance, 4),
-        "predicted_boxes": None if reason.boxes is None else round(reason.boxes, 2),
-        "note": reason.note or None,
-    }
-    return {key: value for key, value in known.items() if value is not None}
-
-
-def _detections(arm: Arm, ledger: Ledger, image_id: str, context: Context) -> list[list[float]]:
-    """All of one image, those that count most first."""
+def _seen(ledger: Ledger, image_id: str) -> Detections:
     position = int(np.flatnonzero(ledger.image_ids == image_id)[0])
     start, end = ledger.offsets[position], ledger.offsets[position + 1]
-    scores = ledger.class_scores[start:end]
-    confidences = scores.max(axis=1, initial=0)
-    counted = arm.strategy.detection_scores(scores, context)
-    order = np.lexsort([-confidences, -counted])
-    return [
-        [
-            *(round(float(corner), 1) for corner in ledger.boxes[start + i]),
-            int(scores[i].argmax()),
-            round(float(confidences[i]), 3),
-            round(float(counted[i]), 3),
-        ]
-        for i in order
-    ]
-
-
-def _picture(image: Image, truth: GroundTruth | None, longer_side: int = LONGER_SIDE) -> dict[str, Any]:
-    try:
-        pixels = decode(read_bytes(image.uri))
-    except ImageError:
-        pixels = np.full((image.height, image.width, 3), 128, np.uint8)
-    picture = PIL.Image.fromarray(pixels)
-    picture.thumbnail((longer_side, longer_side))
-    written = io.BytesIO()
-    picture.save(written, format="JPEG", quality=60, optimize=True)
-    boxes = zip(truth.boxes.astype(float).tolist(), truth.class_ids.tolist(), strict=True) if truth else ()
-    return {
-        "width": image.width,
-        "height": image.height,
-        "jpeg": base64.b64encode(written.getvalue()).decode(),
-        "truth": [[*(round(corner, 1) for corner in corners), class_id] for corners, class_id in boxes],
-    }
+    return Detections(ledger.boxes[start:end], ledger.class_scores[start:end])

@@ -54,13 +54,20 @@ def make_detections(
 
 
 def make_rows(
-    class_scores: Mapping[str, Sequence[Sequence[float]] | str], num_classes: int = 2, embeddings: bool = False
+    class_scores: Mapping[str, Sequence[Sequence[float]] | str],
+    num_classes: int = 2,
+    embeddings: bool = False,
+    images: str = "/data",
 ) -> pa.Table:
-    """Ledger rows from image id -> class scores of its detections, or the error that reading it gave."""
+    """Ledger rows from image id -> class scores of its detections, or the error that reading it gave.
+
+    Args:
+        images: the folder that the ids are paths below.
+    """
     errors = [found if isinstance(found, str) else "" for found in class_scores.values()]
     columns = {
         "image_id": list(class_scores),
-        "uri": [f"/data/{image_id}" for image_id in class_scores],
+        "uri": [f"{images}/{image_id}" for image_id in class_scores],
         "width": [64] * len(errors),
         "height": [48] * len(errors),
         "status": ["error" if error else "ok" for error in errors],
@@ -80,6 +87,7 @@ def write_ledger(
     num_classes: int = 2,
     part_size: int = 1000,
     embeddings: bool = False,
+    images: str = "/data",
     **facts: Any,
 ) -> Folder:
     """A finished ledger on the disk; `class_scores` as in `make_rows`."""
@@ -87,7 +95,7 @@ def write_ledger(
     ids = list(class_scores)
     parts = [ids[start : start + part_size] for start in range(0, len(ids), part_size)] or [[]]
     for number, part in enumerate(parts):
-        table = make_rows({name: class_scores[name] for name in part}, num_classes, embeddings)
+        table = make_rows({name: class_scores[name] for name in part}, num_classes, embeddings, images)
         add_part(target, number, "hand-made", table)
     if embeddings:
         facts = {"settings": {"embeddings": True}, **facts}

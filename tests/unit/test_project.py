@@ -27,6 +27,10 @@ NAMES = ("0.png", "1.png", "2.png")
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Project:
+    return make_settings(tmp_path)
+
+
+def make_settings(tmp_path: Path) -> Project:
     """Three images without labels, and a data set in YOLO form whose one test image is held out."""
     for number, path in enumerate([*(tmp_path / "pool" / name for name in NAMES), tmp_path / "set/images/train/a.png"]):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +190,7 @@ def test_the_page_of_a_project_shows_the_labels_that_people_gave(settings, tmp_p
     picture = json.loads((cycle.folder.path / "gallery.json").read_text())["images"][asked.image_id]
     assert len(picture["truth"]) == 1
     assert picture["jpeg"]  # a grey one: the image is gone
+    assert picture["lost"] == "cannot be read (missing)"
 
 
 def test_a_damaged_pool_is_told(settings, tmp_path):

@@ -69,8 +69,8 @@ def test_fewer_than_three_seeds_give_an_estimate_and_no_verdict() -> None:
     found = rows({RANDOM: CONTROL[:2], ENTROPY: [0.40, 0.301], MARGIN: [0.2, 0.3]})
     opening, *others = said(found)
     assert opening == (
-        "No verdict yet: a verdict needs 3 seeds, and this run has 2 seeds. As an estimate, entropy · sum differs most "
-        "from random in the last round: +0.101."
+        "No verdict yet: a verdict needs 3 seeds, and this run has 2 seeds. As an estimate, 1 of 2 arms is better than "
+        "random in the last round; entropy · sum differs most, by +0.101 in mAP50-95."
     )
     assert any("estimates without a verdict: entropy · sum (+0.101), margin · sum (+0.000)" in one for one in others)
     assert not any("better:" in one or "no evidence" in one.removesuffix(".") for one in others)
@@ -78,7 +78,14 @@ def test_fewer_than_three_seeds_give_an_estimate_and_no_verdict() -> None:
 
 def test_the_arm_that_differs_most_may_be_the_one_that_loses_most() -> None:
     opening = said(rows({RANDOM: CONTROL[:2], ENTROPY: [0.301, 0.3], MARGIN: [0.1, 0.1]}))[0]
-    assert "As an estimate, margin · sum differs most from random in the last round: -0." in opening
+    assert "1 of 2 arms is better than random in the last round; margin · sum differs most, by -0.15" in opening
+
+
+def test_an_estimate_says_on_which_side_of_random_the_arms_are() -> None:
+    both = said(rows({RANDOM: CONTROL[:2], ENTROPY: [0.2, 0.1], MARGIN: [0.1, 0.1]}))[0]
+    assert "As an estimate, both arms are worse than random in the last round; margin · sum differs most" in both
+    alone = said(rows({RANDOM: CONTROL[:2], ENTROPY: [0.4, 0.3]}))[0]
+    assert alone.endswith("As an estimate, entropy · sum is better than random in the last round: +0.100 in mAP50-95.")
 
 
 def test_a_run_that_learned_nothing_is_called_that_and_nothing_is_compared() -> None:

@@ -83,6 +83,15 @@ def test_the_nearest_labelled_image_and_the_boxes_that_were_expected_are_told(tm
     assert {tag for tag, _ in seen.elements} & {"script", "img", "iframe", "object", "embed", "link", "base"} == set()
 
 
+def test_an_image_that_could_not_be_read_is_called_that(tmp_path: Path) -> None:
+    content = gallery()
+    content["images"][HOSTILE[2]] = {**content["images"][HOSTILE[2]], "lost": "cannot be read (missing)"}
+    folder = run_folder(tmp_path)
+    (folder / GALLERY_FILE).write_text(json.dumps(content))
+    text = Elements(write_report(folder).read_text(encoding="utf-8")).text
+    assert text.count("cannot be read (missing): shown as a grey area") == 1
+
+
 def test_a_gallery_of_before_tells_nothing_of_nearest_images(page: str) -> None:
     assert "nearest labelled" not in page
     assert re.search(r"predicted [0-9]", page) is None

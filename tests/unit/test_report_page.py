@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from raylearn.errors import RunFolderError
-from raylearn.reporting.page import INPUTS, seconds_text, without_secrets, write_comparison, write_report
+from raylearn.reporting.page import INPUTS, write_comparison, write_report
+from raylearn.reporting.secrets import without_secrets
+from raylearn.reporting.template import seconds_text
 
 HOSTILE = [
     "<script>alert('1')</script>",
@@ -404,3 +406,20 @@ def test_two_runs_stand_side_by_side_with_what_differs_and_equal_axes(tmp_path: 
 def test_a_comparison_with_no_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=rf"^no results.parquet in {tmp_path / 'none'}"):
         write_comparison(run_folder(tmp_path), tmp_path / "none")
+
+
+def test_arms_have_their_colour_and_marker_of_the_curves_beside_every_verdict(text: str) -> None:
+    swatch = r'<svg class="swatch".*?</svg>'
+    legend = dict(re.findall(rf'class="show" id="[^"]*" checked> <span class="arm">({swatch})<span>(.*?)</span>', text))
+    verdicts = re.findall(
+        rf'<th scope="row"><span class="arm">({swatch})<span>(.*?)</span>', text.split('id="verdicts"')[1]
+    )
+    assert len(legend) == 2
+    assert {drawn: label for drawn, label in verdicts if label in legend.values()} == legend
+
+
+def test_an_all_zero_run_has_no_verdicts_and_reached_nothing(tmp_path: Path) -> None:
+    zero = [{**row, "map50_95": 0.0, "map50": 0.0} for row in RESULTS]
+    shown = Elements(write_report(run_folder(tmp_path, zero)).read_text(encoding="utf-8")).text
+    assert "Nothing can be compared: mAP50-95 is 0 in every round of every arm" in shown
+    assert "What can be said" not in shown
