@@ -153,7 +153,9 @@ def query(
         ),
     ] = DEFAULT,
     uncertainty: Annotated[Uncertainty | None, typer.Option(help="Of one detection. Default: entropy.")] = None,
-    aggregation: Annotated[Aggregation | None, typer.Option(help="Of an image's detections. Default: sum; of diverse, mean.")] = None,
+    aggregation: Annotated[
+        Aggregation | None, typer.Option(help="Of an image's detections. Default: sum; of diverse, mean.")
+    ] = None,
     weighting: Annotated[
         Weighting | None,
         typer.Option(help="Factor of a detection by its predicted class; needs --class-counts. Default: none."),
