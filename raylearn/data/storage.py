@@ -13,6 +13,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from raylearn.errors import InputError, RaylearnError, StorageError
 
+CONNECTIONS = 256
+"""To one store from one process, at most."""
+
 S3_ATTEMPTS = 6  # of one request, with growing waits between them; refusals (403, 404) are not tried again
 _S3_OPTIONS = ("region", "scheme", "endpoint_override", "anonymous")
 _OTHER_OPTION = re.compile(rf"([?&](?!(?:{'|'.join(_S3_OPTIONS)})=)[\w-]+=)[^&\s'\"]+")
@@ -22,6 +25,10 @@ _OF_ONE_NAME = frozenset(
     | {errno.ENOENT, errno.ENXIO, errno.EROFS}
 )
 _OF_A_STORE = re.compile(r"AWS Error|google::cloud|curlCode")
+_MAY_PASS = re.compile(
+    r"NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|THROTTLING|REQUEST_TIMEOUT|curlCode"
+    r"|HTTP status (?:408|429|5\d\d)|google::cloud::Status\((?:UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL)"
+)
 _CREDENTIALS = re.compile(r"//(?:[^/@\s]*|[^/@\s:]+:(?!\d*/)[^@\s]*)@")  # a secret may hold slashes; host:port/ is none
 
 
@@ -70,6 +77,11 @@ def concerns_one_name(error: BaseException) -> bool:
 def is_damage(error: BaseException) -> bool:
     """Whether pyarrow, reading Parquet, met broken bytes, and not a disk or store that does not give them."""
     return not isinstance(error, OSError) or (error.errno is None and not _OF_A_STORE.search(str(error)))
+
+
+def storage_error(message: str, error: BaseException) -> StorageError:
+    """The error to raise for a file system's own; it may pass where a store does not answer."""
+    return StorageError(message, may_pass=_MAY_PASS.search(str(error)) is not None)
 
 
 def not_writable(what: object, error: BaseException) -> RaylearnError:
@@ -121,12 +133,14 @@ def read_address(address: str) -> bytes:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             return file.read()
     file_system, path = open_file_system(address)
-    with file_system.open_input_stream(path) as stream:
-        return bytes(stream.read())
+    # Two requests of S3, one for the size and one for all bytes: a stream asks for each 256 KiB after the other.
+    with file_system.open_input_file(path) as file:
+        return bytes(file.readall())
 
 
 @lru_cache(maxsize=64)
 def _file_system(scheme: str, bucket: str, options: str) -> tuple[Any, str]:
+    import pyarrow as pa
     from pyarrow import fs
 
     if scheme != "s3" or "@" in bucket:
@@ -139,6 +153,8 @@ def _file_system(scheme: str, bucket: str, options: str) -> tuple[Any, str]:
     unknown = given.keys() - set(_S3_OPTIONS)
     if unknown:
         raise ValueError(f"unknown option {min(unknown)!r}: known are {', '.join(_S3_OPTIONS)}")
+    # A file system has as many connections as there are threads for input when it is made.
+    pa.set_io_thread_count(max(CONNECTIONS, pa.io_thread_count()))
     environment = os.environ
     endpoint = (
         given.get("endpoint_override") or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
@@ -229,7 +245,7 @@ class Folder:
         except (NotADirectoryError, ValueError) as error:
             raise InputError(f"{self} is no folder that can be read: {reason_of(error)}") from error
         except OSError as error:
-            raise StorageError(f"{self}/{name} cannot be read: {reason_of(error)}") from error
+            raise storage_error(f"{self}/{name} cannot be read: {reason_of(error)}", error) from error
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, or None where it is not there."""
@@ -239,7 +255,7 @@ class Folder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StorageError(f"{self}/{name} cannot be read: {reason_of(error)}") from error
+            raise storage_error(f"{self}/{name} cannot be read: {reason_of(error)}", error) from error
 
     def sizes(self) -> dict[str, int]:
         """Name -> bytes of every finished file."""
@@ -256,7 +272,7 @@ class Folder:
                 infos = file_system.get_file_info(fs.FileSelector(root, allow_not_found=True))
                 found = {info.base_name: info.size for info in infos if info.type == fs.FileType.File}
         except (OSError, ValueError) as error:
-            raise StorageError(f"{self} cannot be listed: {reason_of(error)}") from error
+            raise storage_error(f"{self} cannot be listed: {reason_of(error)}", error) from error
         return {name: size for name, size in found.items() if not name.startswith(".")}
 
     def add(self, name: str, data: Any) -> bool:
@@ -285,7 +301,7 @@ class Folder:
             stream.close()
             return True
         except (OSError, ValueError) as error:
-            raise StorageError(f"{self}/{name} cannot be written: {reason_of(error)}") from error
+            raise storage_error(f"{self}/{name} cannot be written: {reason_of(error)}", error) from error
 
     def replace(self, name: str, data: bytes) -> None:
         """Writes a file that may change, such as a lock; whole at any time."""
@@ -298,7 +314,7 @@ class Folder:
                 with file_system.open_output_stream(f"{root.rstrip('/')}/{name}") as stream:
                     stream.write(data)
         except (OSError, ValueError) as error:
-            raise StorageError(f"{self}/{name} cannot be written: {reason_of(error)}") from error
+            raise storage_error(f"{self}/{name} cannot be written: {reason_of(error)}", error) from error
 
     def remove(self, name: str) -> None:
         """Removes a file; one that is not there is no error."""
@@ -311,7 +327,7 @@ class Folder:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            raise StorageError(f"{self}/{name} cannot be removed: {reason_of(error)}") from error
+            raise storage_error(f"{self}/{name} cannot be removed: {reason_of(error)}", error) from error
 
     def clear_unfinished(self) -> None:
         """Removes what killed writers left aside; only for whoever knows that nobody writes."""

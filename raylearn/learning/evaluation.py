@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from raylearn.detectors import build_detector, default_family
 from raylearn.detectors.base import CHECKPOINT_FILE, Detections, DetectorSettings
 from raylearn.errors import RaylearnError
 from raylearn.progress import steps
+from raylearn.scoring.fetching import Fetches
 from raylearn.scoring.reading import ReadImage, batches, read_ahead, read_image
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import Artifact, artifact_key
@@ -172,7 +174,8 @@ class EvaluationJob:
         """The held-out images in order. Raises RaylearnError for one that cannot be read."""
         uris, hashes = [image.uri for image in self.images], [image.content_hash for image in self.images]
         read = partial(read_image, settings=self.settings)
-        for image in read_ahead(uris, hashes, read, threads, _BATCH_SIZE):
-            if image.error:
-                raise RaylearnError(f"a held-out image cannot be read: {image.error}")
-            yield image
+        with closing(Fetches()) as fetches, closing(fetches.ahead(uris, repeat(None, len(uris)))) as sources:
+            for image in read_ahead(sources, hashes, read, threads, _BATCH_SIZE):
+                if image.error:
+                    raise RaylearnError(f"a held-out image cannot be read: {image.error}")
+                yield image
