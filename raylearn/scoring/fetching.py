@@ -12,7 +12,7 @@ from raylearn.data.storage import local_path
 from raylearn.errors import ImageError
 from raylearn.scoring.patience import patiently
 
-REQUESTS = 192
+REQUESTS = 256
 """Objects that one process asks for at once, unless it is told otherwise (measured: docs/log.md)."""
 
 MAX_BYTES = 256 << 20
