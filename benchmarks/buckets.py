@@ -27,7 +27,7 @@ from benchmarks.slow_store import BUCKET, ENVIRONMENT, SlowStore, slow_store
 from benchmarks.stand_ins import Costless
 from benchmarks.tables import show
 from raylearn.data.images import decode, read_bytes
-from raylearn.data.storage import Folder, _file_system
+from raylearn.data.storage import Folder, forget_buckets
 from raylearn.detectors.base import DetectorSettings
 from raylearn.detectors.letterbox import letterbox
 from raylearn.scoring.listing import list_pool
@@ -81,7 +81,7 @@ def main() -> None:
 @contextmanager
 def _used_here(store: SlowStore) -> Iterator[None]:
     os.environ.update({**ENVIRONMENT, "AWS_ENDPOINT_URL": store.address})
-    _file_system.cache_clear()
+    forget_buckets()
     yield
 
 

@@ -8,17 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
+from raylearn.data.s3 import OPTIONS, Bucket, ReadObject
 from raylearn.errors import InputError, RaylearnError, StorageError
 
-CONNECTIONS = 256
-"""To one store from one process, at most."""
-
-S3_ATTEMPTS = 6  # of one request, with growing waits between them; refusals (403, 404) are not tried again
-_S3_OPTIONS = ("region", "scheme", "endpoint_override", "anonymous")
-_OTHER_OPTION = re.compile(rf"([?&](?!(?:{'|'.join(_S3_OPTIONS)})=)[\w-]+=)[^&\s'\"]+")
+_OTHER_OPTION = re.compile(rf"([?&](?!(?:{'|'.join(OPTIONS)})=)[\w-]+=)[^&\s'\"]+")
+_OPENING = Lock()  # or many threads would open the same bucket at once
 _UNFINISHED = ".unfinished"
 _OF_ONE_NAME = frozenset(
     {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
@@ -112,13 +110,19 @@ def open_file_system(address: str) -> tuple[Any, str]:
     Raises:
         ValueError, OSError: pyarrow's own, for an address it cannot open.
     """
+    scheme, bucket, key, options = _parts_of(address)
+    # Kept by bucket: to open S3 anew asks the network for the bucket's region, once for every image.
+    with _OPENING:
+        file_system, root = _file_system(scheme, bucket, options)
+    return file_system, f"{root}/{key}" if key else root
+
+
+def _parts_of(address: str) -> tuple[str, str, str, str]:
+    """Scheme, bucket, key and options."""
     scheme, _, rest = address.partition("://")
     path, _, options = rest.partition("?")
     bucket, _, key = path.partition("/")
-    # Kept by bucket: to open S3 anew asks the network for the bucket's region, once for every image.
-    file_system, root = _file_system(scheme, bucket, options)
-    key = unquote_to_bytes(key).decode(errors="surrogateescape")
-    return file_system, f"{root}/{key}" if key else root
+    return scheme, bucket, unquote_to_bytes(key).decode(errors="surrogateescape"), options
 
 
 def read_address(address: str) -> bytes:
@@ -132,6 +136,12 @@ def read_address(address: str) -> bytes:
         # a named pipe would make a plain open wait for a writer
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             return file.read()
+    scheme, bucket, key, options = _parts_of(address)
+    if scheme == "s3":
+        with _OPENING:
+            read = _object_reader(bucket, options)
+        if read is not None:
+            return read(key)
     file_system, path = open_file_system(address)
     # Two requests of S3, one for the size and one for all bytes: a stream asks for each 256 KiB after the other.
     with file_system.open_input_file(path) as file:
@@ -140,7 +150,6 @@ def read_address(address: str) -> bytes:
 
 @lru_cache(maxsize=64)
 def _file_system(scheme: str, bucket: str, options: str) -> tuple[Any, str]:
-    import pyarrow as pa
     from pyarrow import fs
 
     if scheme != "s3" or "@" in bucket:
@@ -149,28 +158,18 @@ def _file_system(scheme: str, bucket: str, options: str) -> tuple[Any, str]:
         except NotImplementedError as error:  # a file system that this pyarrow was built without
             raise ValueError(str(error)) from error
         return file_system, root
-    given = dict(parse_qsl(options))
-    unknown = given.keys() - set(_S3_OPTIONS)
-    if unknown:
-        raise ValueError(f"unknown option {min(unknown)!r}: known are {', '.join(_S3_OPTIONS)}")
-    # A file system has as many connections as there are threads for input when it is made.
-    pa.set_io_thread_count(max(CONNECTIONS, pa.io_thread_count()))
-    environment = os.environ
-    endpoint = (
-        given.get("endpoint_override") or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-    )
-    region = given.get("region") or environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-    file_system = fs.S3FileSystem(
-        region=region or ("us-east-1" if endpoint else fs.resolve_s3_region(bucket)),
-        endpoint_override=endpoint,
-        scheme=given.get("scheme", "https"),
-        anonymous=given.get("anonymous", "").lower() == "true",
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
-        connect_timeout=5,
-        request_timeout=20,
-        allow_delayed_open=True,  # what is small is put with one request
-    )
-    return file_system, bucket
+    return Bucket.of(bucket, options).file_system(), bucket
+
+
+@lru_cache(maxsize=64)
+def _object_reader(bucket: str, options: str) -> ReadObject | None:
+    return Bucket.of(bucket, options).reader()
+
+
+def forget_buckets() -> None:
+    """Opens them anew, where the environment says something else by now."""
+    _file_system.cache_clear()
+    _object_reader.cache_clear()
 
 
 @dataclass(frozen=True)

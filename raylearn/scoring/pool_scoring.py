@@ -17,7 +17,8 @@ from raylearn.cluster.resources import cpus_for_each
 from raylearn.cluster.session import ray_session
 from raylearn.data.endings import by_ending
 from raylearn.data.lock import held
-from raylearn.data.storage import CONNECTIONS, Folder, reason_of, redacted
+from raylearn.data.s3 import CONNECTIONS
+from raylearn.data.storage import Folder, reason_of, redacted
 from raylearn.detectors import family_of, read_checkpoint
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, Engine
 from raylearn.detectors.letterbox import CANVASES

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raylearn.data import storage
+from raylearn.data import s3
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections, DetectorSettings
 from raylearn.errors import StorageError
@@ -46,10 +46,16 @@ def store() -> Iterator[ObjectStore]:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def no_faults(store: ObjectStore) -> Iterator[None]:
+@pytest.fixture(autouse=True, params=["botocore", "pyarrow alone"])
+def requests_per_image(
+    store: ObjectStore, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[int]:
+    """Without botocore, pyarrow asks for the size of what it opens, and then for all of it."""
+    alone = request.param == "pyarrow alone"
+    if alone:
+        monkeypatch.setattr(s3, "find_spec", lambda _: None)
     with used_here(store):
-        yield
+        yield 2 if alone else 1
     store.asked.clear()
 
 
@@ -79,17 +85,16 @@ def _rows(folder: Path) -> list[Any]:
     return [open_part(Folder(str(folder)), part).read() for part in range(NUM_IMAGES // PART_SIZE)]
 
 
-def test_an_image_of_any_size_costs_two_requests_however_many_are_asked_for_at_once(
-    store: ObjectStore, tmp_path: Path
+def test_an_image_of_any_size_costs_one_request_however_many_are_asked_for_at_once(
+    store: ObjectStore, tmp_path: Path, requests_per_image: int
 ) -> None:
     manifest = _pool()
     for requests in (0, 1, 8):
         store.asked.clear()
         folder = tmp_path / str(requests)
         assert _scored(_scorer(manifest, Folder.at(folder), requests), manifest.num_parts) == [0, 1, 2]
-        # pyarrow asks for the size of what it opens, and then for all of it
         assert {key: count for key, count in store.asked.items() if "images/" in key} == {
-            f"/{BUCKET}/images/{number:02d}.bmp": 2 for number in range(NUM_IMAGES)
+            f"/{BUCKET}/images/{number:02d}.bmp": requests_per_image for number in range(NUM_IMAGES)
         }
     assert _rows(tmp_path / "0") == _rows(tmp_path / "1") == _rows(tmp_path / "8")
 
@@ -97,7 +102,7 @@ def test_an_image_of_any_size_costs_two_requests_however_many_are_asked_for_at_o
 def test_a_store_that_fails_for_seconds_in_the_middle_of_a_pass_does_not_end_it(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "S3_ATTEMPTS", 1)  # pyarrow itself tries no second time
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)  # none is tried a second time by whoever asks
     manifest = _pool()
     _scored(_scorer(manifest, Folder.at(tmp_path / "undisturbed"), 4), manifest.num_parts)
     scorer = _scorer(manifest, Folder.at(tmp_path / "disturbed"), 4)
@@ -123,7 +128,7 @@ def test_a_store_that_fails_for_seconds_in_the_middle_of_a_pass_does_not_end_it(
 def test_a_part_whose_store_stays_away_is_scored_after_the_others(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "S3_ATTEMPTS", 1)
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
     monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.0)
     manifest = _pool()
     scorer = _scorer(manifest, Folder.at(tmp_path), 4)
