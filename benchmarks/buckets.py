@@ -26,6 +26,7 @@ from PIL import Image
 from benchmarks.slow_store import BUCKET, ENVIRONMENT, SlowStore, slow_store
 from benchmarks.stand_ins import Costless
 from benchmarks.tables import show
+from raylearn.data import s3
 from raylearn.data.images import decode, read_bytes
 from raylearn.data.storage import Folder, forget_buckets
 from raylearn.detectors.base import DetectorSettings
@@ -46,12 +47,15 @@ def main() -> None:
     parser.add_argument("--photographs", action="store_true", help="1024 x 768 pixels to decode; default: 64 x 48")
     parser.add_argument("--repeat", type=int, default=3, help="how often a pass reads each object")
     parser.add_argument("--delay", type=float, default=0.1, help="seconds before each answer")
-    parser.add_argument("--requests", type=int, nargs="*", default=[0, 64, 128, 192, 256], help="at once, of the actor")
+    parser.add_argument("--requests", type=int, nargs="*", default=[64, 128, 256], help="at once, of the actor")
+    parser.add_argument("--pyarrow-alone", action="store_true", help="as where botocore is not installed")
     parser.add_argument("--threads", type=int, default=2, help="that decode")
     parser.add_argument("--parts-at-once", type=int, default=1, help="3 on a GPU")
     parser.add_argument("--limits", type=int, default=256, help="threads of the limits; 0 leaves them out")
     parser.add_argument("--json", type=Path, default=Path("runs/bench/buckets.json"))
     options = parser.parse_args()
+    if options.pyarrow_alone:
+        s3.find_spec = lambda _: None  # type: ignore[assignment]
     with slow_store(options.delay) as store, _used_here(store):
         files = _fill(store, options)
         settings = DetectorSettings(640 if options.photographs else 64, 0.05, 0.7, 300)
@@ -63,11 +67,13 @@ def main() -> None:
         manifest = Manifest.of_columns([ids, *(c.to_pylist() * options.repeat for c in columns[1:])], 2048)
         uris = manifest.table["uri"].to_pylist()
         _threaded(read_bytes, uris[: options.objects], 16)  # moto is asked once for each
+        # as pyarrow asks for all of it
+        headers = {"Range": f"bytes=0-{len(files[0]) - 1}"} if options.pyarrow_alone else {}
         measured = partial(_measured, store, len(uris))
         rows = []
         if options.limits:
             name = f"limit: {options.limits} threads, "
-            rows.append(measured(name + "GET only", lambda: _bare(store, uris, len(files[0]), options.limits)))
+            rows.append(measured(name + "GET only", lambda: _bare(store, uris, headers, options.limits)))
             rows.append(measured(name + "raylearn's read_bytes", lambda: _threaded(read_bytes, uris, options.limits)))
             data = [files[i % len(files)] for i in range(len(uris))]
             decoding = f"limit: {options.threads} threads, decode and letterbox"
@@ -132,14 +138,13 @@ def _measured(store: SlowStore, num_images: int, name: str, work: Callable[[], N
     }
 
 
-def _bare(store: SlowStore, uris: list[str], size: int, num_threads: int) -> None:
+def _bare(store: SlowStore, uris: list[str], headers: dict[str, str], num_threads: int) -> None:
     own = threading.local()
 
     def get(uri: str) -> int:
         if not hasattr(own, "connection"):
             own.connection = http.client.HTTPConnection(store.address.removeprefix("http://"))
-        # the whole, as pyarrow asks for it
-        own.connection.request("GET", "/" + uri.removeprefix("s3://"), headers={"Range": f"bytes=0-{size - 1}"})
+        own.connection.request("GET", "/" + uri.removeprefix("s3://"), headers=headers)
         return len(own.connection.getresponse().read())
 
     _threaded(get, uris, num_threads)
