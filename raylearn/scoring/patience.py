@@ -1,7 +1,8 @@
 """A store that does not answer for a minute: what was asked of it is asked again."""
 
 import random
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from threading import Event
 from typing import TypeVar
 
@@ -42,7 +43,7 @@ def patiently(work: Callable[[], Result], given_up: Event) -> Result:
 
 def until_all_are_there(
     parts: Sequence[int],
-    score: Callable[[Sequence[int]], Iterable[Numbered | StorageError]],
+    score: Callable[[Sequence[int]], Generator[Numbered | StorageError, None, None]],
     number_of: Callable[[Numbered], int],
     num_actors: int,
 ) -> Generator[Numbered, None, None]:
@@ -61,15 +62,16 @@ def until_all_are_there(
     while left:
         before, in_a_row = len(left), 0
         failure: StorageError | None = None
-        for part in score(sorted(left)):
-            if isinstance(part, StorageError):
-                failure, in_a_row = part, in_a_row + 1
-                if in_a_row >= _FAILURES_PER_ACTOR * num_actors:
-                    raise failure
-                continue
-            in_a_row = 0
-            left.discard(number_of(part))
-            yield part
+        with closing(score(sorted(left))) as scored:
+            for part in scored:
+                if isinstance(part, StorageError):
+                    failure, in_a_row = part, in_a_row + 1
+                    if in_a_row >= _FAILURES_PER_ACTOR * num_actors:
+                        raise failure
+                    continue
+                in_a_row = 0
+                left.discard(number_of(part))
+                yield part
         if failure and len(left) == before:
             raise failure
         if not failure:

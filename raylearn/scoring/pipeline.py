@@ -336,7 +336,7 @@ def score_parts_here(parts: Sequence[int], plan: ScoringPlan, folder: Folder, ke
         cv2.setNumThreads(threads[1])
 
 
-def _score_each(scorer: ScorePart, parts: Sequence[int]) -> Iterator[Part | StorageError]:
+def _score_each(scorer: ScorePart, parts: Sequence[int]) -> Generator[Part | StorageError, None, None]:
     for number in parts:
         (part,) = scorer({"number": np.array([number])})["part"]
         yield _or_raise(part)

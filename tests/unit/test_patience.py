@@ -89,6 +89,11 @@ def test_a_store_that_is_away_for_all_ends_the_pass_before_all_parts_were_tried(
     assert len(given) == asked
 
 
+def test_failures_that_others_succeed_between_do_not_end_the_pass():
+    actors = Actors(p0=1, p2=1, p4=1, p6=1, p8=1)
+    assert scored(actors, 10) == [1, 3, 5, 7, 9, 0, 2, 4, 6, 8]
+
+
 def test_nothing_to_score_is_nothing_done():
     actors = Actors()
     assert scored(actors, 0) == actors.rounds == []
