@@ -13,7 +13,7 @@ from rich.console import Console
 
 from raylearn.cluster.devices import torch_device
 from raylearn.cluster.machines import Machine, look_at_machines, this_machine
-from raylearn.cluster.resources import cpus_for_each
+from raylearn.cluster.resources import cpus_for_each, num_gpus
 from raylearn.cluster.session import ray_session
 from raylearn.data.endings import by_ending
 from raylearn.data.lock import held
@@ -172,7 +172,9 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
         with nullcontext() if here else ray_session(address):
             family = family_of(request.checkpoint).name
             with doing("asking what the machines have"):
-                machine = this_machine(family) if here else look_at_machines(request.gpus_per_actor, family, tell)
+                # a private Ray without GPUs has what this process has, and no worker is to start to say so
+                same = here or (address is None and not request.gpus_per_actor and not num_gpus())
+                machine = this_machine(family) if same else look_at_machines(request.gpus_per_actor, family, tell)
             plan = replace(_choose(request, there or asked, machine, folder), here=here)
             record = _begun(folder, there, asked, plan, machine)
             # Also when going on: a start may have been cut short after the plan, and a pool of the same files moved.
