@@ -72,7 +72,7 @@ def score_rows(number: int) -> dict[str, Any]:
         listed = time.perf_counter() - start
         folder = Folder.at(Path(name, "ledger"))
         folder.add(MANIFEST_FILE, manifest.to_buffer())
-        plan = ScoringPlan("", None, batch_size=BATCH, num_actors=num_local_cpus())  # type: ignore[arg-type]
+        plan = ScoringPlan("", None, batch_size=BATCH, num_actors=num_local_cpus(), requests=0)  # type: ignore[arg-type]
         counts = NOTHING
         for part in deal_out(range(manifest.num_parts), Costless, read_nothing, plan, folder, "bench"):
             counts += part.counts

@@ -60,6 +60,7 @@ class ScoreSettings(TypedDict, total=False):
     num_actors: int | None
     gpus_per_actor: float | None
     part_size: int | None
+    requests: int | None
 
 
 def open_experiment(experiment: ExperimentLike, overrides: Sequence[str] = (), **settings: Any) -> Experiment:

@@ -48,7 +48,16 @@ class ImageError(InputError):
 
 
 class StorageError(RaylearnError):
-    """A disk or an object store that does not answer, is full, or refuses: not a fault of one image."""
+    """A disk or an object store that does not answer, is full, or refuses: not a fault of one image.
+
+    Args:
+        message: what is wrong, and where.
+        may_pass: it may be over in a minute, as where a store does not answer; what refuses will refuse again.
+    """
+
+    def __init__(self, message: str, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 class PoolError(InputError):

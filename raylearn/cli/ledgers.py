@@ -100,6 +100,10 @@ def score(
     part_size: Annotated[
         int | None, typer.Option(min=1, help="Images kept, or after a crash repeated, together. Default: 64 to 2048.")
     ] = None,
+    requests: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Objects of a bucket that an actor asks for at once. Default: 256."),
+    ] = None,
     address: Address = None,
     progress: ProgressStyle = "auto",
 ) -> None:
@@ -135,6 +139,7 @@ def score(
         num_actors=actors,
         gpus_per_actor=gpus_per_actor,
         part_size=part_size,
+        requests=requests,
     )
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 
 from raylearn import __version__
 from raylearn.cluster.devices import torch_device
@@ -110,11 +112,17 @@ def _look_around(gpus: float, family: str) -> tuple[str, dict[str, str]]:
 
 
 def installed_versions(family: str) -> dict[str, str]:
-    """Versions of the packages that decide detections of a family, as this Python has them."""
+    """Versions of what decides the ledger of a pass with a detector of a family, as this Python has them."""
+    found = {**detection_versions(family), "raylearn": __version__}
+    if "openvino" in family_named(family).backends and openvino_is_installed():
+        found |= versions_of(("openvino",))
+    return found
+
+
+@cache  # every job of a sweep asks
+def detection_versions(family: str) -> Mapping[str, str]:
+    """Versions of the packages that decide what torch and a family make of an image file, as this Python has them."""
     import cv2
 
-    found = family_named(family)
-    names = [*found.packages, "numpy", "pillow"]
-    if "openvino" in found.backends and openvino_is_installed():
-        names.append("openvino")
-    return {**versions_of(names), "opencv": cv2.__version__, "raylearn": __version__}
+    versions = versions_of((*family_named(family).packages, "numpy", "pillow"))
+    return MappingProxyType({**versions, "opencv": cv2.__version__})

@@ -123,8 +123,16 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over class names, splits, image bytes and boxes; independent of paths and of file order."""
+        return self._hash_of(("pool", self.pool), ("test", self.test))
+
+    @cached_property
+    def test_fingerprint(self) -> str:
+        """SHA-256 of the same of the held-out split alone: all of the data set that a measurement depends on."""
+        return self._hash_of(("test", self.test))
+
+    def _hash_of(self, *splits: tuple[str, tuple[Image, ...]]) -> str:
         digest = hashlib.sha256(repr(self.class_names).encode())
-        for split, images in (("pool", self.pool), ("test", self.test)):
+        for split, images in splits:
             digest.update(split.encode())
             for image in sorted(images, key=lambda image: image.image_id):
                 digest.update(repr((image.image_id, image.content_hash)).encode())

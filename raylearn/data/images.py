@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
-from raylearn.data.storage import concerns_one_name, read_address, reason_of, redacted
-from raylearn.errors import ImageError, StorageError
+from raylearn.data.storage import concerns_one_name, read_address, reason_of, redacted, storage_error
+from raylearn.errors import ImageError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -47,7 +47,7 @@ def read_bytes(uri: str) -> bytes:
             raise ImageError(message, "missing") from error
         if concerns_one_name(error):
             raise ImageError(message, "unreadable") from error
-        raise StorageError(message) from error
+        raise storage_error(message, error) from error
 
 
 def content_hash(data: bytes) -> str:

@@ -8,20 +8,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
+from raylearn.data.s3 import OPTIONS, Bucket, ReadObject
 from raylearn.errors import InputError, RaylearnError, StorageError
 
-S3_ATTEMPTS = 6  # of one request, with growing waits between them; refusals (403, 404) are not tried again
-_S3_OPTIONS = ("region", "scheme", "endpoint_override", "anonymous")
-_OTHER_OPTION = re.compile(rf"([?&](?!(?:{'|'.join(_S3_OPTIONS)})=)[\w-]+=)[^&\s'\"]+")
+_OTHER_OPTION = re.compile(rf"([?&](?!(?:{'|'.join(OPTIONS)})=)[\w-]+=)[^&\s'\"]+")
+_OPENING = Lock()  # or many threads would open the same bucket at once
 _UNFINISHED = ".unfinished"
 _OF_ONE_NAME = frozenset(
     {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
     | {errno.ENOENT, errno.ENXIO, errno.EROFS}
 )
 _OF_A_STORE = re.compile(r"AWS Error|google::cloud|curlCode")
+_MAY_PASS = re.compile(
+    r"NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|THROTTLING|REQUEST_TIMEOUT|curlCode"
+    r"|HTTP status (?:408|429|5\d\d)|google::cloud::Status\((?:UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL)"
+)
 _CREDENTIALS = re.compile(r"//(?:[^/@\s]*|[^/@\s:]+:(?!\d*/)[^@\s]*)@")  # a secret may hold slashes; host:port/ is none
 
 
@@ -72,6 +77,11 @@ def is_damage(error: BaseException) -> bool:
     return not isinstance(error, OSError) or (error.errno is None and not _OF_A_STORE.search(str(error)))
 
 
+def storage_error(message: str, error: BaseException) -> StorageError:
+    """The error to raise for a file system's own; it may pass where a store does not answer."""
+    return StorageError(message, may_pass=_MAY_PASS.search(str(error)) is not None)
+
+
 def not_writable(what: object, error: BaseException) -> RaylearnError:
     """The error to raise where `what` cannot be written: the user's where the name is at fault, else the disk's."""
     kind = InputError if concerns_one_name(error) else StorageError
@@ -100,13 +110,19 @@ def open_file_system(address: str) -> tuple[Any, str]:
     Raises:
         ValueError, OSError: pyarrow's own, for an address it cannot open.
     """
+    scheme, bucket, key, options = _parts_of(address)
+    # Kept by bucket: to open S3 anew asks the network for the bucket's region, once for every image.
+    with _OPENING:
+        file_system, root = _file_system(scheme, bucket, options)
+    return file_system, f"{root}/{key}" if key else root
+
+
+def _parts_of(address: str) -> tuple[str, str, str, str]:
+    """Scheme, bucket, key and options."""
     scheme, _, rest = address.partition("://")
     path, _, options = rest.partition("?")
     bucket, _, key = path.partition("/")
-    # Kept by bucket: to open S3 anew asks the network for the bucket's region, once for every image.
-    file_system, root = _file_system(scheme, bucket, options)
-    key = unquote_to_bytes(key).decode(errors="surrogateescape")
-    return file_system, f"{root}/{key}" if key else root
+    return scheme, bucket, unquote_to_bytes(key).decode(errors="surrogateescape"), options
 
 
 def read_address(address: str) -> bytes:
@@ -120,9 +136,16 @@ def read_address(address: str) -> bytes:
         # a named pipe would make a plain open wait for a writer
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             return file.read()
+    scheme, bucket, key, options = _parts_of(address)
+    if scheme == "s3":
+        with _OPENING:
+            read = _object_reader(bucket, options)
+        if read is not None:
+            return read(key)
     file_system, path = open_file_system(address)
-    with file_system.open_input_stream(path) as stream:
-        return bytes(stream.read())
+    # Two requests of S3, one for the size and one for all bytes: a stream asks for each 256 KiB after the other.
+    with file_system.open_input_file(path) as file:
+        return bytes(file.readall())
 
 
 @lru_cache(maxsize=64)
@@ -135,26 +158,18 @@ def _file_system(scheme: str, bucket: str, options: str) -> tuple[Any, str]:
         except NotImplementedError as error:  # a file system that this pyarrow was built without
             raise ValueError(str(error)) from error
         return file_system, root
-    given = dict(parse_qsl(options))
-    unknown = given.keys() - set(_S3_OPTIONS)
-    if unknown:
-        raise ValueError(f"unknown option {min(unknown)!r}: known are {', '.join(_S3_OPTIONS)}")
-    environment = os.environ
-    endpoint = (
-        given.get("endpoint_override") or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-    )
-    region = given.get("region") or environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-    file_system = fs.S3FileSystem(
-        region=region or ("us-east-1" if endpoint else fs.resolve_s3_region(bucket)),
-        endpoint_override=endpoint,
-        scheme=given.get("scheme", "https"),
-        anonymous=given.get("anonymous", "").lower() == "true",
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
-        connect_timeout=5,
-        request_timeout=20,
-        allow_delayed_open=True,  # what is small is put with one request
-    )
-    return file_system, bucket
+    return Bucket.of(bucket, options).file_system(), bucket
+
+
+@lru_cache(maxsize=64)
+def _object_reader(bucket: str, options: str) -> ReadObject | None:
+    return Bucket.of(bucket, options).reader()
+
+
+def forget_buckets() -> None:
+    """Opens them anew, where the environment says something else by now."""
+    _file_system.cache_clear()
+    _object_reader.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -229,7 +244,7 @@ class Folder:
         except (NotADirectoryError, ValueError) as error:
             raise InputError(f"{self} is no folder that can be read: {reason_of(error)}") from error
         except OSError as error:
-            raise StorageError(f"{self}/{name} cannot be read: {reason_of(error)}") from error
+            raise storage_error(f"{self}/{name} cannot be read: {reason_of(error)}", error) from error
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, or None where it is not there."""
@@ -239,7 +254,7 @@ class Folder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StorageError(f"{self}/{name} cannot be read: {reason_of(error)}") from error
+            raise storage_error(f"{self}/{name} cannot be read: {reason_of(error)}", error) from error
 
     def sizes(self) -> dict[str, int]:
         """Name -> bytes of every finished file."""
@@ -256,7 +271,7 @@ class Folder:
                 infos = file_system.get_file_info(fs.FileSelector(root, allow_not_found=True))
                 found = {info.base_name: info.size for info in infos if info.type == fs.FileType.File}
         except (OSError, ValueError) as error:
-            raise StorageError(f"{self} cannot be listed: {reason_of(error)}") from error
+            raise storage_error(f"{self} cannot be listed: {reason_of(error)}", error) from error
         return {name: size for name, size in found.items() if not name.startswith(".")}
 
     def add(self, name: str, data: Any) -> bool:
@@ -285,7 +300,7 @@ class Folder:
             stream.close()
             return True
         except (OSError, ValueError) as error:
-            raise StorageError(f"{self}/{name} cannot be written: {reason_of(error)}") from error
+            raise storage_error(f"{self}/{name} cannot be written: {reason_of(error)}", error) from error
 
     def replace(self, name: str, data: bytes) -> None:
         """Writes a file that may change, such as a lock; whole at any time."""
@@ -298,7 +313,7 @@ class Folder:
                 with file_system.open_output_stream(f"{root.rstrip('/')}/{name}") as stream:
                     stream.write(data)
         except (OSError, ValueError) as error:
-            raise StorageError(f"{self}/{name} cannot be written: {reason_of(error)}") from error
+            raise storage_error(f"{self}/{name} cannot be written: {reason_of(error)}", error) from error
 
     def remove(self, name: str) -> None:
         """Removes a file; one that is not there is no error."""
@@ -311,7 +326,7 @@ class Folder:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            raise StorageError(f"{self}/{name} cannot be removed: {reason_of(error)}") from error
+            raise storage_error(f"{self}/{name} cannot be removed: {reason_of(error)}", error) from error
 
     def clear_unfinished(self) -> None:
         """Removes what killed writers left aside; only for whoever knows that nobody writes."""

@@ -3,25 +3,30 @@
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from importlib.metadata import version
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from raylearn.cluster.devices import refuse_unusable_gpu, torch_device
+from raylearn.cluster.machines import detection_versions
 from raylearn.data.dataset import GroundTruth, Image
 from raylearn.data.storage import Folder
 from raylearn.detectors import build_detector, default_family
 from raylearn.detectors.base import CHECKPOINT_FILE, Detections, DetectorSettings
 from raylearn.errors import RaylearnError
+from raylearn.plugins import versions_of
 from raylearn.progress import steps
+from raylearn.scoring.fetching import Fetches
 from raylearn.scoring.reading import ReadImage, batches, read_ahead, read_image
+from raylearn.work.jobs import refuse_other_versions
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import Artifact, artifact_key
 
 _BATCH_SIZE = 16
+_MEASURES = "faster-coco-eval"
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class EvaluationJob:
         class_names: of the data set.
         images: the held-out split.
         truth: its ground truth.
-        fingerprint: of the data set; stands for images and truth in the key.
+        fingerprint: of the held-out split; stands for images and truth in the key.
         family: of the detector.
     """
 
@@ -145,12 +150,15 @@ class EvaluationJob:
             kind=self.kind,
             recipe=1,  # raise it when the code comes to measure otherwise
             training=self.training.key,
+            checkpoint=self.training.files.get(CHECKPOINT_FILE),
             settings=self.settings.facts,
-            dataset=self.fingerprint,
-            versions={"faster-coco-eval": version("faster-coco-eval")},
+            test=self.fingerprint,
+            versions={**detection_versions(self.family), **versions_of((_MEASURES,))},
         )
 
     def run(self, folder: Folder, resources: WorkResources) -> dict[str, Any]:  # noqa: ARG002  its result is its facts
+        """Raises ClusterError on a node whose versions are not those that the key was made of."""
+        refuse_other_versions(replace(self), self, [*detection_versions(self.family), _MEASURES])
         refuse_unusable_gpu(resources.gpus)
         device = torch_device(resources.gpus)
         detector = build_detector(
@@ -172,7 +180,8 @@ class EvaluationJob:
         """The held-out images in order. Raises RaylearnError for one that cannot be read."""
         uris, hashes = [image.uri for image in self.images], [image.content_hash for image in self.images]
         read = partial(read_image, settings=self.settings)
-        for image in read_ahead(uris, hashes, read, threads, _BATCH_SIZE):
-            if image.error:
-                raise RaylearnError(f"a held-out image cannot be read: {image.error}")
-            yield image
+        with closing(Fetches()) as fetches, closing(fetches.ahead(uris, repeat(None, len(uris)))) as sources:
+            for image in read_ahead(sources, hashes, read, threads, _BATCH_SIZE):
+                if image.error:
+                    raise RaylearnError(f"a held-out image cannot be read: {image.error}")
+                yield image

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from raylearn.cluster.devices import PRETEND_GPUS
+from raylearn.cluster.machines import detection_versions
 from raylearn.data.storage import Folder
 from raylearn.detectors import default_family, family_named
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings
@@ -14,6 +15,7 @@ from raylearn.errors import RaylearnError
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, default_batch_size, score_manifest
+from raylearn.work.jobs import refuse_other_versions
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import Artifact, artifact_key
 
@@ -46,11 +48,17 @@ class ScoringJob:
             kind=self.kind,
             recipe=2,  # raise it when the code comes to score otherwise
             training=self.training.key,
+            # A checkpoint that was lost and trained again may differ in its last bits, on another device for one.
+            checkpoint=self.training.files.get(CHECKPOINT_FILE),
             settings=self.settings.facts,
             manifest=self.manifest.hash,
+            versions=dict(detection_versions(self.family)),
         )
 
     def run(self, folder: Folder, resources: WorkResources) -> Mapping[str, Any]:
+        """Raises ClusterError on a node whose versions are not those that the key was made of."""
+        versions = dict(detection_versions(self.family))
+        refuse_other_versions(replace(self), self, versions)
         plan = ScoringPlan(
             checkpoint=self.training.folder.address_of(CHECKPOINT_FILE),
             settings=self.settings,
@@ -58,6 +66,7 @@ class ScoringJob:
             num_actors=resources.scoring_actors,
             cpus_per_actor=0 if resources.gpus else 1,
             gpus_per_actor=resources.gpus,
+            versions=versions,
             needs_cuda=resources.gpus > 0 and not os.environ.get(PRETEND_GPUS),
         )
         facts = {"training": self.training.key, **family_named(self.family).facts(self.model)}

@@ -1,7 +1,6 @@
 """One training of the detector, as a job."""
 
 import hashlib
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,8 +13,9 @@ from raylearn.config import Experiment
 from raylearn.data.storage import Folder, local_path, read_address, reason_of
 from raylearn.detectors import build_detector, check_detector, default_family, family_named
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, TrainingSet
-from raylearn.errors import CheckpointError, ClusterError
+from raylearn.errors import CheckpointError
 from raylearn.plugins import versions_of
+from raylearn.work.jobs import refuse_other_versions
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import artifact_key
 
@@ -155,12 +155,7 @@ class TrainingJob:
 
     def run(self, folder: Folder, resources: WorkResources) -> dict[str, Any]:
         """Raises ClusterError on a node whose versions are not those that the key was made of."""
-        if replace(self).key != self.key:  # made anew, of what is installed here
-            packages = ", ".join(family_named(self.family).training_packages)
-            raise ClusterError(
-                f"node {platform.node()} has other versions of {packages} than the driver: `raylearn "
-                "doctor` compares them"
-            )
+        refuse_other_versions(replace(self), self, family_named(self.family).training_packages)
         refuse_unusable_gpu(resources.gpus)
         device = torch_device(resources.gpus)
         settings = DetectorSettings(self.image_size, confidence=0, iou=1, max_detections=1)  # of no use in training

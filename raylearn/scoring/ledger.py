@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raylearn.data.storage import Folder, is_damage, reason_of
+from raylearn.data.storage import Folder, is_damage, reason_of, storage_error
 from raylearn.detectors.base import Detections
-from raylearn.errors import LedgerError, RaylearnError, StorageError
+from raylearn.errors import LedgerError, RaylearnError
 from raylearn.scoring.embedding_columns import FIELDS, embedding_columns, embeddings_of
 from raylearn.strategies import Candidates
 
@@ -197,7 +197,7 @@ def _unreadable(folder: Folder, part: int, error: Exception) -> RaylearnError:
         return LedgerError(f"{name} is not there: remove {again}")
     if is_damage(error):
         return LedgerError(f"{name} is damaged ({reason_of(error)}): remove it and {again}")
-    return StorageError(f"{name} cannot be read: {reason_of(error)}")
+    return storage_error(f"{name} cannot be read: {reason_of(error)}", error)
 
 
 def write_facts(folder: Folder, facts: Mapping[str, Any]) -> None:

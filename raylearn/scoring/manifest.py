@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raylearn.data.dataset import Image
-from raylearn.data.storage import is_damage, reason_of
-from raylearn.errors import LedgerError, PoolError, StorageError
+from raylearn.data.storage import is_damage, reason_of, storage_error
+from raylearn.errors import LedgerError, PoolError
 
 MANIFEST_FILE = "manifest.parquet"
 MAX_PART_SIZE = 2048
@@ -92,6 +92,12 @@ def default_part_size(num_images: int) -> int:
     return min(MAX_PART_SIZE, _GRAIN * max(1, -(-num_images // (64 * _GRAIN))))
 
 
+def known_size(version: str) -> int | None:
+    """Bytes of an image by its version in a manifest; None where that does not say."""
+    size = version.partition("-")[0]
+    return int(size) if size.isdecimal() else None
+
+
 def read_manifest_file(file: Any) -> pq.ParquetFile:
     """Opens a manifest to read it part by part.
 
@@ -104,7 +110,7 @@ def read_manifest_file(file: Any) -> pq.ParquetFile:
     except (pa.ArrowException, OSError) as error:
         if is_damage(error):
             raise LedgerError(f"{MANIFEST_FILE} is damaged ({reason_of(error)}): score into a new folder") from error
-        raise StorageError(f"{MANIFEST_FILE} cannot be read: {reason_of(error)}") from error
+        raise storage_error(f"{MANIFEST_FILE} cannot be read: {reason_of(error)}", error) from error
 
 
 def describe_difference(before: Manifest, now: Manifest) -> str:

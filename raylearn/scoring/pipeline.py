@@ -7,11 +7,11 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,16 @@ from raylearn.cluster.machines import installed_versions
 from raylearn.cluster.resources import cpus_beside_gpu
 from raylearn.cluster.session import cause_line
 from raylearn.data.images import read_bytes
-from raylearn.data.storage import Folder, read_address, reason_of
+from raylearn.data.storage import Folder, read_address, reason_of, storage_error
 from raylearn.detectors import build_detector, family_of
 from raylearn.detectors.base import Detections, Detector, DetectorSettings, Engine
 from raylearn.errors import ClusterError, ImageError, LedgerError, RaylearnError, StorageError
 from raylearn.progress import doing, steps
 from raylearn.scoring import ledger
+from raylearn.scoring.fetching import REQUESTS, Fetches, Source
 from raylearn.scoring.ledger import NOTHING, PartCounts
-from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, read_manifest_file
+from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, known_size, read_manifest_file
+from raylearn.scoring.patience import patiently, until_all_are_there
 from raylearn.scoring.reading import Reader, ReadImage, gathered, groups, read_ahead, read_image
 
 # A part whose actor dies is tried again so often: machines go, but an image that kills its actor would do so for ever.
@@ -53,6 +55,7 @@ class ScoringPlan:
         needs_cuda: an actor whose GPU torch cannot use is an error; otherwise the CPU does the work.
         versions: package -> version that every worker must have; empty where they are not looked at.
         here: the process that holds the plan scores, without Ray.
+        requests: objects that one actor asks a store for at once; 0 reads each where it is decoded.
     """
 
     checkpoint: str
@@ -65,6 +68,7 @@ class ScoringPlan:
     needs_cuda: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     here: bool = False
+    requests: int = REQUESTS
 
 
 def default_batch_size(on_gpu: bool) -> int:
@@ -108,6 +112,7 @@ class ScorePart:
         embeddings: whether the ledger keeps embeddings.
         gpus: GPUs of this actor.
         streams: whether parts that are worked on at once have streams of their own on the GPU.
+        requests: see ScoringPlan.
     """
 
     def __init__(
@@ -121,27 +126,43 @@ class ScorePart:
         embeddings: bool = False,
         gpus: float = 0,
         streams: bool = False,
+        requests: int = 0,
     ) -> None:
         self._read, self._folder, self._key, self._batch_size = read, folder, key, batch_size
         self._embeddings, self._gpus = embeddings, gpus
         self._stream = own_stream if streams else nullcontext
         self._num_threads = num_threads
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
-        self._manifest_lock = Lock()
-        self._failure: RaylearnError | None = None
-        try:
-            self._detector = open_detector()
-            self._manifest = read_manifest_file(folder.open(MANIFEST_FILE))
-        except RaylearnError as error:
-            self._failure = error
-        except FileNotFoundError:
-            self._failure = LedgerError(
-                f"a worker does not find {folder}/{MANIFEST_FILE}: --out must be at the same place on every node"
-            )
+        self._fetches = Fetches(requests) if requests else None
+        self._manifest_lock, self._given_up = Lock(), Event()
+        self._open_detector = open_detector
+        self._failure = self._opened()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Part | RaylearnError]]:
         """Scores parts. An error of raylearn's comes in place of the part: what is raised, Ray turns into text."""
+        if isinstance(self._failure, StorageError) and self._failure.may_pass:
+            self._failure = self._opened()
         return {"part": [self._failure or self._part_or_error(int(number)) for number in batch["number"]]}
+
+    def _opened(self) -> RaylearnError | None:
+        """Loads the detector and opens the manifest, or says why that cannot be."""
+        try:
+            self._detector = patiently(self._open_detector, self._given_up)
+            self._manifest = patiently(lambda: read_manifest_file(self._folder.open(MANIFEST_FILE)), self._given_up)
+        except RaylearnError as error:
+            return error
+        except FileNotFoundError:
+            return LedgerError(
+                f"a worker does not find {self._folder}/{MANIFEST_FILE}: --out must be at the same place on every node"
+            )
+        return None
+
+    def close(self) -> None:
+        """Ends what its threads still read."""
+        self._given_up.set()
+        if self._fetches:
+            self._fetches.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _part_or_error(self, number: int) -> Part | RaylearnError:
         try:
@@ -158,18 +179,18 @@ class ScorePart:
 
     def _score(self, number: int) -> Part:
         started = time.time()
-        with self._manifest_lock:
-            rows = self._manifest.read_row_group(number).to_pydict()
+        rows = patiently(partial(self._rows, number), self._given_up)
         num_classes = len(self._detector.class_names)
         found = [_no_detections(num_classes)] * len(rows["uri"])
         images: list[ReadImage] = []
 
         def reading() -> Iterator[ReadImage]:
             ahead = 2 * max(self._batch_size, self._num_threads)
-            for image in read_ahead(rows["uri"], rows["content_hash"], self._read, self._threads, ahead):
-                # kept without its pixels, of which only a few batches may be in memory
-                images.append(ReadImage(None, image.size, image.error))
-                yield image
+            with closing(self._sources(rows)) as sources:
+                for image in read_ahead(sources, rows["content_hash"], self._read, self._threads, ahead):
+                    # kept without its pixels, of which only a few batches may be in memory
+                    images.append(ReadImage(None, image.size, image.error))
+                    yield image
 
         for positions, group in groups(reading(), self._batch_size):
             for position, detections in zip(positions, self._detect(group), strict=True):
@@ -188,9 +209,23 @@ class ScorePart:
             "error": [str(image.error or "") for image in images],
         }
         table = ledger.rows(columns, found, num_classes, self._embeddings)
-        counts = ledger.add_part(self._folder, number, self._key, table)
+        counts = patiently(partial(ledger.add_part, self._folder, number, self._key, table), self._given_up)
         worker = f"{socket.gethostname()}:{os.getpid()}"
         return Part(number, counts, started, time.time(), worker, self._batch_size)
+
+    def _rows(self, number: int) -> dict[str, list[Any]]:
+        try:
+            with self._manifest_lock:
+                rows: dict[str, list[Any]] = self._manifest.read_row_group(number).to_pydict()
+                return rows
+        except OSError as error:
+            raise storage_error(f"{self._folder}/{MANIFEST_FILE} cannot be read: {reason_of(error)}", error) from error
+
+    def _sources(self, rows: Mapping[str, Sequence[str]]) -> Generator[Source, None, None]:
+        if self._fetches is None:
+            yield from rows["uri"]
+        else:
+            yield from self._fetches.ahead(rows["uri"], map(known_size, rows["version"]))
 
     def _detect(self, group: Sequence[ReadImage]) -> list[Detections | ImageError]:
         """The detections of images of one shape, or why one could not be decoded; in batches that fit into memory."""
@@ -289,35 +324,64 @@ def score_parts_here(parts: Sequence[int], plan: ScoringPlan, folder: Folder, ke
     import torch
 
     threads = torch.get_num_threads(), cv2.getNumThreads()  # of a notebook, say, which goes on
+    scorer = None
     try:
         with doing("loading the detector"):
             scorer = ScorePart(partial(_open_detector, plan), read, folder, key, *_of_plan(plan))
-        for number in parts:
-            (part,) = scorer({"number": np.array([number])})["part"]
-            if isinstance(part, RaylearnError):
-                raise part
-            yield part
+        yield from until_all_are_there(parts, partial(_score_each, scorer), _number_of, 1)
     finally:
+        if scorer:
+            scorer.close()
         torch.set_num_threads(threads[0])
         cv2.setNumThreads(threads[1])
 
 
-def _of_plan(plan: ScoringPlan) -> tuple[int, int, bool, float, bool]:
-    """Batch size, reading threads, whether there are embeddings, GPUs and streams, as `ScorePart` takes them."""
+def _score_each(scorer: ScorePart, parts: Sequence[int]) -> Generator[Part | StorageError, None, None]:
+    for number in parts:
+        (part,) = scorer({"number": np.array([number])})["part"]
+        yield _or_raise(part)
+
+
+def _or_raise(part: Part | RaylearnError) -> Part | StorageError:
+    """What an actor gave for a part; raises an error that is no passing one."""
+    if isinstance(part, Part) or (isinstance(part, StorageError) and part.may_pass):
+        return part
+    raise part
+
+
+def _number_of(part: Part) -> int:
+    return part.number
+
+
+def _of_plan(plan: ScoringPlan) -> tuple[int, int, bool, float, bool, int]:
+    """What `ScorePart` takes after the key: batch size, threads, embeddings, GPUs, streams, requests."""
     threads = max(2, cpus_beside_gpu(plan.gpus_per_actor) if plan.gpus_per_actor else int(plan.cpus_per_actor))
     streams = plan.settings.decode == "gpu"  # which only families have that are safe with them
-    return plan.batch_size, threads, plan.settings.embeddings, plan.gpus_per_actor, streams
+    return plan.batch_size, threads, plan.settings.embeddings, plan.gpus_per_actor, streams, plan.requests
 
 
 def deal_out(
     parts: Sequence[int],
     open_detector: Callable[[], Detector],
-    read: Callable[[str, str], ReadImage],
+    read: Reader,
     plan: ScoringPlan,
     folder: Folder,
     key: str,
 ) -> Generator[Part, None, None]:
     """`score_parts` for any detector and any way of reading."""
+    once = partial(_deal_out_once, open_detector=open_detector, read=read, plan=plan, folder=folder, key=key)
+    return until_all_are_there(parts, once, _number_of, plan.num_actors)
+
+
+def _deal_out_once(
+    parts: Sequence[int],
+    open_detector: Callable[[], Detector],
+    read: Reader,
+    plan: ScoringPlan,
+    folder: Folder,
+    key: str,
+) -> Generator[Part | StorageError, None, None]:
+    """Each part, or a StorageError that may pass in its place."""
     import ray.data
     from ray.util.annotations import RayDeprecationWarning
 
@@ -353,9 +417,7 @@ def deal_out(
         for bundle in finished:  # each as soon as it is there
             for block in bundle.block_refs:
                 for row in ray.data.block.BlockAccessor.for_block(ray.get(block)).iter_rows(public_row_format=True):
-                    if isinstance(row["part"], RaylearnError):
-                        raise row["part"]
-                    yield row["part"]
+                    yield _or_raise(row["part"])
     except ray.exceptions.RayError as error:
         raise RaylearnError(f"scoring stopped: {cause_line(error)}; the same command goes on from here") from error
     finally:
@@ -378,7 +440,8 @@ def _open_detector(plan: ScoringPlan) -> Detector:
         try:
             path.write_bytes(read_address(plan.checkpoint))
         except (OSError, ValueError) as error:
-            raise StorageError(f"a worker cannot read the checkpoint {plan.checkpoint}: {reason_of(error)}") from error
+            message = f"a worker cannot read the checkpoint {plan.checkpoint}: {reason_of(error)}"
+            raise storage_error(message, error) from error
         family = family_of(path).name
         _refuse_other_versions(plan, family)
         detector = build_detector(

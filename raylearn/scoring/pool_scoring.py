@@ -13,10 +13,11 @@ from rich.console import Console
 
 from raylearn.cluster.devices import torch_device
 from raylearn.cluster.machines import Machine, look_at_machines, this_machine
-from raylearn.cluster.resources import cpus_for_each
+from raylearn.cluster.resources import cpus_for_each, num_gpus
 from raylearn.cluster.session import ray_session
 from raylearn.data.endings import by_ending
 from raylearn.data.lock import held
+from raylearn.data.s3 import CONNECTIONS
 from raylearn.data.storage import Folder, reason_of, redacted
 from raylearn.detectors import family_of, read_checkpoint
 from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings, Engine
@@ -33,6 +34,7 @@ from raylearn.errors import (
 )
 from raylearn.progress import doing, steps
 from raylearn.scoring import ledger
+from raylearn.scoring.fetching import REQUESTS
 from raylearn.scoring.ledger import PartCounts
 from raylearn.scoring.listing import list_pool
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
@@ -60,12 +62,22 @@ _CHOICES = {
     "backend": ("auto", "torch", "openvino"),
     "precision": ("auto", "fp32", "fp16", "bf16"),
 }
-_MAY_BE_LEFT_OUT = ("image_size", "limit", "shuffle_seed", "batch_size", "num_actors", "gpus_per_actor", "part_size")
+_MAY_BE_LEFT_OUT = (
+    "image_size",
+    "limit",
+    "shuffle_seed",
+    "batch_size",
+    "num_actors",
+    "gpus_per_actor",
+    "part_size",
+    "requests",
+)
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("confidence", "iou"), (0, 1)),
     **dict.fromkeys(("shuffle_seed", "gpus_per_actor"), (0, math.inf)),
     **dict.fromkeys(("max_detections", "limit", "batch_size", "num_actors", "part_size"), (1, math.inf)),
     "image_size": (32, 8192),
+    "requests": (1, CONNECTIONS),
 }
 
 
@@ -84,6 +96,7 @@ class ScoreRequest:
         num_actors: detector actors.
         gpus_per_actor: GPUs of one; 0 scores on CPUs.
         part_size: images that are kept, or repeated after a crash, together.
+        requests: objects that one actor asks a store for at once.
 
     Raises:
         QueryError: a value that is out of its range.
@@ -107,6 +120,7 @@ class ScoreRequest:
     num_actors: int | None = None
     gpus_per_actor: float | None = None
     part_size: int | None = None
+    requests: int | None = None
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -158,7 +172,9 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
         with nullcontext() if here else ray_session(address):
             family = family_of(request.checkpoint).name
             with doing("asking what the machines have"):
-                machine = this_machine(family) if here else look_at_machines(request.gpus_per_actor, family, tell)
+                # a private Ray without GPUs has what this process has, and no worker is to start to say so
+                same = here or (address is None and not request.gpus_per_actor and not num_gpus())
+                machine = this_machine(family) if same else look_at_machines(request.gpus_per_actor, family, tell)
             plan = replace(_choose(request, there or asked, machine, folder), here=here)
             record = _begun(folder, there, asked, plan, machine)
             # Also when going on: a start may have been cut short after the plan, and a pool of the same files moved.
@@ -274,6 +290,7 @@ def _choose(request: ScoreRequest, record: Record, machine: Machine, folder: Fol
         cpus_per_actor=0.0 if gpus else cpus_for_each(num_actors, machine.node_cpus),
         gpus_per_actor=gpus,
         needs_cuda=machine.has_cuda,
+        requests=request.requests or REQUESTS,
         versions={name: v for name, v in machine.versions.items() if name != "openvino" or backend == "openvino"},
     )
 

@@ -12,6 +12,7 @@ from raylearn.data.images import content_hash, decode_reduced, plain_jpeg_size, 
 from raylearn.detectors.base import DetectorSettings
 from raylearn.detectors.letterbox import canvas_shape, letterbox
 from raylearn.errors import ImageError
+from raylearn.scoring.fetching import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +52,18 @@ class EncodedCanvas:
     shape: tuple[int, int]
 
 
-Reader = Callable[[str, str], ReadImage]
-"""From the uri of an image and the hash of its content ("" where it is not known) to the image."""
+Reader = Callable[[Any, str], ReadImage]
+"""From the `Source` of an image and the hash of its content ("" where it is not known) to the image."""
 
 
-def read_image(uri: str, expected_hash: str, settings: DetectorSettings) -> ReadImage:
+def read_image(source: Source, expected_hash: str, settings: DetectorSettings) -> ReadImage:
     """Reads one image; what is wrong with it becomes its `error`.
 
     Raises:
         StorageError: an object store does not answer, which is no fault of the image.
     """
     try:
-        data = read_bytes(uri)
+        uri, data = (source, read_bytes(source)) if isinstance(source, str) else (source.uri, source.bytes())
         if expected_hash and content_hash(data) != expected_hash:
             raise ImageError(f"image {uri!r} changed since the run began", "changed")
         plain = plain_jpeg_size(data) if settings.decode == "gpu" else None
@@ -76,13 +77,13 @@ def read_image(uri: str, expected_hash: str, settings: DetectorSettings) -> Read
 
 
 def read_ahead(
-    uris: Sequence[str], hashes: Sequence[str], read: Reader, threads: Executor, ahead: int
+    sources: Iterable[Source], hashes: Sequence[str], read: Reader, threads: Executor, ahead: int
 ) -> Iterator[ReadImage]:
-    """The images in their order; up to `ahead` of them are read before they are asked for."""
+    """The images in their order; up to `ahead` of them are decoded before they are asked for."""
     waiting: deque[Future[ReadImage]] = deque()
     try:
-        for uri, expected in zip(uris, hashes, strict=True):
-            waiting.append(threads.submit(read, uri, expected))
+        for source, expected in zip(sources, hashes, strict=True):
+            waiting.append(threads.submit(read, source, expected))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:

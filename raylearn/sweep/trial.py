@@ -135,7 +135,7 @@ class Bench:
             class_names=self.dataset.class_names,
             images=test,
             truth={image.image_id: self.dataset.truth[image.image_id] for image in test},
-            fingerprint=self.dataset.fingerprint,
+            fingerprint=self.dataset.test_fingerprint,
             family=detector.family,
         )
 

@@ -5,12 +5,12 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from raylearn.cluster.devices import give_back_gpu_memory
 from raylearn.data.storage import Folder, reason_of
-from raylearn.errors import RaylearnError, StorageError
+from raylearn.errors import ClusterError, RaylearnError, StorageError
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import Artifact, Store
 
@@ -27,6 +27,21 @@ class Job(Protocol):
     def run(self, folder: Folder, resources: WorkResources) -> Mapping[str, Any]:
         """Does the work, writes its files into the folder, and returns facts that JSON can hold."""
         ...
+
+
+def refuse_other_versions(fresh: Job, job: Job, packages: Iterable[str]) -> None:
+    """Raises ClusterError on a node whose versions are not those that the key of a job was made of.
+
+    Args:
+        fresh: a copy of the job that has not made its key yet.
+        job: as it came from the driver.
+        packages: whose versions are in the key.
+    """
+    if fresh.key != job.key:
+        raise ClusterError(
+            f"node {platform.node()} has other versions of {', '.join(packages)} than the driver: `raylearn doctor` "
+            "compares them"
+        )
 
 
 class NotMadeError(Exception):

@@ -13,7 +13,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from raylearn.data.storage import _file_system
+from raylearn.data.storage import forget_buckets
 
 BUCKET = "raylearn-tests"
 SECRET = "canary-7f3a-secret"
@@ -99,10 +99,10 @@ def used_here(store: ObjectStore) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in store.environment.items():
             patch.setenv(name, value)
-        _file_system.cache_clear()
+        forget_buckets()
         yield
     store.faults.clear()
-    _file_system.cache_clear()
+    forget_buckets()
 
 
 class _Proxy(BaseHTTPRequestHandler):

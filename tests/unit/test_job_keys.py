@@ -2,13 +2,17 @@
 
 import pickle
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 
+from raylearn import plugins
+from raylearn.cluster.machines import detection_versions
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import DetectorSettings, TrainingSet
 from raylearn.errors import CheckpointError, ClusterError
+from raylearn.learning import evaluation, scoring
 from raylearn.learning.evaluation import EvaluationJob
 from raylearn.learning.scoring import ScoringJob
 from raylearn.learning.training import InitialWeights, TrainingJob
@@ -35,7 +39,7 @@ EVALUATION = EvaluationJob(
     class_names=CLASS_NAMES,
     images=DATASET.test,
     truth=DATASET.truth,
-    fingerprint=DATASET.fingerprint,
+    fingerprint=DATASET.test_fingerprint,
 )
 SCORING = ScoringJob(
     training=Artifact(TRAINING.key, Folder("/store/training/x"), {}),
@@ -110,9 +114,43 @@ def test_a_key_does_not_change_with(name):
     assert same.key == job.key
 
 
-def test_the_keys_of_passes_that_stores_hold_are_what_they_were_before_there_were_embeddings():
-    job = replace(SCORING, training=Artifact("trained", Folder("/store/training/x"), {}))
-    assert job.key == "3ad9a2429f3d42e6535494410933785e1c3a0bd03fc9c69cb281cde3264e6f8d"
+def test_the_keys_that_stores_hold_do_not_change_by_themselves(monkeypatch):
+    trained = Artifact("trained", Folder("/store/training/x"), {}, {"checkpoint.pt": "cd"})
+    for module in (evaluation, scoring):
+        monkeypatch.setattr(module, "detection_versions", lambda _: {"torch": "1"})
+    monkeypatch.setattr("raylearn.plugins.version", lambda _: "1")
+    ledger, measured = replace(SCORING, training=trained), replace(EVALUATION, training=trained)
+    assert ledger.key == "a7dcd177a123ab098cb83d32187db8f49f3b7fd52874146333becb448948620a"
+    assert measured.key == "26a51bd951258447f9ed5b210d9e622b94ba4915a1f961763d1d9b29ee30c7e3"
+
+
+@pytest.mark.parametrize("job", [EVALUATION, SCORING], ids=lambda job: job.kind)
+@pytest.mark.parametrize("package", ["torch", "torchvision", "ultralytics", "numpy", "pillow"])
+def test_another_version_of_what_decides_detections_is_another_key(job, package, monkeypatch):
+    real = version(package)
+    monkeypatch.setattr(plugins, "version", lambda name: "0.0" if name == package else version(name))
+    detection_versions.cache_clear()
+    try:
+        assert detection_versions(job.family)[package] == "0.0" != real
+        assert replace(job).key != job.key
+    finally:
+        detection_versions.cache_clear()
+
+
+@pytest.mark.parametrize("job", [EVALUATION, SCORING], ids=lambda job: job.kind)
+def test_a_checkpoint_that_was_trained_again_to_other_bytes_shares_nothing_with_the_lost_one(job):
+    first, again = (replace(job.training, files={"checkpoint.pt": digest}) for digest in ("ab", "cd"))
+    assert replace(job, training=first).key != replace(job, training=again).key
+
+
+@pytest.mark.parametrize("job", [EVALUATION, SCORING], ids=lambda job: job.kind)
+def test_work_is_refused_where_other_versions_are_installed(job, tmp_path, monkeypatch):
+    assert job.key
+    sent = pickle.loads(pickle.dumps(job))
+    for module in (evaluation, scoring):
+        monkeypatch.setattr(module, "detection_versions", lambda _: {"torchvision": "another"})
+    with pytest.raises(ClusterError, match=r"other versions of torchvision.* than the driver"):
+        sent.run(Folder.at(tmp_path), WorkResources(1, 0, 1, None))
 
 
 def test_initial_weights_are_known_by_their_content(tmp_path):

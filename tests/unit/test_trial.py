@@ -20,7 +20,7 @@ from raylearn.sweep.grid import Arm, Trial, arms, num_rounds, trials
 from raylearn.sweep.trial import Bench, Scored, TrialRound, run_trial
 from raylearn.work.jobs import Job
 from raylearn.work.store import Artifact, DiskStore
-from tests.unit.hand_made import make_dataset, make_image, make_ledger, write_ledger
+from tests.unit.hand_made import make_dataset, make_image, make_ledger, make_truth, write_ledger
 
 CONTENT: dict[str, Any] = {
     "name": "hand-made",
@@ -194,6 +194,29 @@ def test_settings_of_a_prediction_decide_its_key_and_places_do_not(section: str)
     if section == "scoring":
         waiting = pool.unlabelled_images[0].image_id
         assert key(BENCH, "/here") != key(BENCH, "/here", pool.label({waiting: DATASET.truth[waiting]}))
+
+
+def test_one_dropped_pool_image_repeats_no_evaluation() -> None:
+    smaller = replace(DATASET, pool=DATASET.pool[:-1])
+    model = Artifact("trained", Folder(""), {})
+    fewer = Bench.of(EXPERIMENT, smaller).evaluation(model)
+    assert smaller.fingerprint != DATASET.fingerprint
+    assert fewer.key == BENCH.evaluation(model).key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"test": (make_image("test/0.jpg", content="edited"),)},
+        {"test": (*DATASET.test, DATASET.pool[-1]), "pool": DATASET.pool[:-1]},
+        {"truth": {**DATASET.truth, "test/0.jpg": make_truth(1)}},
+        {"class_names": ("fish", "crab", "squid")},
+    ],
+    ids=["an edited image", "one image more", "another label", "another order of classes"],
+)
+def test_another_held_out_split_is_another_evaluation(changes: dict[str, Any]) -> None:
+    model = Artifact("trained", Folder(""), {})
+    assert Bench.of(EXPERIMENT, replace(DATASET, **changes)).evaluation(model).key != BENCH.evaluation(model).key
 
 
 def test_a_moved_box_changes_the_key_of_a_training() -> None:

@@ -1,0 +1,154 @@
+"""S3: where a bucket is, pyarrow's file system of it, and whole objects by one request each.
+
+pyarrow's file system asks for the size of an object before it reads it. Where botocore is installed (`raylearn[s3]`),
+an object is read without that.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+CONNECTIONS = 256
+"""To one bucket from one process, at most, by each of the two."""
+
+ATTEMPTS = 6  # of one request, with growing waits between them; refusals (403, 404) are not tried again
+OPTIONS = ("region", "scheme", "endpoint_override", "anonymous")
+_CONNECT_SECONDS, _READ_SECONDS = 5, 20
+_TRIED_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+
+ReadObject = Callable[[str], bytes]
+"""From a key to all bytes. Raises FileNotFoundError where there is none, and OSError for anything else."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Where a bucket is.
+
+    Args:
+        name: of the bucket.
+        region: of Amazon's.
+        endpoint: of another store: an address, or a host with `scheme`.
+        scheme: http or https.
+        anonymous: requests are not signed.
+    """
+
+    name: str
+    region: str
+    endpoint: str | None
+    scheme: str
+    anonymous: bool
+
+    @classmethod
+    def of(cls, name: str, options: str) -> "Bucket":
+        """By the options of an address, and the environment.
+
+        Raises:
+            ValueError, OSError: an option is not known, or nobody knows where the bucket is.
+        """
+        from pyarrow import fs
+
+        given = dict(parse_qsl(options))
+        unknown = given.keys() - set(OPTIONS)
+        if unknown:
+            raise ValueError(f"unknown option {min(unknown)!r}: known are {', '.join(OPTIONS)}")
+        variables = os.environ
+        endpoint = (
+            given.get("endpoint_override") or variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL")
+        )
+        region = given.get("region") or variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION")
+        return cls(
+            name,
+            region=region or ("us-east-1" if endpoint else fs.resolve_s3_region(name)),
+            endpoint=endpoint,
+            scheme=given.get("scheme", "https"),
+            anonymous=given.get("anonymous", "").lower() == "true",
+        )
+
+    def file_system(self) -> Any:
+        """pyarrow's."""
+        import pyarrow as pa
+        from pyarrow import fs
+
+        # It has as many connections as there are threads for input when it is made.
+        pa.set_io_thread_count(max(CONNECTIONS, pa.io_thread_count()))
+        return fs.S3FileSystem(
+            region=self.region,
+            endpoint_override=self.endpoint,
+            scheme=self.scheme,
+            anonymous=self.anonymous,
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+            connect_timeout=_CONNECT_SECONDS,
+            request_timeout=_READ_SECONDS,
+            allow_delayed_open=True,  # what is small is put with one request
+        )
+
+    def reader(self) -> ReadObject | None:
+        """Reads whole objects, from many threads; None where botocore is not installed or finds no credentials."""
+        if find_spec("botocore") is None:
+            return None
+        import botocore.session
+        import urllib3
+        from botocore import UNSIGNED
+        from botocore.auth import S3SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.config import Config
+
+        session = botocore.session.get_session()
+        credentials = None if self.anonymous else session.get_credentials()
+        if credentials is None and not self.anonymous:
+            return None
+        host = f"{self.scheme}://{self.endpoint}" if self.endpoint and "://" not in self.endpoint else self.endpoint
+        style = {"addressing_style": "path" if host else "auto"}
+        config = Config(signature_version=UNSIGNED if self.anonymous else "s3v4", s3=style)
+        client = session.create_client("s3", region_name=self.region, endpoint_url=host, config=config)
+        # botocore knows the host of every region: the address of an object, without its key and signature
+        example = client.generate_presigned_url("get_object", Params={"Bucket": self.name, "Key": "key"})
+        base = example.partition("?")[0].removesuffix("key")
+        root = base[base.index("/", base.index("//") + 2) :]
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
+        pool = urllib3.connection_from_url(base, maxsize=CONNECTIONS, block=True, timeout=timeout, retries=False)
+
+        def read(key: str) -> bytes:
+            path = quote(key.encode(errors="surrogateescape"), safe="/~")
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    time.sleep(0.1 * 2**attempt)
+                request = AWSRequest("GET", base + path)
+                if credentials is not None:
+                    S3SigV4Auth(credentials.get_frozen_credentials(), "s3", self.region).add_auth(request)
+                failure, data = _asked(pool, root + path, dict(request.headers))
+                if failure is None:
+                    return data
+                if isinstance(failure, int) and failure not in _TRIED_AGAIN:
+                    break
+            raise _error(failure, data, self.name, key)
+
+        return read
+
+
+def _asked(pool: Any, path: str, headers: dict[str, str]) -> tuple[int | str | None, bytes]:
+    """What went wrong, a status or what the network said, and the body."""
+    import urllib3
+
+    try:
+        answer = pool.request("GET", path, headers=headers, decode_content=False)
+    except urllib3.exceptions.HTTPError as error:
+        return f"{type(error).__name__}: {error}", b""
+    return (None if answer.status == 200 else answer.status), answer.data
+
+
+def _error(failure: int | str | None, body: bytes, bucket: str, key: str) -> OSError:
+    """In the words of pyarrow's, by which errors are told apart."""
+    if failure == 404:
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{bucket}/{key}")
+    name = {403: "ACCESS_DENIED"}.get(failure, "UNKNOWN") if isinstance(failure, int) else "NETWORK_CONNECTION"
+    code = body.partition(b"<Code>")[2].partition(b"</Code>")[0].decode(errors="replace")
+    what = f"(HTTP status {failure}) {code}" if isinstance(failure, int) else failure
+    return OSError(
+        f"When reading key '{key}' in bucket '{bucket}': AWS Error {name} during GetObject operation: {what}"
+    )
