@@ -163,7 +163,10 @@ def query(
     ] = None,
     weighting: Annotated[
         Weighting | None,
-        typer.Option(help="Factor of a detection by its predicted class; needs --class-counts. Default: none."),
+        typer.Option(
+            help="Factor of a detection by its predicted class; needs --class-counts. Default: none; of diverse, "
+            "inverse_frequency."
+        ),
     ] = None,
     probabilities: Annotated[
         Probabilities | None, typer.Option(help="How class scores are read as probabilities. Default: background.")
@@ -216,7 +219,7 @@ def query(
     options = {
         "uncertainty": uncertainty,
         "aggregation": aggregation,
-        "weighting": None if weighting == "none" else weighting,  # which any strategy has
+        "weighting": weighting,
         "probabilities": probabilities,
         "weight_cap": weight_cap,
     }

@@ -28,10 +28,6 @@ def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.absolute()
 
 
-NO_WEIGHTING = ("weighting", "none")
-"""Which any strategy has."""
-
-
 class QuerySection(Section):
     """How the images of a round are chosen, and who gets them."""
 
@@ -71,7 +67,7 @@ class QuerySection(Section):
     def chosen(self) -> Strategy:
         """The strategy with its options; those of the default one have keys of their own here."""
         own = {name: getattr(self, name) for name in (*AXES, "weight_cap")}
-        given = {name: value for name, value in own.items() if value is not None and (name, value) != NO_WEIGHTING}
+        given = {name: value for name, value in own.items() if value is not None}
         return make_strategy(self.strategy, {**given, **self.options})
 
 

@@ -106,6 +106,10 @@ def _note(wrong: tuple[str, str]) -> str:
     return f" ({wrong[0]}: {wrong[1]})"
 
 
+NO_WEIGHTING = ("weighting", "none")
+"""An option that any strategy has."""
+
+
 def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     """A strategy by its name and options.
 
@@ -114,12 +118,14 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strate
     """
     found = strategy_named(name)
     known = [field.name for field in sorted(fields(found), key=lambda field: bool(field.kw_only))]  # its own first
-    for option in options or {}:
-        if option not in known:
+    for option, value in (options or {}).items():
+        if option not in known and (option, value) != NO_WEIGHTING:
             others = f"; it has {', '.join(known)}" if known else ""
             raise QueryError(f"{option} has no meaning with strategy {name}: leave it out{others}")
     given: dict[str, Any] = {
-        option: tuple(value) if isinstance(value, list) else value for option, value in (options or {}).items()
+        option: tuple(value) if isinstance(value, list) else value
+        for option, value in (options or {}).items()
+        if option in known
     }
     try:
         made = found(**given)

@@ -37,7 +37,8 @@ class Diverse(Shortlisting):
 
     Args:
         uncertainty, aggregation, weighting, probabilities, weight_cap: of the image score; see `Uncertainty`. The mean,
-            because a sum asks for crowded images, whatever they cost.
+            because a sum asks for crowded images, whatever they cost; weighted, because boxes of a class with few
+            labels are worth more.
         beta: how many times the size of the query are looked at; at least 1.
         score_power: p, 0 to 10; 0 leaves the score to the shortlist alone.
         distance_power: q, 0 to 10; 0 is the plain ranking.
@@ -49,7 +50,7 @@ class Diverse(Shortlisting):
 
     uncertainty: str = "entropy"
     aggregation: str = "mean"
-    weighting: str = "none"
+    weighting: str = "inverse_frequency"
     probabilities: str = "background"
     weight_cap: float | None = None
     beta: float = 10

@@ -105,7 +105,7 @@ def of_classes(order, candidates, context):
 
 def test_diverse_by_hand():
     images = seen([[(UNSURE, NORTH)], [(UNSURE, EAST)], [(SURER, WEST)], [(SURER, NORTH), (SURER, WEST)]])
-    query = Diverse("least_confidence", "sum").select(images, 4, labelled_boxes(EAST))
+    query = Diverse("least_confidence", "sum", "none").select(images, 4, labelled_boxes(EAST))
     # d: .5 x mean(.707, 1); then nothing is new: by score, and of a and b by the hash
     tied = top_n(["a", "b"], np.zeros(2), 2, 0)
     assert query.image_ids == ("d", *("ab"[i] for i in tied), "c")
@@ -121,7 +121,7 @@ def test_diverse_picks_are_those_of_a_plain_loop(seed, lazily, score_power):
         if lazily:
             patch.setattr(greedy, "_num_active", lambda _: 2)
         query = Diverse(beta=9, score_power=score_power).select(candidates, 7, context)
-    scores = Uncertainty(aggregation="mean").image_scores(candidates, context)
+    scores = Uncertainty(aggregation="mean", weighting="inverse_frequency").image_scores(candidates, context)
     order = top_n(candidates.image_ids, scores, 9, context.seed)
     boxes, images = list(directions(labelled.box_embeddings)), list(directions(labelled.image_embeddings))
     expected: list[str] = []
@@ -157,17 +157,19 @@ def nearest(vector, others):
 def test_powers_of_score_and_distance():
     images = seen([[(UNSURE, NORTH)], [(SURER, WEST)]])
     context = labelled_boxes(EAST)
-    assert Diverse("least_confidence").select(images, 1, context).scores == (pytest.approx(0.5 * 0.707),)
-    far = Diverse("least_confidence", score_power=0.5, distance_power=4)
+    assert Diverse("least_confidence", weighting="none").select(images, 1, context).scores == (
+        pytest.approx(0.5 * 0.707),
+    )
+    far = Diverse("least_confidence", weighting="none", score_power=0.5, distance_power=4)
     assert far.select(images, 1, context).image_ids == ("b",)  # .25^.5 x 1 against .5^.5 x .707^4
     assert far.select(images, 1, context).scores == (0.5,)
 
 
 def test_alpha_divides_the_worth_of_an_image_by_its_expected_boxes():
     images = seen([[(UNSURE, NORTH)] * 3, [(UNSURE, NORTH)], []], of_images=[WEST, WEST, WEST])
-    free = Diverse("least_confidence", "mean", beta=3).select(images, 3, labelled_boxes(EAST))
+    free = Diverse("least_confidence", "mean", "none", beta=3).select(images, 3, labelled_boxes(EAST))
     assert set(free.image_ids[:2]) == {"a", "b"}
-    paid = Diverse("least_confidence", "mean", beta=3, alpha=1).select(images, 3, labelled_boxes(EAST))
+    paid = Diverse("least_confidence", "mean", "none", beta=3, alpha=1).select(images, 3, labelled_boxes(EAST))
     assert paid.image_ids == ("b", "a", "c")
     confidence = images.class_scores[0].max()  # nobody knows true boxes, so the detector's own are expected
     assert paid.scores[0] == pytest.approx(0.5 * 0.707 / (1 + confidence), rel=1e-3)
@@ -180,13 +182,13 @@ def test_an_image_without_boxes_is_compared_as_a_whole():
     assert query.image_ids[0] == "b"
     assert query.scores == (0.707, 0.0)
     # chosen images count too, with boxes or without: west is opposite to east, and then the nearest is north
-    chosen_first = Diverse("least_confidence", score_power=1e-9).select(images, 1, NOTHING_LABELLED)
+    chosen_first = Diverse("least_confidence", weighting="none", score_power=1e-9).select(images, 1, NOTHING_LABELLED)
     assert chosen_first.image_ids == ("c",)
 
 
 def test_where_nothing_is_labelled_the_first_is_the_highest_score():
     images = seen([[(SURER, NORTH)], [(UNSURE, NORTH)], [(SURER, EAST)]])
-    query = Diverse("least_confidence", "sum").select(images, 3, NOTHING_LABELLED)
+    query = Diverse("least_confidence", "sum", "none").select(images, 3, NOTHING_LABELLED)
     assert query.image_ids == ("b", "c", "a")
     assert query.scores == (0.5, pytest.approx(0.25 * 0.707), 0.0)
 
@@ -194,8 +196,8 @@ def test_where_nothing_is_labelled_the_first_is_the_highest_score():
 def test_only_the_shortlist_is_looked_at():
     images = seen([[(UNSURE, EAST)], [(UNSURE, EAST)], [(SURER, WEST)]])
     context = labelled_boxes(EAST)
-    assert Diverse("least_confidence", beta=2).select(images, 1, context).scores == (0.0,)
-    assert Diverse("least_confidence", beta=3).select(images, 1, context).image_ids == ("c",)
+    assert Diverse("least_confidence", weighting="none", beta=2).select(images, 1, context).scores == (0.0,)
+    assert Diverse("least_confidence", weighting="none", beta=3).select(images, 1, context).image_ids == ("c",)
 
 
 @given(seeds, st.booleans())
@@ -211,7 +213,7 @@ def test_with_equal_embeddings_diverse_is_the_plain_ranking(seed, labelled):
     size = int(rng.integers(1, 10))
     assert (
         Diverse().select(candidates, size, context).image_ids
-        == Uncertainty(aggregation="mean").select(candidates, size, context).image_ids
+        == Uncertainty(aggregation="mean", weighting="inverse_frequency").select(candidates, size, context).image_ids
     )
 
 

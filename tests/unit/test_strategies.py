@@ -130,6 +130,11 @@ def test_what_cannot_be_made_is_refused(name, options, said):
     assert str(refusal.value).startswith(said)
 
 
+def test_no_weighting_is_an_option_of_every_strategy_and_kept_where_it_means_something():
+    assert make_strategy("random", {"weighting": "none"}) == Random()
+    assert make_strategy("diverse", {"weighting": "none"}) != make_strategy("diverse")
+
+
 def test_conditional_probabilities_of_one_class_are_refused():
     with pytest.raises(QueryError, match="`conditional` of one class are always 1"):
         Uncertainty(probabilities="conditional").refuse_classes(1)
