@@ -84,7 +84,8 @@ def read_dataset(
     voc: `path` is a folder with JPEGImages, Annotations and ImageSets/Main. A split is a list in ImageSets/Main; by
         default the pool is trainval (or train) and test is test, or train and val where there is no list of test.
         Classes are the lines of labels.txt or classes.txt, or else all names in the two splits, sorted. Corners are
-        1-based and inclusive: xmin and ymin are shifted by -1. Difficult objects count as any other.
+        1-based and inclusive: xmin and ymin are shifted by -1. Difficult objects count as any other. CVAT's export is
+        known by its labelmap.txt: that lists the classes, corners begin at 0, and its list of images is default.
 
     Args:
         pool, test: names of splits; None for the format's default.

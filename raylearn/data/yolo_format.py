@@ -66,7 +66,7 @@ def read_yolo(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None
         source.notes.append(f"{shown(str(base))}: files left out of the folders of images: {pictures}")
     source.notes += _shared_label_files(source.frames)
     own = None if description.names is None else ClassList(yaml_file, source.class_names)
-    refuse_contradicting_files(own, files_beside(folder, source.frames))
+    refuse_contradicting_files(own, {yaml_file, *files_beside(folder, source.frames)})
     return source
 
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import yaml
 
-from raylearn.data.class_lists import looks_like_boxes
+from raylearn.data.class_lists import LABELMAP, looks_like_boxes
 from raylearn.errors import LabelsError
 from raylearn.handoff.class_lists import class_lists_below
 from raylearn.handoff.exchange import Box, Findings, PreAnnotation, Returned, SentImage, number, without_upload_prefix
@@ -56,11 +56,12 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
     if not path.exists():
         raise LabelsError(f"{path} is not there: give the folder that was exported")
     lists = class_lists_below(folder)
-    if not lists:
+    numbered = next((listed for listed in lists if listed.file.name.lower() != LABELMAP), None)
+    if numbered is None:
         raise LabelsError(
             f"{folder} has no list of classes: give the folder with {YAML_FILE}, classes.txt or obj.names"
         )
-    class_names = dict(enumerate(lists[0].names))
+    class_names = dict(enumerate(numbered.names))
     by_stem = {PurePosixPath(name).stem: name for name in images}
     boxes: dict[str, list[Box]] = {}
     for file in _label_files(folder, by_stem, {listed.file for listed in lists}):
