@@ -77,7 +77,7 @@ def _restore_auth_mode(mode: str | None) -> None:
     A cluster that was started without tokens has none to show, and what its workers send back would be refused: a
     stream of results then never ends. Ray's C++ part keeps the variable and the token until it is told otherwise.
     """
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     if os.environ.get(_AUTH_MODE) == mode:
         return

@@ -11,9 +11,9 @@ import numpy as np
 from raylearn.data.coco_format import read_coco
 from raylearn.data.dataset import Dataset, GroundTruth, Image
 from raylearn.data.export_record import with_recorded_boxes
-from raylearn.data.groups import GROUPS_FILE, groups_of, read_groups
+from raylearn.data.groups import GROUPS_FILE, GroupRows, groups_of, read_groups
 from raylearn.data.images import content_hash, exif_orientation, read_bytes, upright_boxes, whole_size
-from raylearn.data.records import TURNED, Folder, Frame, Problem, ProblemError, Row, Source
+from raylearn.data.records import TURNED, Folder, Frame, Problem, ProblemError, Row, Source, quoted
 from raylearn.data.voc_format import read_voc
 from raylearn.data.yolo_format import read_yolo
 from raylearn.errors import DatasetError, ImageError, nearest
@@ -223,14 +223,20 @@ def _name_groups(file: Path, reading: _Reading) -> None:
     if not file.is_file():
         return
     try:
-        table = read_groups(file)
+        rows = GroupRows(read_groups(file))
         pool, test = (
-            groups_of([image.image_id for image in reading.images[split]], table) for split in ("pool", "test")
+            groups_of([image.image_id for image in reading.images[split]], rows) for split in ("pool", "test")
         )
     except DatasetError as error:
         reading.problems.append(Problem(str(file), 0, str(error).removeprefix(f"{file}: ")))
         return
     reading.images["pool"] = [replace(image, clip_id=pool.get(image.image_id, "")) for image in reading.images["pool"]]
+    if unused := rows.unused():
+        what = f"name no image of the data set, the first {quoted(unused[0])}: looked for below {file.parent}"
+        if len(unused) == len(rows):
+            reading.problems.append(Problem(str(file), 0, f"its rows {what}"))
+        else:
+            reading.notes.append(f"{file}: {len(unused)} of {len(rows)} rows {what}")
     shared = set(pool.values()) & set(test.values())
     if shared:
         reading.notes.append(

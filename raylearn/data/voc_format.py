@@ -225,7 +225,7 @@ def _parse(file: Path, of_cvat: bool) -> _Annotation:
                 element.remove(polygon)  # or supervision paints a mask for each
             good.append(element)
     xyxy = np.asarray(detections_from_xml_obj(good, [], (1, 1))[0].xyxy).reshape(-1, 4)  # takes 1 off xmin and ymin
-    boxes = iter(xyxy + (1, 1, 0, 0) if of_cvat else xyxy)
+    boxes = iter(xyxy + np.array((1, 1, 0, 0)) if of_cvat else xyxy)
     return _Annotation(
         tuple(found if found.fault else replace(found, box=next(boxes)) for found in objects), _stated_size(root)
     )

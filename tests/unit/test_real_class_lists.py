@@ -406,7 +406,7 @@ def test_a_labelmap_is_compared_in_an_import_and_numbers_no_classes(tool, ledger
     (handout / "labelmap.txt").write_text("background:0,0,0::\n" + "".join(lines))
     import_labels(handout, tool, Record.read(handout))
     (handout / "labelmap.txt").write_text("background:0,0,0::\n" + "".join(lines[1:]))
-    with pytest.raises(LabelsError, match="labelmap.txt: class 0 is"):
+    with pytest.raises(LabelsError, match=r"labelmap.txt: class 0 is"):
         import_labels(handout, tool, Record.read(handout))
     if tool == "yolo":
         (handout / "data.yaml").unlink()
