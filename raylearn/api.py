@@ -5,6 +5,7 @@ Nothing is printed unless `progress=True`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 
@@ -192,7 +193,8 @@ def check(experiment: ExperimentLike, **settings: Any) -> Dataset:
         experiment: see `open_experiment`, with `settings`.
 
     Returns:
-        The data set; of one that is generated a description, without its pictures.
+        The data set; of one that is generated a description, without its pictures. Its notes end with what a training
+        takes of the initial weights.
 
     Raises:
         DatasetError: the data set has problems; its `problems` are all of them, with file and line.
@@ -200,6 +202,7 @@ def check(experiment: ExperimentLike, **settings: Any) -> Dataset:
     """
     from raylearn.data.formats import examine_dataset
     from raylearn.data.reef import ReefSettings, plan_reef
+    from raylearn.detectors import weights_taken
     from raylearn.learning.training import check_detector_of
     from raylearn.sweep.trial import Bench
 
@@ -214,6 +217,10 @@ def check(experiment: ExperimentLike, **settings: Any) -> Dataset:
             raise DatasetError(f"{section.path}: {len(problems)} problems", [str(problem) for problem in problems])
         dataset = read
     Bench.of(found, dataset)
+    detector = found.detector
+    if detector.initial_weights is not None:
+        taken = weights_taken(detector.model, dataset.num_classes, detector.initial_weights, detector.family)
+        dataset = replace(dataset, notes=(*dataset.notes, taken) if taken else dataset.notes)
     return dataset
 
 
