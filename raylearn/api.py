@@ -26,6 +26,7 @@ from raylearn.measures.near_duplicates import NEAR
 from raylearn.progress import doing
 from raylearn.signs import shown
 from raylearn.strategies import DEFAULT, Strategy, asking, make_strategy
+from raylearn.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -214,7 +215,9 @@ def check(experiment: ExperimentLike, **settings: Any) -> Dataset:
     else:
         read, problems = examine_dataset(section.path, section.format, **section.reading)
         if read is None:
-            raise DatasetError(f"{section.path}: {len(problems)} problems", [str(problem) for problem in problems])
+            raise DatasetError(
+                f"{section.path}: {counted(len(problems), 'problem')}", [str(problem) for problem in problems]
+            )
         dataset = read
     Bench.of(found, dataset)
     detector = found.detector

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from raylearn.data.coco_format import read_coco
-from raylearn.data.dataset import Dataset, GroundTruth, Image
+from raylearn.data.dataset import Dataset, GroundTruth, Image, fractions_fault
 from raylearn.data.export_record import with_recorded_boxes
 from raylearn.data.groups import GROUPS_FILE, GroupRows, groups_of, read_groups
 from raylearn.data.images import content_hash, exif_orientation, read_bytes, upright_boxes, whole_size
@@ -203,6 +203,8 @@ def _read(
     if not reading.num_polygons:
         reading.problems += reading.oriented
     _report_repeats(reading)
+    if format != "yolo" and (fault := fractions_fault(reading.truth.values())):
+        reading.report(Problem(str(path), 0, fault))
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     _name_groups(folder / GROUPS_FILE, reading)
     reading.truth = with_recorded_boxes(reading.truth, Folder(folder, root))
@@ -228,7 +230,7 @@ def _name_groups(file: Path, reading: _Reading) -> None:
             groups_of([image.image_id for image in reading.images[split]], rows) for split in ("pool", "test")
         )
     except DatasetError as error:
-        reading.problems.append(Problem(str(file), 0, str(error).removeprefix(f"{file}: ")))
+        reading.problems.append(Problem(str(file), 0, str(error).removeprefix(str(file)).lstrip(": ")))
         return
     reading.images["pool"] = [replace(image, clip_id=pool.get(image.image_id, "")) for image in reading.images["pool"]]
     if unused := rows.unused():

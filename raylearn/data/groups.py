@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from raylearn.data.places import readings
+from raylearn.data.storage import reason_of
 from raylearn.errors import DatasetError
+from raylearn.wording import columns_in_words
 
 GROUPS_FILE = "groups.csv"
 BY_FOLDER = "folder"
@@ -31,7 +33,7 @@ def read_groups(path: Path) -> dict[str, str]:
             key = next((name for name in ("image", "image_id", "stem") if name in columns), None)
             if key is None or "group" not in columns:
                 raise DatasetError(
-                    f"{path}: expected the columns image (or stem) and group, got {', '.join(columns) or 'none'}"
+                    f"{path}: expected the columns image (or stem) and group, got {columns_in_words(columns)}"
                 )
             for row in reader:
                 name, group = row[key], row["group"]
@@ -42,7 +44,7 @@ def read_groups(path: Path) -> dict[str, str]:
                         f"{path}:{reader.line_num}: {name!r} has two groups, {groups[name]!r} and {group!r}"
                     )
     except (OSError, ValueError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
+        raise DatasetError(f"{path} cannot be read: {reason_of(error)}") from error
     return groups
 
 

@@ -174,8 +174,10 @@ def read_json(path: Path, advice: str) -> Any:
 def number(value: Any, where: str) -> float:
     """Raises LabelsError for what is no finite number."""
     try:
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # Python reads 1_0 as 10
+            raise ValueError(value)
         found = float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise LabelsError(f"{where}: {value!r} is no number") from error
     if not np.isfinite(found):
         raise LabelsError(f"{where}: {value!r} is no number")

@@ -79,10 +79,14 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
 
 def _label_files(folder: Path, stems: Collection[str], lists: Collection[Path]) -> list[Path]:
     """The text files that are named after an image, hold boxes, or are empty and lie beside such."""
-    files = [file for file in sorted(folder.rglob("*.txt")) if file not in lists]
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() == ".txt" and file not in lists]
     certain = {file for file in files if without_upload_prefix(file.stem) in stems or looks_like_boxes(file)}
     homes = {file.parent for file in certain}
-    return [file for file in files if file in certain or (file.parent in homes and not file.stat().st_size)]
+    return [file for file in files if file in certain or (file.parent in homes and _is_empty(file))]
+
+
+def _is_empty(file: Path) -> bool:
+    return file.is_file() and not file.stat().st_size
 
 
 def _lines(path: Path) -> list[str]:

@@ -183,7 +183,7 @@ def test_a_path_out_of_the_folder_is_refused_with_its_line_unless_root_allows_it
         pytest.param("l.csv", "uri,image_id\na.jpg,1\n,2\n", r"l.csv:3: no path or address", id="blank"),
         pytest.param("l.csv", "image_id,uri\n1,a.jpg\n2\n", r"l.csv:3: no path or address", id="short row"),
         pytest.param("l.parquet", {"uri": ["a.jpg", None]}, r"l.parquet:2: no path or address", id="null"),
-        pytest.param("l.csv", b"uri\n\xff\xfe.jpg\n", r"l.csv cannot be read: .*utf-8", id="encoding"),
+        pytest.param("l.csv", b"uri\n\xff\xfe.jpg\n", r"l.csv cannot be read: .*UTF-8 at byte 4", id="encoding"),
         pytest.param("l.csv", "uri\n" + "x" * 200_000, r"l.csv cannot be read: .*field larger", id="a huge field"),
         pytest.param(
             "l.csv", "uri,content_hash\na.jpg,12ab\n", r"l.csv:2: content_hash '12ab' is no SHA-256", id="hash"
