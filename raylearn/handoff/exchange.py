@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from raylearn.data.storage import reason_of
 from raylearn.errors import LabelsError
 
 RECORD_FILE = "handoff.json"
@@ -168,7 +169,7 @@ def read_json(path: Path, advice: str) -> Any:
     except OSError as error:
         raise LabelsError(f"{path} cannot be read ({error.strerror}): {advice}") from error
     except (ValueError, RecursionError) as error:
-        raise LabelsError(f"{path} is no JSON: {error}") from error
+        raise LabelsError(f"{path} is no JSON: {reason_of(error)}") from error
 
 
 def number(value: Any, where: str) -> float:
