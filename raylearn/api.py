@@ -5,6 +5,7 @@ Nothing is printed unless `progress=True`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 
@@ -25,6 +26,7 @@ from raylearn.measures.near_duplicates import NEAR
 from raylearn.progress import doing
 from raylearn.signs import shown
 from raylearn.strategies import DEFAULT, Strategy, asking, make_strategy
+from raylearn.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -193,7 +195,8 @@ def check(experiment: ExperimentLike, **settings: Any) -> Dataset:
         experiment: see `open_experiment`, with `settings`.
 
     Returns:
-        The data set; of one that is generated a description, without its pictures.
+        The data set; of one that is generated a description, without its pictures. Its notes end with what a training
+        takes of the initial weights.
 
     Raises:
         DatasetError: the data set has problems; its `problems` are all of them, with file and line.
@@ -201,6 +204,7 @@ def check(experiment: ExperimentLike, **settings: Any) -> Dataset:
     """
     from raylearn.data.formats import examine_dataset
     from raylearn.data.reef import ReefSettings, plan_reef
+    from raylearn.detectors import weights_taken
     from raylearn.learning.training import check_detector_of
     from raylearn.sweep.trial import Bench
 
@@ -212,9 +216,15 @@ def check(experiment: ExperimentLike, **settings: Any) -> Dataset:
     else:
         read, problems = examine_dataset(section.path, section.format, **section.reading)
         if read is None:
-            raise DatasetError(f"{section.path}: {len(problems)} problems", [str(problem) for problem in problems])
+            raise DatasetError(
+                f"{section.path}: {counted(len(problems), 'problem')}", [str(problem) for problem in problems]
+            )
         dataset = read
     Bench.of(found, dataset)
+    detector = found.detector
+    if detector.initial_weights is not None:
+        taken = weights_taken(detector.model, dataset.num_classes, detector.initial_weights, detector.family)
+        dataset = replace(dataset, notes=(*dataset.notes, taken) if taken else dataset.notes)
     return dataset
 
 

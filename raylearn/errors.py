@@ -76,6 +76,19 @@ class QueryError(InputError):
     """A query that cannot be answered from this pool."""
 
 
+class TooFewError(QueryError):
+    """A query of more images than groups with a limit give.
+
+    Args:
+        what: the message.
+        found: images that they give.
+    """
+
+    def __init__(self, what: str, found: int = 0) -> None:
+        super().__init__(what)
+        self.found = found
+
+
 class RunFolderError(InputError):
     """An output folder that another run holds, or that belongs to another experiment."""
 

@@ -17,6 +17,7 @@ from raylearn.progress import doing
 
 _CONNECT_SECONDS = 10.0
 _LEAVE_SECONDS = 30.0
+_AUTH_MODE = "RAY_AUTH_MODE"
 _RAY_DATA_THREADS = ("StreamingExecutor-", "ray-data-")
 
 
@@ -46,6 +47,7 @@ def ray_session(address: str | None) -> Iterator[None]:
         "include_dashboard": False,
     }
     before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL  # Ray puts a handler of its own in its place
+    auth_mode = os.environ.get(_AUTH_MODE)
     try:
         try:
             with doing(f"joining the Ray cluster {address}" if address else "starting Ray"), _stderr_set_aside():
@@ -66,6 +68,25 @@ def ray_session(address: str | None) -> Iterator[None]:
             finally:
                 ray.shutdown()
                 signal.signal(signal.SIGTERM, before)
+                _restore_auth_mode(auth_mode)
+
+
+def _restore_auth_mode(mode: str | None) -> None:
+    """Undoes what a private Ray does to its process: from then on it asks everybody for a token.
+
+    A cluster that was started without tokens has none to show, and what its workers send back would be refused: a
+    stream of results then never ends. Ray's C++ part keeps the variable and the token until it is told otherwise.
+    """
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    if os.environ.get(_AUTH_MODE) == mode:
+        return
+    if mode is None:
+        del os.environ[_AUTH_MODE]
+    else:
+        os.environ[_AUTH_MODE] = mode
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _wait_for_ray_data() -> None:

@@ -10,16 +10,20 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from raylearn.data.records import Folder, Frame, ProblemError, quoted, read_text
-from raylearn.data.yolo_yaml import class_names, read_description, refuse_repeats, same_name
+from raylearn.data.yolo_yaml import class_names, read_description, refuse_repeats, same_name, whole_number
 
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _LINES = ("classes.txt", "labels.txt", "_darknet.labels")
 _LINES_ENDING = ".names"
 _JSON = "notes.json"  # of Label Studio's YOLO export
 _COUNT = "obj.data"  # of darknet, and of CVAT's YOLO 1.1
+LABELMAP = "labelmap.txt"  # of CVAT's Pascal VOC 1.1
+_LABELMAP_LINE = re.compile(r"(?P<name>.+):(\d+,\d+,\d+)?:[^:]*:[^:]*")
+_BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,40 @@ def refuse_contradiction(lists: Sequence[ClassList]) -> None:
 
 
 def _difference(first: ClassList, other: ClassList) -> str:
-    for class_id, (name, own) in enumerate(zip(first.names, other.names, strict=False)):
+    for names, others in product(_readings(first), _readings(other)):
+        if list(map(same_name, names)) == list(map(same_name, others)):
+            return ""
+    for class_id, (name, own) in enumerate(zip(names, others, strict=False)):
         if same_name(name) != same_name(own):
             return f"class {class_id} is {quoted(own)}, but in {first.file} it is {quoted(name)}"
-    if len(first.names) == len(other.names):
-        return ""
-    longer, shorter = sorted((first, other), key=lambda found: -len(found.names))
-    added = f"class {len(shorter.names)}, {quoted(longer.names[len(shorter.names)])}, is in {longer.file} only"
-    return f"lists {len(other.names)} classes, but {first.file} lists {len(first.names)}: {added}"
+    (longer, more), (_, fewer) = sorted(((first, names), (other, others)), key=lambda found: -len(found[1]))
+    added = f"class {len(fewer)}, {quoted(more[len(fewer)])}, is in {longer.file} only"
+    return f"lists {len(others)} classes, but {first.file} lists {len(names)}: {added}"
+
+
+def _readings(listed: ClassList) -> list[tuple[str, ...]]:
+    """CVAT puts a background before the classes of a labelmap.txt, which is seldom a class of anybody's."""
+    if listed.file.name.lower() == LABELMAP and listed.names[0] == _BACKGROUND:
+        return [listed.names, listed.names[1:]]
+    return [listed.names]
+
+
+def names_in_labelmap(file: Path) -> tuple[str, ...]:
+    """The names of a labelmap.txt, in lines of name:r,g,b:parts:actions; of a file without such a line none.
+
+    Raises:
+        ProblemError: it cannot be read, has a line of another form too, or names a class twice.
+    """
+    lines = [(number, line.strip()) for number, line in enumerate(re.split("\r\n|\r|\n", read_text(file)), 1)]
+    found = [(number, _LABELMAP_LINE.fullmatch(line)) for number, line in lines if line and not line.startswith("#")]
+    if not any(match for _, match in found):
+        return ()
+    for number, match in found:
+        if match is None:
+            raise ProblemError(file, "not of the form name:r,g,b:parts:actions", number)
+    names = tuple(match["name"] for _, match in found if match)
+    refuse_repeats(file, names)
+    return names
 
 
 def lines_of(file: Path, *, numbered: bool = True) -> tuple[str, ...]:
@@ -83,6 +113,8 @@ def class_list_in(file: Path, *, numbered: bool = True) -> ClassList | None:
         names = () if description.names is None else class_names(description)
     elif name == _JSON:
         names = _names_in_notes(file)
+    elif name == LABELMAP:
+        names = names_in_labelmap(file)
     else:
         return None
     return ClassList(file, names) if names else None
@@ -113,12 +145,33 @@ def _names_in_notes(file: Path) -> tuple[str, ...]:
     return names
 
 
-def refuse_other_count(file: Path, lists: Sequence[ClassList]) -> None:
-    """Raises ProblemError where an obj.data states another number of classes than the first list has."""
-    stated = re.search(r"^\s*classes\s*=\s*(\d+)\s*$", read_text(file), re.MULTILINE)
-    if stated and lists and int(stated[1]) != len(lists[0].names):
-        what = f"classes = {stated[1]}, but {lists[0].file} lists {len(lists[0].names)}: correct one of them"
-        raise ProblemError(file, what)
+def refuse_other_counts(files: Iterable[Path], lists: Sequence[ClassList]) -> None:
+    """Raises ProblemError where an obj.data, or a data.yaml without names, states another number than the first list.
+
+    Where there is no list, they are held against each other.
+    """
+    known = (lists[0].file, f"lists {len(lists[0].names)}", len(lists[0].names)) if lists else None
+    for file in files:
+        if (stated := _stated_count(file)) is None:
+            continue
+        said, count = stated
+        known = known or (file, f"has {said}", count)
+        if count != known[2]:
+            raise ProblemError(file, f"{said}, but {known[0]} {known[1]}: correct one of them")
+
+
+def _stated_count(file: Path) -> tuple[str, int] | None:
+    if file.name.lower() == _COUNT:
+        found = re.search(r"^\s*classes\s*=\s*(\d+)\s*$", read_text(file), re.MULTILINE)
+        return (f"classes = {found[1]}", int(found[1])) if found else None
+    if file.suffix.lower() not in (".yaml", ".yml"):
+        return None
+    try:
+        description = read_description(file)
+    except ProblemError:  # one that is called data.yaml has been read before
+        return None
+    count = None if description.names is not None else whole_number(description.data.get("nc"))
+    return None if count is None else (f"nc: {count}", count)
 
 
 def refuse_contradicting_files(
@@ -129,7 +182,7 @@ def refuse_contradicting_files(
     Args:
         numbered: as in `lines_of`.
     """
-    files = sorted(files)
+    files = sorted(files, key=lambda file: (file.name.lower() == LABELMAP, file))
     lists = [own] if own else []
     lists += [
         found
@@ -137,9 +190,7 @@ def refuse_contradicting_files(
         if (own is None or file != own.file) and (found := class_list_in(file, numbered=numbered))
     ]
     refuse_contradiction(lists)
-    for file in files:
-        if file.name.lower() == _COUNT:
-            refuse_other_count(file, lists)
+    refuse_other_counts(files, lists)
     return lists
 
 
@@ -171,4 +222,4 @@ def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _may_list(name: str) -> bool:
     name = name.lower()
-    return name in (*_LINES, *YAML_NAMES, _JSON, _COUNT) or name.endswith(_LINES_ENDING)
+    return name in (*_LINES, *YAML_NAMES, _JSON, _COUNT, LABELMAP) or name.endswith(_LINES_ENDING)

@@ -1,7 +1,7 @@
 """A data set: images in two splits that never meet, and the ground truth of both."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -44,6 +44,18 @@ class GroundTruth:
             and np.array_equal(self.boxes, other.boxes)
             and np.array_equal(self.class_ids, other.class_ids)
         )
+
+
+def fractions_fault(truth: Iterable[GroundTruth]) -> str:
+    """Why boxes of a form that states pixels are in fractions of their images' sizes, or "".
+
+    Nobody draws all boxes within the first pixel, and some of them smaller than one.
+    """
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(own.boxes for own in truth)])
+    if not len(boxes) or boxes.max() > 1 or (boxes[:, 2:] - boxes[:, :2]).min() >= 1:
+        return ""
+    what = "all boxes lie" if len(boxes) > 1 else "its one box lies"
+    return f"{what} within the first pixel: coordinates are to be pixels here, not fractions of an image's size"
 
 
 @dataclass(frozen=True)

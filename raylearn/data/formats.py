@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 
 from raylearn.data.coco_format import read_coco
-from raylearn.data.dataset import Dataset, GroundTruth, Image
+from raylearn.data.dataset import Dataset, GroundTruth, Image, fractions_fault
 from raylearn.data.export_record import with_recorded_boxes
-from raylearn.data.groups import GROUPS_FILE, groups_of, read_groups
+from raylearn.data.groups import GROUPS_FILE, GroupRows, groups_of, read_groups
 from raylearn.data.images import content_hash, exif_orientation, read_bytes, upright_boxes, whole_size
-from raylearn.data.records import TURNED, Folder, Frame, Problem, ProblemError, Row, Source
+from raylearn.data.records import TURNED, Folder, Frame, Problem, ProblemError, Row, Source, quoted
 from raylearn.data.voc_format import read_voc
 from raylearn.data.yolo_format import read_yolo
 from raylearn.errors import DatasetError, ImageError, nearest
@@ -84,7 +84,8 @@ def read_dataset(
     voc: `path` is a folder with JPEGImages, Annotations and ImageSets/Main. A split is a list in ImageSets/Main; by
         default the pool is trainval (or train) and test is test, or train and val where there is no list of test.
         Classes are the lines of labels.txt or classes.txt, or else all names in the two splits, sorted. Corners are
-        1-based and inclusive: xmin and ymin are shifted by -1. Difficult objects count as any other.
+        1-based and inclusive: xmin and ymin are shifted by -1. Difficult objects count as any other. CVAT's export is
+        known by its labelmap.txt: that lists the classes, corners begin at 0, and its list of images is default.
 
     Args:
         pool, test: names of splits; None for the format's default.
@@ -202,6 +203,8 @@ def _read(
     if not reading.num_polygons:
         reading.problems += reading.oriented
     _report_repeats(reading)
+    if format != "yolo" and (fault := fractions_fault(reading.truth.values())):
+        reading.report(Problem(str(path), 0, fault))
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     _name_groups(folder / GROUPS_FILE, reading)
     reading.truth = with_recorded_boxes(reading.truth, Folder(folder, root))
@@ -222,14 +225,20 @@ def _name_groups(file: Path, reading: _Reading) -> None:
     if not file.is_file():
         return
     try:
-        table = read_groups(file)
+        rows = GroupRows(read_groups(file))
         pool, test = (
-            groups_of([image.image_id for image in reading.images[split]], table) for split in ("pool", "test")
+            groups_of([image.image_id for image in reading.images[split]], rows) for split in ("pool", "test")
         )
     except DatasetError as error:
-        reading.problems.append(Problem(str(file), 0, str(error).removeprefix(f"{file}: ")))
+        reading.problems.append(Problem(str(file), 0, str(error).removeprefix(str(file)).lstrip(": ")))
         return
     reading.images["pool"] = [replace(image, clip_id=pool.get(image.image_id, "")) for image in reading.images["pool"]]
+    if unused := rows.unused():
+        what = f"name no image of the data set, the first {quoted(unused[0])}: looked for below {file.parent}"
+        if len(unused) == len(rows):
+            reading.problems.append(Problem(str(file), 0, f"its rows {what}"))
+        else:
+            reading.notes.append(f"{file}: {len(unused)} of {len(rows)} rows {what}")
     shared = set(pool.values()) & set(test.values())
     if shared:
         reading.notes.append(

@@ -1,15 +1,19 @@
 """Which images belong together: frames of a clip, files of a folder, rows of a table."""
 
 import csv
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from raylearn.data.places import readings
+from raylearn.data.storage import reason_of
 from raylearn.errors import DatasetError
+from raylearn.wording import columns_in_words
 
 GROUPS_FILE = "groups.csv"
 BY_FOLDER = "folder"
 """What stands for "the folder that an image lies in" in place of a table."""
+_BY_ID = "name images by their ids, in a column image"
 
 
 def read_groups(path: Path) -> dict[str, str]:
@@ -29,7 +33,7 @@ def read_groups(path: Path) -> dict[str, str]:
             key = next((name for name in ("image", "image_id", "stem") if name in columns), None)
             if key is None or "group" not in columns:
                 raise DatasetError(
-                    f"{path}: expected the columns image (or stem) and group, got {', '.join(columns) or 'none'}"
+                    f"{path}: expected the columns image (or stem) and group, got {columns_in_words(columns)}"
                 )
             for row in reader:
                 name, group = row[key], row["group"]
@@ -40,30 +44,73 @@ def read_groups(path: Path) -> dict[str, str]:
                         f"{path}:{reader.line_num}: {name!r} has two groups, {groups[name]!r} and {group!r}"
                     )
     except (OSError, ValueError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
+        raise DatasetError(f"{path} cannot be read: {reason_of(error)}") from error
     return groups
 
 
-def groups_of(image_ids: Iterable[str], table: Mapping[str, str]) -> dict[str, str]:
-    """Image id -> group, of the images that a table names, by their id or else by their stem.
+class GroupRows:
+    """The rows of a table of groups, and which of them each image is.
+
+    A row names an image by its id or its stem; or by a path with backslashes or of another machine, where that can mean
+    this image alone.
+
+    Args:
+        table: of `read_groups`.
+    """
+
+    def __init__(self, table: Mapping[str, str]) -> None:
+        self._table = table
+        self._by_reading: dict[str, list[str]] = defaultdict(list)
+        for name in table:
+            for reading in set(readings(name)):
+                self._by_reading[reading].append(name)
+        self._meant: dict[str, str] = {}  # row -> image
+
+    def group_of(self, image_id: str) -> str | None:
+        """The group of an image, or None where no row names it.
+
+        Raises:
+            DatasetError: a path can mean this image and another, or two paths with different groups can mean it.
+        """
+        own = [name for name in (image_id, PurePosixPath(image_id).stem) if name in self._table][:1]
+        names = own or self._by_reading.get(image_id, [])
+        if len({self._table[name] for name in names}) > 1:
+            raise DatasetError(f"groups: {image_id!r} can be {names[0]!r} and {names[1]!r}: {_BY_ID}")
+        for name in names:
+            other = self._meant.setdefault(name, image_id)
+            if other != image_id and not own:
+                raise DatasetError(f"groups: {name!r} can mean {other!r} and {image_id!r}: {_BY_ID}")
+        return self._table[names[0]] if names else None
+
+    def names_by_stem(self, image_id: str) -> bool:
+        """Whether an image is named by its stem, and not by its id."""
+        return image_id not in self._table and PurePosixPath(image_id).stem in self._table
+
+    def unused(self) -> list[str]:
+        """The rows that named no image so far."""
+        return [name for name in self._table if name not in self._meant]
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+
+def groups_of(image_ids: Iterable[str], rows: GroupRows) -> dict[str, str]:
+    """Image id -> group, of the images that a table names.
 
     Raises:
-        DatasetError: a stem of the table fits several images.
+        DatasetError: a stem of the table fits several images, or see `GroupRows.group_of`.
     """
     ids = list(image_ids)
     stems = Counter(PurePosixPath(image_id).stem for image_id in ids)
     found: dict[str, str] = {}
     for image_id in ids:
-        stem = PurePosixPath(image_id).stem
-        if image_id in table:
-            found[image_id] = table[image_id]
-        elif stem in table:
-            if stems[stem] > 1:
+        group, stem = rows.group_of(image_id), PurePosixPath(image_id).stem
+        if group is not None:
+            found[image_id] = group
+            if stems[stem] > 1 and rows.names_by_stem(image_id):
                 raise DatasetError(
-                    f"groups: the stem {stem!r} fits {stems[stem]} images, {image_id!r} among them: name images by "
-                    "their ids, in a column image"
+                    f"groups: the stem {stem!r} fits {stems[stem]} images, {image_id!r} among them: {_BY_ID}"
                 )
-            found[image_id] = table[stem]
     return found
 
 
@@ -83,5 +130,5 @@ def group_of(group_by: str | Path) -> Callable[[str], str]:
     """
     if str(group_by) == BY_FOLDER:
         return folder_of
-    table = read_groups(Path(group_by))
-    return lambda image_id: table.get(image_id) or table.get(PurePosixPath(image_id).stem) or f"image {image_id}"
+    rows = GroupRows(read_groups(Path(group_by)))
+    return lambda image_id: rows.group_of(image_id) or f"image {image_id}"

@@ -25,7 +25,7 @@ def found_elsewhere(written: str, places: Sequence[Path], folder: Folder) -> tup
         The one file or folder that it can mean, inside of the root, and ""; or None, and the two that it can mean.
     """
     found: dict[str, Path] = {}
-    for reading in _readings(written):
+    for reading in readings(written):
         for place in places:
             path = place / reading
             if os.path.exists(path) and folder.holds(path):
@@ -46,7 +46,8 @@ def slashed(written: str) -> str:
     return written.replace("\\", "/")
 
 
-def _readings(written: str) -> Iterator[str]:
+def readings(written: str) -> Iterator[str]:
+    """What a path may mean here that leads nowhere as it is written, below whatever folder it starts at."""
     if "\0" in written:
         return
     path = slashed(written)
@@ -57,7 +58,7 @@ def _readings(written: str) -> Iterator[str]:
         return
     if path != written:
         yield path
-    for prefix in (_CVAT_PREFIX, f"./{_CVAT_PREFIX}", "../"):
+    for prefix in (_CVAT_PREFIX, f"./{_CVAT_PREFIX}", "./", "../"):
         if path.startswith(prefix) and len(path) > len(prefix):
             yield path.removeprefix(prefix)
 

@@ -59,6 +59,8 @@ def redacted(text: str) -> str:
 
 def reason_of(error: BaseException) -> str:
     """What an operating system's or a file system's error says, in one line and without credentials."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not valid UTF-8 at byte {error.start}: save it as UTF-8"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return redacted(" ".join(text.split())) or type(error).__name__
 

@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from raylearn.data.class_lists import ClassList, files_beside, lines_of, refuse_contradicting_files
+from raylearn.data.class_lists import (
+    LABELMAP,
+    ClassList,
+    files_beside,
+    lines_of,
+    names_in_labelmap,
+    refuse_contradicting_files,
+)
 from raylearn.data.places import slashed
 from raylearn.data.records import (
     IMAGE_SUFFIXES,
@@ -67,6 +74,9 @@ def read_voc(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None,
     source = Source(name=folder.path.name)
     images = _images_by_stem(folder, source.problems)
     annotations: list[tuple[Literal["pool", "test"], Path, Path, _Annotation | None]] = []
+    of_cvat = _is_of_cvat(folder)
+    if of_cvat:
+        source.notes.append(f"{folder.path / LABELMAP}: CVAT's, so corners are taken to begin at 0, and not shifted")
     splits: tuple[tuple[Literal["pool", "test"], Sequence[str]], ...] = (
         ("pool", _default_splits(folder)[0] if pool is None else pool),
         ("test", _default_splits(folder)[1] if test is None else test),
@@ -77,7 +87,7 @@ def read_voc(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None,
             listed.update(_listed(folder, name, images, source.problems))
         for stem, image in listed.items():
             xml_file = folder.path / "Annotations" / f"{stem}.xml"
-            annotations.append((split, image, xml_file, _read_annotation(xml_file, folder)))
+            annotations.append((split, image, xml_file, _read_annotation(xml_file, folder, of_cvat)))
     source.class_names = _class_names(folder, [annotation for *_, annotation in annotations if annotation])
     class_ids = {name: i for i, name in enumerate(source.class_names)}
     for split, image, xml_file, annotation in annotations:
@@ -100,16 +110,18 @@ def _list_file(folder: Folder, name: str) -> Path:
 
 
 def _images_by_stem(folder: Folder, problems: list[Problem]) -> dict[str, list[Path]]:
+    """Images by their path below JPEGImages without the ending: CVAT keeps a task's folders."""
+
+    def tell(error: OSError) -> None:
+        problems.append(Problem(str(error.filename), 0, f"folder cannot be read: {error.strerror}"))
+
     images: dict[str, list[Path]] = defaultdict(list)
-    try:
-        names = sorted(os.listdir(folder.path / "JPEGImages"))
-    except OSError as error:
-        problems.append(Problem(str(folder.path / "JPEGImages"), 0, f"folder cannot be read: {error.strerror}"))
-        return images
-    for name in names:
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() in IMAGE_SUFFIXES:
-            images[stem].append(folder.path / "JPEGImages" / name)
+    top = folder.path / "JPEGImages"
+    for place, _, names in os.walk(top, onerror=tell):
+        for name in sorted(names):
+            path = Path(place, name)
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                images[path.relative_to(top).with_suffix("").as_posix()].append(path)
     return images
 
 
@@ -147,36 +159,41 @@ def _stem(text: str, images: Mapping[str, Sequence[Path]]) -> str:
     """The name of an image in a list, which may have an ending, a path to JPEGImages and a second column.
 
     The list of one class, such as dog_train.txt of VOC 2007, has -1, 0 or 1 in that column; others the xml file.
+    CVAT puts a name with a space in quotes.
     """
     if text in images:
         return text
+    if quotes := re.match(r'"([^"]+)"', text):
+        text = quotes[1] + text[quotes.end() :]
     column = re.fullmatch(r"(.*?\S)\s+(-1|0|1|\S*Annotations[/\\]\S.*\.xml)\s*", text)
     names = [text.strip(), *([column[1]] if column else [])]
     for name in names:
         *folders, last = slashed(name).split("/")
-        stem, suffix = os.path.splitext(last)
-        if ".." in folders or (folders and folders[-1] not in (".", "JPEGImages")):
+        if ".." in folders:
             continue
-        if last in images:
-            return last
+        below = folders[folders.index("JPEGImages") + 1 :] if "JPEGImages" in folders else folders
+        path = "/".join([*(part for part in below if part != "."), last])
+        stem, suffix = os.path.splitext(path)
+        if path in images:
+            return path
         if any(choice.suffix.lower() == suffix.lower() for choice in images.get(stem, ())):
             return stem
     return names[-1]
 
 
-def _read_annotation(file: Path, folder: Folder) -> _Annotation | None:
+def _read_annotation(file: Path, folder: Folder, of_cvat: bool) -> _Annotation | None:
     fault = label_file_fault(file, folder)
     if fault:
         return _Annotation(error=ProblemError(file, fault))
     if not os.path.exists(file):
         return None
     try:
-        return _parse(file)
+        return _parse(file, of_cvat)
     except ProblemError as error:
         return _Annotation(error=error)
 
 
-def _parse(file: Path) -> _Annotation:
+def _parse(file: Path, of_cvat: bool) -> _Annotation:
     from xml.etree.ElementTree import Element, ParseError
 
     from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
@@ -207,7 +224,8 @@ def _parse(file: Path) -> _Annotation:
             for polygon in element.findall("polygon"):
                 element.remove(polygon)  # or supervision paints a mask for each
             good.append(element)
-    boxes = iter(np.asarray(detections_from_xml_obj(good, [], (1, 1))[0].xyxy))
+    xyxy = np.asarray(detections_from_xml_obj(good, [], (1, 1))[0].xyxy).reshape(-1, 4)  # takes 1 off xmin and ymin
+    boxes = iter(xyxy + np.array((1, 1, 0, 0)) if of_cvat else xyxy)
     return _Annotation(
         tuple(found if found.fault else replace(found, box=next(boxes)) for found in objects), _stated_size(root)
     )
@@ -290,17 +308,28 @@ def _stated_size(root: Any) -> tuple[int, int] | None:
 
 
 def _class_names(folder: Folder, annotations: Sequence[_Annotation]) -> tuple[str, ...]:
+    used = {found.class_name for annotation in annotations for found in annotation.objects} - {""}
     file = _class_file(folder)
     if file is None:
-        return tuple(sorted({found.class_name for annotation in annotations for found in annotation.objects} - {""}))
+        return tuple(sorted(used))
     if not folder.holds(file):
         raise ProblemError(file, folder.outside())
-    return lines_of(file, numbered=False)
+    if file.name != LABELMAP:
+        return lines_of(file, numbered=False)
+    names = names_in_labelmap(file)
+    # CVAT puts it there, whether or not it is one of the classes
+    return names[1:] if names[0] == "background" and "background" not in used else names
 
 
 def _class_file(folder: Folder) -> Path | None:
     choices = (folder.path / "labels.txt", folder.path / "classes.txt")
-    return next((file for file in choices if os.path.isfile(file)), None)
+    found = next((file for file in choices if os.path.isfile(file)), None)
+    return found or (folder.path / LABELMAP if _is_of_cvat(folder) else None)
+
+
+def _is_of_cvat(folder: Folder) -> bool:
+    file = folder.path / LABELMAP
+    return os.path.isfile(file) and folder.holds(file) and bool(names_in_labelmap(file))
 
 
 def _refuse_other_lists(folder: Folder, source: Source) -> None:

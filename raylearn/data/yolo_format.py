@@ -66,7 +66,7 @@ def read_yolo(path: Path, pool: Sequence[str] | None, test: Sequence[str] | None
         source.notes.append(f"{shown(str(base))}: files left out of the folders of images: {pictures}")
     source.notes += _shared_label_files(source.frames)
     own = None if description.names is None else ClassList(yaml_file, source.class_names)
-    refuse_contradicting_files(own, files_beside(folder, source.frames))
+    refuse_contradicting_files(own, {yaml_file, *files_beside(folder, source.frames)})
     return source
 
 
@@ -214,9 +214,11 @@ def _labels(
     image: Path, folder: Folder, num_classes: int, keypoints: int
 ) -> tuple[partial[Iterator[Row]] | None, Path]:
     """The rows of an image, None without a label file, and where that file is or should be."""
-    label_file = next((choice for choice in _label_files(image, folder) if os.path.lexists(choice)), None)
+    places = list(_label_files(image, folder))
+    # from a camera or Windows, which know no case
+    label_file = next(filter(os.path.lexists, [*places, *(place.with_suffix(".TXT") for place in places)]), None)
     if label_file is None:
-        return None, next(_label_files(image, folder))
+        return None, places[0]
     fault = label_file_fault(label_file, folder)
     return partial(_rows, label_file, fault, num_classes, keypoints), label_file
 

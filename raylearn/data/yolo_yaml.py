@@ -42,7 +42,8 @@ def read_description(file: Path) -> Description:
         data = loader.construct_document(root) if root else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise ProblemError(file, f"not valid YAML: {quoted(error.problem)}", line) from error
+        advice = ": write \\ in single quotes, or /" if "escape" in str(error.problem) else ""
+        raise ProblemError(file, f"not valid YAML: {quoted(error.problem)}{advice}", line) from error
     except (
         yaml.YAMLError,
         ValueError,

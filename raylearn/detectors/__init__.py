@@ -116,6 +116,25 @@ def check_detector(
     found.check(model, training, initial_weights)
 
 
+def weights_taken(model: str, num_classes: int, initial_weights: Path, family: str | None = None) -> str:
+    """What a training takes of its initial weights, in a line; "" where its family cannot say.
+
+    Weights of another task are taken as far as they fit: of a segmentation or pose model's all but the head.
+
+    Raises:
+        DetectorError, CheckpointError: see raylearn.detectors.family.Check.
+    """
+    found = family_named(family or default_family())
+    if found.taken is None:
+        return ""
+    contents = contents_of(initial_weights)
+    tasks = (known.other_task(contents) for known in all_families().values() if known.recognises(contents))
+    task = next(filter(None, tasks), "")
+    taken, total = found.taken(model, num_classes, initial_weights)
+    rest = " (the rest, such as the head, is new)" if taken < total else ""
+    return f"initial weights{f' of a {task} model' if task else ''}: {taken} of {total} tensors taken{rest}"
+
+
 def _refuse_weights(path: Path, family: Family) -> None:
     """Raises CheckpointError for initial weights that are no checkpoint, or of a family that none starts from."""
     contents = contents_of(path)

@@ -98,6 +98,7 @@ class Family:
         resolve: gives what `detector.model` means for what it is, so that other machines can be sent it and keys hold
             no path: a name is one already, of a file it is the content. May be given its own answer again.
         taken: counts what a model takes of initial weights, to be told when a run begins; None: the family cannot say.
+        other_task: what a checkpoint that was recognised was trained for in place of detection, or "".
     """
 
     name: str
@@ -119,6 +120,7 @@ class Family:
     is_default: bool = False
     resolve: Callable[[str], str] = str
     taken: Taken | None = None
+    other_task: Callable[[Contents], str] = lambda _: ""
 
     def facts(self, model: str) -> dict[str, Any]:
         """What keys and records say of the family of a model; nothing of the default one, as they never did."""

@@ -5,7 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
-from raylearn.data.class_lists import YAML_NAMES, ClassList, refuse_contradicting_files, refuse_contradiction
+from raylearn.data.class_lists import (
+    LABELMAP,
+    YAML_NAMES,
+    ClassList,
+    refuse_contradicting_files,
+    refuse_contradiction,
+    refuse_other_counts,
+)
 from raylearn.data.records import ProblemError
 from raylearn.data.yolo_yaml import class_names, read_description, refuse_repeats
 from raylearn.errors import LabelsError
@@ -26,7 +33,9 @@ def class_lists_below(folder: Path, own: ClassList | None = None) -> list[ClassL
         yamls = [found for file in files if _is_yaml(file) and (found := _names_in_yaml(file))]
         configs = [found for file in files if file.name == LABEL_CONFIG and (found := _names_in_config(file))]
         lists = [*lists[:1], *yamls, *configs, *lists[1:]] if own else [*yamls, *lists, *configs]
+        lists.sort(key=lambda listed: listed.file.name.lower() == LABELMAP)
         refuse_contradiction(lists)
+        refuse_other_counts(filter(_is_yaml, files), lists)
     return lists
 
 

@@ -88,6 +88,22 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
     return boxes
 
 
+def _listed(annotation: Any, key: str, listed: Mapping[Any, Any], where: str) -> Any:
+    """What an annotation refers to."""
+    try:
+        return listed[annotation[key]]
+    except (TypeError, KeyError) as error:
+        found = annotation.get(key) if isinstance(annotation, dict) else annotation
+        raise LabelsError(f"{where}: {key} {found!r:.80} is none that the file lists") from error
+
+
+def _bbox(annotation: Mapping[str, Any], where: str) -> list[float]:
+    given = annotation.get("bbox")
+    if not isinstance(given, list) or len(given) != 4:
+        raise LabelsError(f"{where}: bbox {given!r:.80} is no list of x, y, width and height")
+    return [number(value, where) for value in given]
+
+
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
@@ -106,6 +122,8 @@ def _is_coco(file: Path) -> bool:
 
 def _read_file(path: Path, images: Mapping[str, SentImage], found: Findings) -> tuple[dict[str, list[Box]], ClassList]:
     given = read_json(path, "give the JSON file of the annotations")
+    if not isinstance(given, dict):
+        raise LabelsError(f"{path} is no COCO file: images, annotations and categories are to be keys of one object")
     try:
         names = {image["id"]: str(image["file_name"]) for image in given["images"]}
         annotations = list(given["annotations"])
@@ -131,11 +149,11 @@ def _read_file(path: Path, images: Mapping[str, SentImage], found: Findings) -> 
     for position, annotation in enumerate(annotations, start=1):
         where = f"{path}: annotation {position}"
         with found.listing("no box"):
-            try:
-                name, class_name = names[annotation["image_id"]], classes[annotation["category_id"]]
-                x, y, w, h = (number(value, where) for value in annotation["bbox"])
-            except (TypeError, KeyError, ValueError) as error:
-                raise LabelsError(f"{where} has no box of a listed image and category: {error}") from error
+            name, class_name = (
+                _listed(annotation, key, listed, where)
+                for key, listed in (("image_id", names), ("category_id", classes))
+            )
+            x, y, w, h = _bbox(annotation, where)
             if annotation.get("iscrowd"):
                 raise LabelsError(f"{where} is a crowd region, which is no box")
             fault = rotation_fault(annotation.get("rotation")) or attribute_fault(annotation.get("attributes"))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raylearn.data.rotation import rotation_fault
+from raylearn.data.storage import reason_of
 from raylearn.errors import LabelsError
 from raylearn.handoff.exchange import (
     Box,
@@ -17,6 +18,7 @@ from raylearn.handoff.exchange import (
     refuse_another,
 )
 from raylearn.handoff.query_files import guarded, unguarded
+from raylearn.wording import columns_in_words
 
 BOXES_FILE = "boxes.csv"
 _CORNERS = ("x1", "y1", "x2", "y2")
@@ -57,7 +59,9 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
             reader = csv.DictReader(file)
             lacking = [name for name in ("name", "class", *_CORNERS) if name not in (reader.fieldnames or ())]
             if lacking:
-                raise LabelsError(f"{path} has no column {lacking[0]}")
+                raise LabelsError(
+                    f"{path} has no column {lacking[0]}, only {columns_in_words(reader.fieldnames or ())}"
+                )
             for row in reader:
                 where = f"{path}:{reader.line_num}"
                 name = unguarded(row["name"] or "")
@@ -73,5 +77,5 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
                 if fault := rotation_fault(row.get("rotation")):
                     found.add("rotated", f"{where}: a box of {name} {fault}")
     except (OSError, ValueError, csv.Error) as error:
-        raise LabelsError(f"{path} cannot be read: {error}") from error
+        raise LabelsError(f"{path} cannot be read: {reason_of(error)}") from error
     return by_name

@@ -55,7 +55,9 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
         root = parse(path).getroot()
     except OSError as error:
         raise LabelsError(f"{path} cannot be read ({error.strerror}): give the XML that CVAT exported") from error
-    except (ElementTree.ParseError, DefusedXmlException, ValueError) as error:
+    except DefusedXmlException as error:
+        raise LabelsError(f"{path} declares an entity, which CVAT never does: export it again") from error
+    except (ElementTree.ParseError, ValueError) as error:
         raise LabelsError(f"{path} is no XML of CVAT's: {error}") from error
     num_tracks = sum(1 for _ in root.iter("track"))
     if num_tracks:

@@ -1,5 +1,7 @@
 """A data set as a folder of its own, written whole or not at all, and read back before it is there."""
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -10,6 +12,7 @@ from typing import Any, get_args
 from raylearn.data.dataset import Dataset
 from raylearn.data.export_record import RECORD_FILE, image_records
 from raylearn.data.formats import examine_dataset
+from raylearn.data.groups import GROUPS_FILE
 from raylearn.data.images import read_bytes
 from raylearn.data.lock import LOCK_FILE, locked
 from raylearn.data.storage import not_writable, scheme_of
@@ -65,6 +68,7 @@ def write_dataset(
     files = files_of(dataset, format)
     texts = texts_of(dataset, format, files)
     images = [{**about_images.get(found["image_id"], {}), **found} for found in image_records(dataset, files)]
+    texts |= _groups(dataset, files)
     texts[RECORD_FILE] = json.dumps({**about, "format": format, "images": images}, indent=1)
     aside = folder.with_name(f".{folder.name}.unfinished")
     try:
@@ -92,6 +96,14 @@ def write_dataset(
 def reading_root(dataset: Dataset, folder: Path) -> Path:
     """The folder that holds both an export and the images that it links to: what to read it with as `root`."""
     return Path(os.path.commonpath([folder, *(os.path.realpath(image.uri) for image in dataset.images())]))
+
+
+def _groups(dataset: Dataset, files: Files) -> dict[str, str]:
+    """The table of groups, if any image is of one."""
+    rows = [(files[image.image_id], image.clip_id) for image in dataset.images() if image.clip_id]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("image", "group"), *rows])
+    return {GROUPS_FILE: text.getvalue()} if rows else {}
 
 
 def _refuse_id(image_id: str) -> None:
@@ -135,6 +147,7 @@ def _refuse_difference(again: Dataset, dataset: Dataset, format: str, files: Fil
     cannot = f"{format} cannot hold this set, choose another --format"
     if again.class_names != dataset.class_names:
         raise ExportError(f"{cannot}: its classes would be read as {again.class_names}")
+    groups = {image.image_id: image.clip_id for image in again.pool}  # those of the test split are not kept
     for read, wanted in ((again.pool, dataset.pool), (again.test, dataset.test)):
         found = {image.image_id: image.content_hash for image in read}
         lost = found.keys() ^ {files[image.image_id] for image in wanted}
@@ -144,5 +157,7 @@ def _refuse_difference(again: Dataset, dataset: Dataset, format: str, files: Fil
             file = files[image.image_id]
             if found[file] != image.content_hash:
                 raise ExportError(f"image {image.uri} changed while it was exported: export again")
+            if file in groups and groups[file] != image.clip_id:
+                raise ExportError(f"{cannot}: the group of {image.image_id!r} would be read as {groups[file]!r}")
             if again.truth[file] != dataset.truth[image.image_id]:
                 raise ExportError(f"{cannot}: the boxes of {image.image_id!r} would be read as others")

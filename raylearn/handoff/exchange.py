@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from raylearn.data.storage import reason_of
 from raylearn.errors import LabelsError
 
 RECORD_FILE = "handoff.json"
@@ -168,14 +169,16 @@ def read_json(path: Path, advice: str) -> Any:
     except OSError as error:
         raise LabelsError(f"{path} cannot be read ({error.strerror}): {advice}") from error
     except (ValueError, RecursionError) as error:
-        raise LabelsError(f"{path} is no JSON: {error}") from error
+        raise LabelsError(f"{path} is no JSON: {reason_of(error)}") from error
 
 
 def number(value: Any, where: str) -> float:
     """Raises LabelsError for what is no finite number."""
     try:
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # Python reads 1_0 as 10
+            raise ValueError(value)
         found = float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise LabelsError(f"{where}: {value!r} is no number") from error
     if not np.isfinite(found):
         raise LabelsError(f"{where}: {value!r} is no number")

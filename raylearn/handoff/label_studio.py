@@ -111,12 +111,16 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
         raise LabelsError(f"{path} is no list of tasks: export as JSON, not JSON-MIN or another form")
     boxes: dict[str, list[Box]] = {}
     for position, task in enumerate(tasks):
+        if isinstance(task, dict) and "data" not in task and "image" in task:
+            raise LabelsError(f"{path} is of the form JSON-MIN, which says too little: export as JSON")
         try:
             name = str(task["data"]["name"])
             submitted = [one for one in task["annotations"] if not one.get("was_cancelled")]
             drafts = list(task.get("drafts") or ())
         except (TypeError, KeyError, AttributeError) as error:
-            raise LabelsError(f"{path}: task {position} is not of Label Studio's JSON export: no {error}") from error
+            advice = ": is it of another project?" if error.args == ("name",) else ""
+            what = f"is not of Label Studio's JSON export: no {error}{advice}"
+            raise LabelsError(f"{path}: task {position} {what}") from error
         where = f"{path}: {name}"
         with found.listing("another hand-off"):
             refuse_another(images.get(name), task["data"].get("image_id"), where)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from raylearn.data.dataset import GroundTruth, Image
+from raylearn.data.dataset import GroundTruth, Image, fractions_fault
 from raylearn.data.formats import checked_box
 from raylearn.data.images import content_hash, read_bytes
 from raylearn.data.places import slashed
@@ -31,6 +31,7 @@ from raylearn.handoff.exchange import (
 )
 from raylearn.handoff.zipped import unpacked
 
+_IN_PIXELS = ("coco", "csv", "cvat")
 Missing = Literal["refuse", "skip", "background"]
 _READERS: dict[str, Callable[[Path, Mapping[str, SentImage], Findings], Returned]] = {
     "label-studio": label_studio.read,
@@ -115,6 +116,8 @@ def _import(path: Path, tool: Tool, record: Record, missing: Missing) -> Importe
             own = _ground_truth(image, found[image.image_id], record.class_names, told)
             truth[image.image_id] = own
             repeated += len(found[image.image_id]) - len(own) - (len(told.problems) - num_told)
+    if tool in _IN_PIXELS and (fault := fractions_fault(truth.values())):
+        told.add("fractions", f"{path}: {fault}")
     if told.problems:
         raise _refusal(told.problems)
     return ImportedLabels(truth, [image.image_id for image in without], repeated, told.notes)

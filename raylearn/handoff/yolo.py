@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import yaml
 
-from raylearn.data.class_lists import looks_like_boxes
+from raylearn.data.class_lists import LABELMAP, looks_like_boxes
 from raylearn.errors import LabelsError
 from raylearn.handoff.class_lists import class_lists_below
 from raylearn.handoff.exchange import Box, Findings, PreAnnotation, Returned, SentImage, number, without_upload_prefix
@@ -56,11 +56,12 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
     if not path.exists():
         raise LabelsError(f"{path} is not there: give the folder that was exported")
     lists = class_lists_below(folder)
-    if not lists:
+    numbered = next((listed for listed in lists if listed.file.name.lower() != LABELMAP), None)
+    if numbered is None:
         raise LabelsError(
             f"{folder} has no list of classes: give the folder with {YAML_FILE}, classes.txt or obj.names"
         )
-    class_names = dict(enumerate(lists[0].names))
+    class_names = dict(enumerate(numbered.names))
     by_stem = {PurePosixPath(name).stem: name for name in images}
     boxes: dict[str, list[Box]] = {}
     for file in _label_files(folder, by_stem, {listed.file for listed in lists}):
@@ -78,10 +79,14 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
 
 def _label_files(folder: Path, stems: Collection[str], lists: Collection[Path]) -> list[Path]:
     """The text files that are named after an image, hold boxes, or are empty and lie beside such."""
-    files = [file for file in sorted(folder.rglob("*.txt")) if file not in lists]
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() == ".txt" and file not in lists]
     certain = {file for file in files if without_upload_prefix(file.stem) in stems or looks_like_boxes(file)}
     homes = {file.parent for file in certain}
-    return [file for file in files if file in certain or (file.parent in homes and not file.stat().st_size)]
+    return [file for file in files if file in certain or (file.parent in homes and _is_empty(file))]
+
+
+def _is_empty(file: Path) -> bool:
+    return file.is_file() and not file.stat().st_size
 
 
 def _lines(path: Path) -> list[str]:

@@ -51,6 +51,14 @@ def _unpack(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
             if name in members:
                 raise LabelsError(f"{path} holds {quoted(str(name))} twice: export it again")
             members[name] = info
+    if not members:
+        inner = [info.filename for info in archive.infolist() if info.filename.lower().endswith(".zip")]
+        what = (
+            f"only another zip file, {quoted(inner[0])}: unpack it, and give that"
+            if inner
+            else "no labels: export again"
+        )
+        raise LabelsError(f"{path} holds {what}")
     size = sum(info.file_size for info in members.values())
     if size > MAX_BYTES:
         raise LabelsError(

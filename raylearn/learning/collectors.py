@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from raylearn.errors import QueryError
+from raylearn.errors import QueryError, TooFewError
 from raylearn.measures.sampling import positions_within, tie_order
 from raylearn.plugins import told_of
 from raylearn.strategies import (
@@ -274,9 +274,10 @@ class _Best:
 
 def _refuse_too_few(found: int, size: int, strategy: Strategy) -> None:
     if found < size:
-        raise QueryError(
+        raise TooFewError(
             f"a query of {size} images, but groups of at most {strategy.max_per_group} images each give {found}: raise "
-            "max_per_group, or lower --size"
+            "max_per_group, or lower --size",
+            found,
         )
 
 

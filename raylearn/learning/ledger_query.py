@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from raylearn.data.dataset import Image
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
-from raylearn.errors import LedgerError, QueryError
+from raylearn.errors import LedgerError, QueryError, TooFewError
 from raylearn.learning.collectors import Collector, LedgerPart, QueriedImage, collector_of
 from raylearn.learning.ledger_answer import GroupOf, LedgerQuery, Totals, groups_in, marked
 from raylearn.measures.aggregation import AGGREGATIONS
@@ -102,17 +102,24 @@ def query_ledger_for_boxes(
     """
     if boxes < 1:
         raise QueryError(f"a query of {boxes} boxes: ask for one at least")
-    size = min(candidates, boxes)
+    size, most = min(candidates, boxes), None
     while True:
-        found = query_ledger(folder, strategy, size, **arguments)
+        try:
+            found = query_ledger(folder, strategy, size, **arguments)
+        except TooFewError as error:  # what groups give may still have as many boxes
+            if not error.found:
+                raise
+            size = most = error.found
+            continue
         spent = np.cumsum([image.reason.boxes or 0.0 for image in found.images])
         if spent[-1] >= boxes:
             paid = int(np.searchsorted(spent, boxes)) + 1
             return found.first(paid, arguments.get("group_of"))
-        if size == found.num_candidates:
+        if size in (found.num_candidates, most):
+            within = f" within groups of at most {strategy.max_per_group}" if most else ""
             raise QueryError(
-                f"a query of {boxes:,} boxes, but {size:,} images have {spent[-1]:,.0f} by what the "
-                "detector sees: ask for fewer"
+                f"a query of {boxes:,} boxes, but {size:,} images{within} have {spent[-1]:,.0f} by what the "
+                f"detector sees: ask for fewer{', or raise max_per_group' if most else ''}"
             )
         size = min(found.num_candidates, 4 * size)
 

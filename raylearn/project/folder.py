@@ -214,7 +214,7 @@ def read_dataset_of(section: DatasetSection) -> Dataset:
 
 
 def _freeze(settings: Project, tell: Callable[[str], None]) -> list[Image]:
-    manifest, left_out = list_pool(settings.pool, root=settings.root)
+    manifest, left_out = list_pool(settings.pool, root=settings.root, tell=tell)
     if left_out:
         tell(f"{left_out.total()} other or hidden files left out ({by_ending(left_out)})")
     rows = list(zip(*(manifest.table[name].to_pylist() for name in ("image_id", "uri")), strict=True))

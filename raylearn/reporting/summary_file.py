@@ -2,6 +2,7 @@
 
 Only rows of the primary outcome and control have p and verdict: those of every other are estimates, with plain 95 %
 intervals. `detectable` stands beside a p: the smallest difference that would have been found (see power.py).
+`query_unit` says whether `query_size` is of images or of boxes.
 """
 
 import csv
@@ -27,6 +28,7 @@ COLUMNS = (
     "p",
     "verdict",
     "detectable",
+    "query_unit",
 )
 
 
@@ -45,6 +47,8 @@ def summary_rows(arms: Sequence[ArmStatistics]) -> Iterator[dict[str, str]]:
     could = {size: found.smallest if (found := sensitivity(arms, [size])) else None for size in sizes}
     for arm in arms:
         named = {"arm": arm.label, "query_size": str(arm.key.query_size or "")}
+        if arm.key.query_size:
+            named["query_unit"] = "boxes" if arm.key.pays_boxes else "images"
         for outcome, by_seed in arm.outcomes.items():
             measured = {**named, "outcome": outcome, "seeds": str(len(by_seed))}
             measured |= {"mean": _number(float(np.mean(list(by_seed.values()))))} if by_seed else {}

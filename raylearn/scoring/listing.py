@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from raylearn.data.endings import HEIF_ENDINGS, by_ending, ending_of
 from raylearn.data.images import heif_is_installed
+from raylearn.data.places import Rewritten, found_elsewhere
+from raylearn.data.records import Folder, quoted
 from raylearn.data.storage import (
     concerns_one_name,
     local_path,
@@ -52,10 +54,12 @@ class Listing:
     Args:
         root: no local file outside of this folder is listed, by whatever link, `../` or absolute path.
         left_out: files of each ending that were left out: no image by their ending, or hidden.
+        rewritten: paths of a list that were read otherwise than they are written.
     """
 
     root: Path
     left_out: Counter[str] = field(default_factory=Counter)
+    rewritten: Rewritten | None = None
     _real_root: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,6 +92,7 @@ def list_pool(
     shuffle_seed: int | None = None,
     part_size: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[Manifest, Counter[str]]:
     """Freezes a pool.
 
@@ -95,7 +100,8 @@ def list_pool(
     left out. HEIC counts as an image where pillow-heif is installed. Links are followed within `root`, and what can be
     reached in several ways is listed once. A list is a text file with a path or address per line, or a CSV or Parquet
     file with a column uri (or path, image, file_name) and, if wanted, image_id and content_hash; its relative paths
-    start at its own folder. Image ids are paths below the folder or prefix, or a list's own ids, or its paths.
+    start at its own folder, and those that lead nowhere, with backslashes or of another machine, are read where they
+    can mean one image only. Image ids are paths below the folder or prefix, or a list's own ids, or its paths.
 
     Args:
         pool: a folder, a glob such as 'camera-*/**/*.jpg', a list, or a prefix such as s3://bucket/images.
@@ -104,6 +110,7 @@ def list_pool(
         shuffle_seed: puts the images in a random order that depends on seed and ids alone.
         part_size: of the manifest.
         progress: told how many images have been found so far.
+        tell: told of paths that were read otherwise than they are written.
 
     Returns:
         The manifest, and how many files of each ending were left out.
@@ -133,6 +140,8 @@ def list_pool(
             f"no images in {redacted(pool)}{others}: endings of images are {' '.join(sorted(IMAGE_ENDINGS))}"
             f"{'; ' if pictures else ''}{pictures}"
         )
+    for note in listing.rewritten.notes() if listing.rewritten else ():
+        tell(note)
     table = pa.table([pa.chunked_array(column) for column in columns], names=list("abcd"))
     if shuffle_seed is not None:
         table = table.take(seeded_order(table["a"].to_pylist(), shuffle_seed, "pool order")[:limit])
@@ -315,16 +324,24 @@ def _walk_prefix(address: str, listing: Listing) -> Iterator[Found]:
 
 
 def _walk_list(path: Path, ending: str, listing: Listing) -> Iterator[Found]:
+    listing.rewritten, folder = Rewritten(path), Folder(listing.root, None)
     for row in read_list(path, ending):
         refuse_credentials(row.uri)
         inside = local_path(row.uri)
         if inside is None:
             yield Found(row.image_id or row.uri, row.uri, row.content_hash)
             continue
-        inside = os.path.abspath(path.parent / inside)
+        image_id, inside = row.uri, os.path.abspath(path.parent / inside)
         try:
+            if not os.path.lexists(inside):
+                other, ambiguity = found_elsewhere(row.uri, [path.parent], folder)
+                if ambiguity:
+                    raise PoolError(f"{path}:{row.line}: {quoted(row.uri)} {ambiguity}")
+                if other is not None:
+                    image_id, inside = os.path.relpath(other, path.parent), os.path.abspath(other)
+                    listing.rewritten.add(row.uri, other)
             listing.allow(inside, f"{path}:{row.line}: {row.uri}")
-            found = _local(row.image_id or row.uri, inside, row.content_hash)
+            found = _local(row.image_id or image_id, inside, row.content_hash)
         except (OSError, ValueError) as error:  # a name with a NUL in it
             raise PoolError(f"list {path} cannot be read: line {row.line}: {reason_of(error)}") from error
         yield found

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from raylearn.data.storage import local_path, reason_of
 from raylearn.errors import PoolError
+from raylearn.wording import columns_in_words
 
 _URI_COLUMNS = ("uri", "path", "image", "file_name")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -113,4 +114,4 @@ def _uri_column(path: Path, names: Iterable[object]) -> str:
     for name in _URI_COLUMNS:
         if name in known:
             return name
-    raise PoolError(f"list {path} has no column {' or '.join(_URI_COLUMNS)}, only {', '.join(known) or 'none'}")
+    raise PoolError(f"list {path} has no column {' or '.join(_URI_COLUMNS)}, only {columns_in_words(known)}")

@@ -239,6 +239,7 @@ def _list(request: ScoreRequest, there: Record | None, console: Console) -> Mani
             shuffle_seed=request.shuffle_seed,
             part_size=request.part_size or (there["part_size"] if there else None),
             progress=partial(steps, "image"),
+            tell=lambda note: say(console, f"note: {note}"),
         )
     others = f", {left_out.total()} other or hidden files left out ({by_ending(left_out)})" if left_out else ""
     say(console, f"{redacted(request.pool)}: {counted(len(manifest), 'image')}{others}")

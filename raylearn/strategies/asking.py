@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from raylearn.errors import QueryError
+from raylearn.errors import QueryError, TooFewError
 from raylearn.measures.sampling import positions_within
 from raylearn.plugins import told_of
 from raylearn.strategies.base import Candidates, Context, ImageScoring, Query, Strategy, Tie
@@ -75,9 +75,10 @@ def select_within(
     position_of = {image_id: position for position, image_id in enumerate(image_ids)}
     allowed = len(positions_within(np.arange(len(position_of)), groups, limit))
     if size > allowed:
-        raise QueryError(
+        raise TooFewError(
             f"query of {size} images, but groups of at most {limit} images each give {allowed}: raise max_per_group, "
-            "or ask for fewer"
+            "or ask for fewer",
+            allowed,
         )
 
     def of_open_groups(query: Query) -> Query | None:

@@ -23,7 +23,7 @@ from raylearn.data.lock import held
 from raylearn.data.reef import ReefSettings, read_reef
 from raylearn.data.shared_images import with_images_in
 from raylearn.data.storage import Folder
-from raylearn.detectors import family_named
+from raylearn.detectors import family_named, weights_taken
 from raylearn.errors import RunFailedError, RunFolderError
 from raylearn.learning.training import check_detector_of
 from raylearn.plugins import versions_of
@@ -177,11 +177,10 @@ def _set_up(experiment: Experiment, run_folder: Folder, store_folder: Folder, fi
 
 def _tell_weights_taken(bench: Bench, console: Console) -> None:
     detector = bench.experiment.detector
-    count = family_named(detector.family).taken
-    if count is not None and detector.initial_weights is not None:
-        taken, total = count(detector.model, bench.dataset.num_classes, detector.initial_weights)
-        rest = " (the rest, such as the head, is new)" if taken < total else ""
-        say(console, f"initial weights: {taken} of {total} tensors taken{rest}")
+    if detector.initial_weights is not None:
+        num_classes = bench.dataset.num_classes
+        if line := weights_taken(detector.model, num_classes, detector.initial_weights, detector.family):
+            say(console, line)
 
 
 def plan_experiment(experiment: Experiment, run_folder: Folder, store_folder: Folder | None = None) -> SweepPlan:

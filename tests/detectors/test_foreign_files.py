@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from raylearn.detectors import check_detector, read_checkpoint
+from raylearn import api
+from raylearn.detectors import check_detector, read_checkpoint, weights_taken
 from raylearn.errors import CheckpointError
+from tests.unit.hand_made import make_experiment
 from tests.unit.test_cli import call
 
 FILES = {
@@ -106,3 +108,19 @@ def test_a_classic_checkpoint_is_no_start_of_a_training_of_another_family(tmp_pa
         CheckpointError, match=r"are of detector\.family yolov5-classic, which scores and does not train"
     ):
         check_detector("yolov5n", {"epochs": 1}, path)
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "taken"),
+    [("yolov8n-seg", "segmentation", 319), ("yolov8n-cls", "classification", 150), ("yolov8n", "", 319)],
+)
+def test_initial_weights_of_another_task_are_taken_as_far_as_they_fit_and_named(
+    model: str, task: str, taken: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "start.pt"
+    _saved(model, path)
+    check_detector("yolov8n", {"epochs": 1}, path)
+    what = f"initial weights{f' of a {task} model' if task else ''}: {taken} of 355 tensors taken"
+    assert weights_taken("yolov8n", 3, path) == f"{what} (the rest, such as the head, is new)"
+    experiment = {"dataset": {"format": "reef"}, "detector": {"model": "yolov8n", "initial_weights": path}}
+    assert api.check(make_experiment(**experiment)).notes[-1].startswith(what)

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import yaml
 
 from raylearn.data.dataset import Dataset, GroundTruth, Image
-from raylearn.data.images import content_hash, decode, read_bytes
+from raylearn.data.images import content_hash, decode, heif_is_installed, read_bytes
 from raylearn.detectors import build_detector, check_detector, family_named
 from raylearn.detectors.base import Detections, DetectorSettings, TrainingSet
 from raylearn.detectors.checkpoints import load_matching, write_checkpoint
@@ -334,6 +335,24 @@ def test_map_of_perfect_detections_is_one_and_absent_classes_do_not_count() -> N
     measured = mean_average_precision([Detections(truth[0].boxes, scores)], truth, ("a", "b", "c"), 300)
     assert measured.map50_95 == pytest.approx(1)
     assert measured.class_ap == (pytest.approx(1), None, pytest.approx(1))
+
+
+@pytest.mark.skipif(not heif_is_installed(), reason="pillow-heif is not installed")
+@pytest.mark.parametrize("name", ["a.HEIC", "named-so-by-a-telephone.JPG"])
+def test_heic_photographs_are_trained_on_and_measured(name: str, reef: Dataset, tmp_path: Path) -> None:
+    """Of a training set of one image nothing would be left, had Ultralytics passed over it."""
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    image, path = reef.pool[0], tmp_path / name
+    PIL.Image.open(image.uri).convert("RGB").save(path, "HEIF", quality=95)
+    image = replace(image, uri=str(path), content_hash=content_hash(path.read_bytes()))
+    detector = YoloDetector("yolov5n", SCORING, {"epochs": 1, "batch": 1}, num_threads=1)
+    train = TrainingSet(reef.class_names, (image,), reef.truth)
+    detector.fit(train, initial_weights=None, seed=0, checkpoint=tmp_path / "x.pt")
+    found = _predict(tmp_path / "x.pt", EVALUATION, _pixels((image,)), 1)
+    truth = [reef.truth[image.image_id]]
+    assert mean_average_precision(found, truth, reef.class_names, 300).map50 is not None
 
 
 def test_training_leaves_the_users_files_as_they_are(reef: Dataset, tmp_path: Path) -> None:

@@ -10,14 +10,9 @@ from raylearn.cluster.resources import num_local_cpus
 @pytest.fixture(scope="session")
 def cluster_address() -> Iterator[str]:
     import ray
-    from ray._private.authentication import authentication_token_setup as tokens
     from ray.cluster_utils import Cluster
 
     ray.shutdown()
-    # As ray.init does for a private Ray: the first one that this process starts asks of everybody after it for a token,
-    # which a cluster that is older than that would not know.
-    tokens.enable_token_auth_by_default()
-    tokens.ensure_token_if_auth_enabled()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": num_local_cpus()})
     try:
         yield cluster.address

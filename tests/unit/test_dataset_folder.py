@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -316,3 +317,14 @@ def test_the_record_says_where_each_image_is_from(tmp_path: Path) -> None:
         "boxes": [[0.5, 2.0, 30.0, 40.0, 2]],
     }
     assert [image["split"] for image in record["images"]] == ["pool", "test"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_groups_of_a_data_set_are_written_and_read_again(format: str, tmp_path: Path) -> None:
+    tmp_path.joinpath("in").mkdir()
+    dataset = dataset_of(tmp_path / "in", {"a/x.png": [], "a/y.png": [], "b/z.png": []})
+    names = ['one, "1"', "", "ü\n2"]
+    pool = tuple(replace(image, clip_id=name) for image, name in zip(dataset.pool, names, strict=True))
+    again = read_dataset(write(replace(dataset, pool=pool), format, tmp_path / "out"), format)
+    assert {image.content_hash: image.clip_id for image in again.pool} == {i.content_hash: i.clip_id for i in pool}
+    assert not (write(dataset, format, tmp_path / "none") / "groups.csv").exists()

@@ -109,6 +109,19 @@ def test_a_query_for_boxes_ends_with_the_image_that_pays_them(tmp_path: Path, st
     assert _ids(found) == _ids(query_ledger(folder, strategy, len(paid), **arguments))
 
 
+@pytest.mark.parametrize("kind", [Uncertainty, Diverse, Coverage], ids=lambda kind: kind.__name__)
+def test_a_query_for_boxes_is_met_where_the_images_that_groups_give_have_as_many(tmp_path, kind) -> None:
+    folder, strategy = _ledger(tmp_path), kind(max_per_group=1)
+    arguments = {"seed": 0, "class_counts": COUNTS, "group_of": folder_of}
+    every = query_ledger(folder, strategy, 9, **arguments)
+    boxes = int(sum(image.reason.boxes or 0 for image in every.images))
+    assert boxes > 9  # more than the images that are asked for at first
+    found = query_ledger_for_boxes(folder, strategy, boxes, candidates=len(CONTENT), **arguments)
+    assert sum(image.reason.boxes or 0 for image in found.images) >= boxes
+    with pytest.raises(QueryError, match=r"9 images within groups of at most 1 have .* or raise max_per_group"):
+        query_ledger_for_boxes(folder, strategy, boxes + 1, candidates=len(CONTENT), **arguments)
+
+
 def test_ids_that_a_ledger_does_not_have_take_no_boxes_away(tmp_path: Path) -> None:
     folder = _ledger(tmp_path)
     every = query_ledger(folder, Uncertainty(), len(CONTENT), seed=0)

@@ -94,6 +94,37 @@ def test_lists_from_windows_are_read_as_others(folder):
     assert listed(folder / "L.TXT", "a.jpg\n").keys() == {"a.jpg"}
 
 
+FOREIGN = ["sub\\c.jpg", "C:\\me\\pool\\sub\\c.jpg", "/content/pool/sub/c.jpg", "../sub/c.jpg", "data/sub/c.jpg"]
+
+
+@pytest.mark.parametrize("written", FOREIGN)
+def test_a_path_of_another_machine_is_read_where_one_reading_is_possible_with_a_note(written, folder):
+    (folder / "sub/c.jpg").write_bytes(b"c")
+    notes: list[str] = []
+    for name, content in (("l.txt", f"{written}\n"), ("l.csv", f"uri\n{written}\n"), ("l.parquet", {"uri": [written]})):
+        found = listed(folder / name, content, tell=notes.append)
+        assert found == {"sub/c.jpg": at(folder, "sub/c.jpg")}
+        assert notes.pop().startswith(f"{folder / name}: 1 path leads nowhere as written, read otherwise: ")
+
+
+def test_a_path_that_is_there_as_it_is_written_is_taken_so(folder):
+    (folder / "sub\\c.jpg").write_bytes(b"as it is")
+    (folder / "sub/c.jpg").write_bytes(b"c")
+    notes: list[str] = []
+    assert listed(folder / "l.txt", "sub\\c.jpg\n", tell=notes.append) == {"sub\\c.jpg": at(folder, "sub\\c.jpg")}
+    assert not notes
+
+
+def test_a_path_with_two_readings_is_refused_with_both(folder):
+    (folder / "sub/a.jpg").write_bytes(b"another")
+    with pytest.raises(PoolError, match=r"l.txt:1: 'C:.*a.jpg' can mean .*lists/sub/a.jpg and .*lists/a.jpg: write"):
+        listed(folder / "l.txt", "C:\\sub\\a.jpg\n")
+
+
+def test_a_path_of_another_machine_that_is_nowhere_here_is_a_row_with_the_place(folder):
+    assert listed(folder / "l.txt", "D:\\x\\y.jpg\n") == {"D:\\x\\y.jpg": at(folder, "D:\\x\\y.jpg")}
+
+
 def test_paths_that_a_parquet_file_has_as_bytes_are_text(folder):
     assert list(listed(folder / "l.parquet", {"uri": pa.array([b"a.jpg"], pa.binary())})) == ["a.jpg"]
     with pytest.raises(PoolError, match="cannot be read"):
@@ -152,7 +183,7 @@ def test_a_path_out_of_the_folder_is_refused_with_its_line_unless_root_allows_it
         pytest.param("l.csv", "uri,image_id\na.jpg,1\n,2\n", r"l.csv:3: no path or address", id="blank"),
         pytest.param("l.csv", "image_id,uri\n1,a.jpg\n2\n", r"l.csv:3: no path or address", id="short row"),
         pytest.param("l.parquet", {"uri": ["a.jpg", None]}, r"l.parquet:2: no path or address", id="null"),
-        pytest.param("l.csv", b"uri\n\xff\xfe.jpg\n", r"l.csv cannot be read: .*utf-8", id="encoding"),
+        pytest.param("l.csv", b"uri\n\xff\xfe.jpg\n", r"l.csv cannot be read: .*UTF-8 at byte 4", id="encoding"),
         pytest.param("l.csv", "uri\n" + "x" * 200_000, r"l.csv cannot be read: .*field larger", id="a huge field"),
         pytest.param(
             "l.csv", "uri,content_hash\na.jpg,12ab\n", r"l.csv:2: content_hash '12ab' is no SHA-256", id="hash"

@@ -288,6 +288,132 @@ def test_darknets_count_of_classes_is_compared(tmp_path: Path) -> None:
     assert f"obj.data: classes = 3, but {tmp_path / 'data.yaml'} lists 2" in test_formats_yolo.refusal(tmp_path)
 
 
+def counted(root: Path) -> Path:
+    """A data set whose data.yaml says how many classes there are, and not their names."""
+    test_formats_yolo.make(root, "train: images/train\nval: images/val\nnc: 2\n")
+    return root
+
+
+def test_a_count_without_names_is_compared_with_every_list(tmp_path: Path) -> None:
+    yolo = counted(tmp_path)
+    assert read_dataset(yolo, "yolo").class_names == ("class_0", "class_1")
+    write_list(yolo / "classes.txt", ["cell", "platelet"])
+    assert read_dataset(yolo, "yolo").num_classes == 2
+    write_list(yolo / "classes.txt", ["cell", "platelet", "x"])
+    own, other = yolo / "data.yaml", yolo / "classes.txt"
+    assert test_formats_yolo.refusal(yolo).startswith(f"{own}: nc: 2, but {other} lists 3: correct one of them")
+
+
+def test_two_counts_without_names_are_compared(tmp_path: Path) -> None:
+    (counted(tmp_path) / "obj.data").write_text("classes = 3\n")
+    said = test_formats_yolo.refusal(tmp_path)
+    assert f"obj.data: classes = 3, but {tmp_path / 'data.yaml'} has nc: 2" in said
+
+
+def test_a_label_beyond_the_count_without_names_is_refused(tmp_path: Path) -> None:
+    label = next((counted(tmp_path) / "labels/train").glob("*.txt"))
+    label.write_text("2 0.5 0.5 0.5 0.5\n")
+    assert f"{label}:1: class id '2' is not one of 0..1" in test_formats_yolo.refusal(tmp_path)
+
+
+def test_a_count_without_names_is_compared_in_an_import(ledger, query, tmp_path):
+    handout = export(ledger, query, "yolo", tmp_path / "handout")
+    exported_by("yolo", handout)
+    (handout / "data.yaml").rename(handout / "mine.yaml")
+    (handout / "data.yaml").write_text("nc: 2\n")
+    with pytest.raises(LabelsError, match=r"data.yaml: nc: 2, but .*mine.yaml lists 3"):
+        import_labels(handout, "yolo", Record.read(handout))
+
+
+# CVAT's Pascal VOC
+
+
+def of_cvat(root: Path, *names: str, background: bool = True) -> Path:
+    """As CVAT exports a task of two images, one in a folder, both with a space in their names."""
+    header = "# label:color_rgb:parts:actions\n" + "background:0,0,0::\n" * background
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "labelmap.txt").write_text(header + "".join(f"{name}:1,2,3::\n" for name in names))
+    for stem, class_name in (("day 1/a b", "cell"), ("c d", "platelet")):
+        test_formats_voc.write_image(root / f"JPEGImages/{stem}.jpg")
+        xml = root / f"Annotations/{stem}.xml"
+        xml.parent.mkdir(parents=True, exist_ok=True)
+        xml.write_text(f"<annotation>{test_formats_voc.box(class_name, 0.0, 5.5, 10.25, 20.0)}</annotation>")
+    test_formats_voc.write_list(root, "default", '"day 1/a b"\n')
+    test_formats_voc.write_list(root, "other", '"c d"  1\n')
+    return root
+
+
+CVATS_SPLITS = {"pool": ["default"], "test": ["other"]}
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_cvats_voc_is_read_with_its_labelmap_folders_and_corners(background: bool, tmp_path: Path) -> None:
+    dataset = read_dataset(of_cvat(tmp_path, "platelet", "cell", background=background), "voc", **CVATS_SPLITS)
+    assert dataset.class_names == ("platelet", "cell")
+    truth = dataset.truth["JPEGImages/day 1/a b.jpg"]
+    assert truth.boxes.tolist() == [[0, 5.5, 10.25, 20]]
+    assert truth.class_ids.tolist() == [1]
+    assert "corners are taken to begin at 0" in dataset.notes[0]
+
+
+def test_a_background_that_is_drawn_is_a_class_of_a_labelmap(tmp_path: Path) -> None:
+    of_cvat(tmp_path, "platelet", "cell")
+    file = tmp_path / "Annotations/c d.xml"
+    file.write_text(file.read_text().replace("platelet", "background"))
+    assert read_dataset(tmp_path, "voc", **CVATS_SPLITS).class_names == ("background", "platelet", "cell")
+
+
+def test_cvats_list_of_images_is_named_where_no_split_is(tmp_path: Path) -> None:
+    assert "has no split 'train': known: default, other" in test_formats_voc.refusal(of_cvat(tmp_path, "cell"))
+
+
+def test_a_class_that_a_labelmap_lacks_is_refused(tmp_path: Path) -> None:
+    said = test_formats_voc.refusal(of_cvat(tmp_path, "cell"), **CVATS_SPLITS)
+    assert "object 1 'platelet': its class is not in the list of classes" in said
+
+
+@pytest.mark.parametrize("kind", CONTRADICTIONS)
+@pytest.mark.parametrize("background", ["", "background:0,0,0::\n"])
+def test_a_labelmap_is_compared_in_every_data_set(background: str, kind: str, tmp_path: Path) -> None:
+    names, message = CONTRADICTIONS[kind]
+    test_formats_yolo.make(tmp_path / "yolo")
+    test_formats_coco.make(tmp_path / "coco")
+    write_list(test_formats_voc.make(tmp_path / "voc") / "labels.txt", ["cell", "platelet"])
+    own = {"yolo": "data.yaml", "coco": "train/_annotations.coco.json", "voc": "labels.txt"}
+    for form, file in own.items():
+        other = tmp_path / form / "labelmap.txt"
+        other.write_text(background + "".join(f"{name}:1,2,3::\r\n" for name in ("cell", "platelet")))
+        assert read_dataset(tmp_path / form, form).class_names == ("cell", "platelet")
+        other.write_text(background + "".join(f"{name}:1,2,3::\r\n" for name in names))
+        with pytest.raises(DatasetError) as caught:
+            read_dataset(tmp_path / form, form)
+        assert str(caught.value).startswith(f"{other}: {message.format(tmp_path / form / file, other)}")
+
+
+def test_a_line_of_another_form_in_a_labelmap_is_refused_and_another_kind_of_file_left_alone(tmp_path: Path) -> None:
+    test_formats_yolo.make(tmp_path)
+    (tmp_path / "labelmap.txt").write_text("cell:::\nplatelet\n")
+    assert "labelmap.txt:2: not of the form name:r,g,b:parts:actions" in test_formats_yolo.refusal(tmp_path)
+    (tmp_path / "labelmap.txt").write_text("item {\n  id: 1\n  name: 'x'\n}\n")
+    assert read_dataset(tmp_path, "yolo").class_names == ("cell", "platelet")
+
+
+@pytest.mark.parametrize("tool", ["yolo", "coco", "cvat", "label-studio"])
+def test_a_labelmap_is_compared_in_an_import_and_numbers_no_classes(tool, ledger, query, tmp_path):
+    handout = export(ledger, query, tool, tmp_path / "handout")
+    exported_by(tool, handout)
+    lines = [f"{name}:1,2,3::\n" for name in CLASSES]
+    (handout / "labelmap.txt").write_text("background:0,0,0::\n" + "".join(lines))
+    import_labels(handout, tool, Record.read(handout))
+    (handout / "labelmap.txt").write_text("background:0,0,0::\n" + "".join(lines[1:]))
+    with pytest.raises(LabelsError, match=r"labelmap.txt: class 0 is"):
+        import_labels(handout, tool, Record.read(handout))
+    if tool == "yolo":
+        (handout / "data.yaml").unlink()
+        with pytest.raises(LabelsError, match="has no list of classes"):
+            import_labels(handout, tool, Record.read(handout))
+
+
 SWAPPED = [CLASSES[1], CLASSES[0], CLASSES[2]]
 
 

@@ -343,6 +343,7 @@ def test_the_summary_says_the_same_to_other_programs(tmp_path: Path) -> None:
     assert (decides["verdict"], decides["control"]) == ("too few seeds", "random")
     assert (decides["p"], decides["detectable"]) == ("", "")
     assert sum(row["verdict"] != "" for row in rows) == 1
+    assert {row["query_unit"] for row in rows if row["query_size"]} == {"images"}
     (cost,) = (row for row in rows if (row["arm"], row["outcome"]) == ("random", "images to 90 %"))
     assert (cost["seeds"], cost["mean"]) == ("0 of 1", "")
 

@@ -16,6 +16,7 @@ from raylearn.reporting import statistics
 from raylearn.reporting.conclusions import conclusions
 from raylearn.reporting.statistics import ALPHA, ArmStatistics, Primary, holm
 from raylearn.reporting.summary import ArmKey, Round, class_balance
+from raylearn.reporting.summary_file import summary_rows
 
 RANDOM = ArmKey("random", query_size=10)
 BOX_COUNT = ArmKey("box_count", query_size=10)
@@ -348,7 +349,9 @@ def test_where_rounds_differ_in_images_the_arms_of_a_seed_are_measured_over_one_
 
 def test_a_query_of_boxes_is_called_so() -> None:
     keys = [replace(key, pays_boxes=True) for key in (RANDOM, arm("entropy"))]
-    verdicts, *_ = told(compare(paired([[0.3, 0.31], [0.4, 0.43]], keys)))
+    arms = compare(paired([[0.3, 0.31], [0.4, 0.43]], keys))
+    assert {row["query_unit"] for row in summary_rows(arms)} == {"boxes"}
+    verdicts, *_ = told(arms)
     assert verdicts.startswith("Last mAP50-95 against random, query of 10 boxes, 2 seeds: ")
 
 

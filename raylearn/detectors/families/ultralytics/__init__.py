@@ -9,7 +9,7 @@ from typing import Any
 
 from raylearn.detectors.base import CheckpointFacts, Detector, DetectorSettings, Engine
 from raylearn.detectors.checkpoint_contents import Contents
-from raylearn.detectors.families.ultralytics.known import surely_trains
+from raylearn.detectors.families.ultralytics.known import OTHER_TASKS, surely_trains
 from raylearn.detectors.family import Family
 
 FORMAT = "raylearn-yolo-1"
@@ -59,6 +59,10 @@ def recognises(contents: Contents) -> bool:
     return FORMAT in contents.strings or any(name.startswith("ultralytics.nn.") for name in contents.classes)
 
 
+def _other_task(contents: Contents) -> str:
+    return next((task for name, task in OTHER_TASKS.items() if f"ultralytics.nn.tasks.{name}" in contents.classes), "")
+
+
 FAMILY = Family(
     name="ultralytics",
     models="an Ultralytics detection architecture: yolov5n, yolov8s, yolo11m, ...",
@@ -69,6 +73,7 @@ FAMILY = Family(
     read_checkpoint=_read_checkpoint,
     recognises=recognises,
     taken=_taken,
+    other_task=_other_task,
     # Those of its arguments that change what is learned, and nothing about files, devices or reporting.
     training_options=frozenset(
         {

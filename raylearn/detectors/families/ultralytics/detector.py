@@ -25,6 +25,7 @@ from raylearn.detectors.embeddings import embed_at, with_embeddings
 from raylearn.detectors.families.ultralytics import FORMAT, recognises
 from raylearn.detectors.families.ultralytics.engines import Canvases, RawModel, start_engine
 from raylearn.detectors.families.ultralytics.isolation import isolate_ultralytics
+from raylearn.detectors.families.ultralytics.known import OTHER_TASKS
 from raylearn.detectors.suppression import nms_operator, suppress, suppress_batch
 from raylearn.errors import CheckpointError, ConfigError, DetectorError, DivergedError, nearest
 
@@ -32,22 +33,9 @@ isolate_ultralytics()
 
 from ultralytics.cfg import get_cfg  # noqa: E402
 from ultralytics.nn.modules.head import Detect, v10Detect  # noqa: E402
-from ultralytics.nn.tasks import (  # noqa: E402
-    ClassificationModel,
-    DetectionModel,
-    OBBModel,
-    PoseModel,
-    SegmentationModel,
-    load_checkpoint,
-)
+from ultralytics.nn.tasks import DetectionModel, load_checkpoint  # noqa: E402
 from ultralytics.utils.ops import scale_boxes, xywh2xyxy  # noqa: E402
 
-_OTHER_TASKS = {
-    ClassificationModel: "classification",
-    OBBModel: "rotated-box",
-    PoseModel: "pose",
-    SegmentationModel: "segmentation",
-}
 _WARM_UP = 64  # pixels
 _OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp")
 
@@ -226,7 +214,7 @@ def open_model(path: Path) -> tuple[Any, CheckpointFacts]:
         except (KeyError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"{path} is no whole checkpoint: {first_line(error)}") from error
         return model, facts
-    task = next((name for kind, name in _OTHER_TASKS.items() if isinstance(content, kind)), None)
+    task = next((OTHER_TASKS[kind.__name__] for kind in type(content).__mro__ if kind.__name__ in OTHER_TASKS), None)
     if task:
         raise CheckpointError(
             f"{path} is a {task} model, which gives no boxes with class scores: give one trained for detection, as "

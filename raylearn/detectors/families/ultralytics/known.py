@@ -12,6 +12,14 @@ _NUMBERS = frozenset(("box", "cls", "dfl", "warmup_epochs"))
 _WHOLE = frozenset(("batch", "close_mosaic", "epochs", "nbs"))
 _OPTIMIZERS = ("auto", "SGD", "Adam", "AdamW")
 
+OTHER_TASKS = {
+    "ClassificationModel": "classification",
+    "OBBModel": "rotated-box",
+    "PoseModel": "pose",
+    "SegmentationModel": "segmentation",
+}
+"""What models of Ultralytics' are trained for that are no detectors, by their class."""
+
 
 def surely_trains(model: str, training: Mapping[str, Any]) -> bool:
     """Whether Ultralytics takes this architecture and these arguments; False where only it can say."""
