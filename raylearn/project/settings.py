@@ -1,5 +1,6 @@
 """The project file: what is to be labelled, for which detector, chosen how."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,10 @@ from raylearn.detectors import family_named
 from raylearn.errors import QueryError, nearest
 from raylearn.handoff.exchange import ONLY_COPIES, Tool
 from raylearn.measures.axes import Aggregation, Probabilities, Uncertainty, Weighting
-from raylearn.strategies import AXES, DEFAULT, Strategy, asking, make_strategy
+from raylearn.strategies import AXES, DEFAULT, Strategy, asking, make_strategy, strategy_named
+
+_WRITTEN_OUT = {"uncertainty": "entropy", "aggregation": "sum", "weighting": "none", "probabilities": "background"}
+"""What project files of former versions say of every strategy, also of one that has no such option."""
 
 
 def _absolute(path: Path | None) -> Path | None:
@@ -67,7 +71,12 @@ class QuerySection(Section):
     def chosen(self) -> Strategy:
         """The strategy with its options; those of the default one have keys of their own here."""
         own = {name: getattr(self, name) for name in (*AXES, "weight_cap")}
-        given = {name: value for name, value in own.items() if value is not None}
+        known = {field.name for field in fields(strategy_named(self.strategy))}
+        given = {
+            name: value
+            for name, value in own.items()
+            if value is not None and (name in known or value != _WRITTEN_OUT.get(name))
+        }
         return make_strategy(self.strategy, {**given, **self.options})
 
 

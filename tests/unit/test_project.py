@@ -19,6 +19,7 @@ from raylearn.project.settings import Project
 from raylearn.project.status import status_lines
 from raylearn.project.steps import Annotators, Cycle, readable
 from raylearn.reporting.page import write_report
+from raylearn.strategies import make_strategy
 from raylearn.work.store import Artifact
 from tests.unit.hand_made import make_truth
 
@@ -142,6 +143,14 @@ def test_what_is_wrong_is_told_before_anything_is_written(settings, tmp_path, wr
 def test_settings_that_no_query_could_use_are_refused(settings, section, message):
     with pytest.raises(ValidationError, match=message):
         Project.model_validate({**settings.model_dump(), **section})
+
+
+@pytest.mark.parametrize("strategy", ["random", "box_count", "core_set", "coverage", "ppal"])
+def test_a_project_of_a_former_version_opens_though_its_file_says_what_its_strategy_has_no_use_for(settings, strategy):
+    written_out = {"uncertainty": "entropy", "aggregation": "sum", "weighting": "none", "probabilities": "background"}
+    query = {"size": 2, "format": "csv", "strategy": strategy}
+    opened = Project.model_validate({**settings.model_dump(), "query": {**query, **written_out}})
+    assert opened.query.chosen == make_strategy(strategy)
 
 
 def test_an_image_that_is_lost_is_an_error_until_it_is_said_to_be_left_out(settings, tmp_path):
