@@ -7,7 +7,8 @@ an object is read without that.
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -88,9 +89,17 @@ class Bucket:
         )
 
     def reader(self) -> ReadObject | None:
-        """Reads whole objects, from many threads; None where botocore is not installed or finds no credentials."""
+        """Reads whole objects, from many threads; None where botocore is not installed or finds no credentials.
+
+        Raises:
+            ValueError, OSError: a profile, a configuration file or an address cannot be used.
+        """
         if find_spec("botocore") is None:
             return None
+        with _as_os_errors():
+            return self._reader()
+
+    def _reader(self) -> ReadObject | None:
         import botocore.session
         import urllib3
         from botocore import UNSIGNED
@@ -104,7 +113,9 @@ class Bucket:
             return None
         host = f"{self.scheme}://{self.endpoint}" if self.endpoint and "://" not in self.endpoint else self.endpoint
         style = {"addressing_style": "path" if host else "auto"}
-        config = Config(signature_version=UNSIGNED if self.anonymous else "s3v4", s3=style)
+        signature = UNSIGNED if self.anonymous else "s3v4"
+        # pyarrow, which lists and writes, does not know of endpoints in a profile either
+        config = Config(signature_version=signature, s3=style, ignore_configured_endpoint_urls=True)
         client = session.create_client("s3", region_name=self.region, endpoint_url=host, config=config)
         # botocore knows the host of every region: the address of an object, without its key and signature
         example = client.generate_presigned_url("get_object", Params={"Bucket": self.name, "Key": "key"})
@@ -120,7 +131,9 @@ class Bucket:
                     time.sleep(0.1 * 2**attempt)
                 request = AWSRequest("GET", base + path)
                 if credentials is not None:
-                    S3SigV4Auth(credentials.get_frozen_credentials(), "s3", self.region).add_auth(request)
+                    with _as_os_errors():  # some are fetched anew before they expire
+                        frozen = credentials.get_frozen_credentials()
+                    S3SigV4Auth(frozen, "s3", self.region).add_auth(request)
                 failure, data = _asked(pool, root + path, dict(request.headers))
                 if failure is None:
                     return data
@@ -129,6 +142,17 @@ class Bucket:
             raise _error(failure, data, self.name, key)
 
         return read
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Errors of botocore's, of profiles and credentials, become what a file system raises."""
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        yield
+    except BotoCoreError as error:
+        raise OSError(f"AWS Error: {error}") from error
 
 
 def _asked(pool: Any, path: str, headers: dict[str, str]) -> tuple[int | str | None, bytes]:
