@@ -112,7 +112,8 @@ class Bucket:
         if credentials is None and not self.anonymous:
             return None
         host = f"{self.scheme}://{self.endpoint}" if self.endpoint and "://" not in self.endpoint else self.endpoint
-        style = {"addressing_style": "path" if host else "auto"}
+        # "auto" is s3.amazonaws.com here, which refuses buckets of younger regions and sends on to new buckets of any
+        style = {"addressing_style": "path" if host else "virtual"}
         signature = UNSIGNED if self.anonymous else "s3v4"
         # pyarrow, which lists and writes, does not know of endpoints in a profile either
         config = Config(signature_version=signature, s3=style, ignore_configured_endpoint_urls=True)

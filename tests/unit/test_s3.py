@@ -49,13 +49,33 @@ def test_credentials_that_cannot_be_fetched_anew_are_told(monkeypatch):
     assert expired.given == 2
 
 
-def test_objects_are_read_from_where_pyarrow_lists_them_whatever_a_profile_says(monkeypatch, tmp_path):
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses below which objects are read."""
     import urllib3
 
+    found: list[str] = []
+    monkeypatch.setattr(urllib3, "connection_from_url", lambda url, **_: found.append(url))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "region", "address"),
+    [
+        ("photos", "eu-south-1", "https://photos.s3.eu-south-1.amazonaws.com/"),
+        ("photos", "cn-north-1", "https://photos.s3.cn-north-1.amazonaws.com.cn/"),
+        ("my.photos", "eu-west-1", "https://s3.eu-west-1.amazonaws.com/my.photos/"),  # no certificate has two dots
+    ],
+)
+def test_objects_of_amazon_are_read_from_the_region_of_their_bucket(opened, monkeypatch, name, region, address):
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    Bucket(name, region, endpoint=None, scheme="https", anonymous=True).reader()
+    assert opened == [address]
+
+
+def test_objects_are_read_from_where_pyarrow_lists_them_whatever_a_profile_says(opened, monkeypatch, tmp_path):
     (tmp_path / "config").write_text("[default]\nendpoint_url = http://elsewhere:9000\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    opened: list[str] = []
-    monkeypatch.setattr(urllib3, "connection_from_url", lambda url, **_: opened.append(url))
     Bucket("photos", region="eu-west-1", endpoint=None, scheme="https", anonymous=True).reader()
     assert opened == ["https://photos.s3.eu-west-1.amazonaws.com/"]
