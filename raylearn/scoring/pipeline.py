@@ -134,15 +134,17 @@ class ScorePart:
         self._num_threads = num_threads
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
         self._fetches = Fetches(requests) if requests else None
-        self._manifest_lock, self._given_up = Lock(), Event()
+        self._opening, self._manifest_lock, self._given_up = Lock(), Lock(), Event()
         self._open_detector = open_detector
         self._failure = self._opened()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Part | RaylearnError]]:
         """Scores parts. An error of raylearn's comes in place of the part: what is raised, Ray turns into text."""
-        if isinstance(self._failure, StorageError) and self._failure.may_pass:
-            self._failure = self._opened()
-        return {"part": [self._failure or self._part_or_error(int(number)) for number in batch["number"]]}
+        with self._opening:  # or each of several parts at once would load a detector of its own
+            if isinstance(self._failure, StorageError) and self._failure.may_pass:
+                self._failure = self._opened()
+            failure = self._failure
+        return {"part": [failure or self._part_or_error(int(number)) for number in batch["number"]]}
 
     def _opened(self) -> RaylearnError | None:
         """Loads the detector and opens the manifest, or says why that cannot be."""

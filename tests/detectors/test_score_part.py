@@ -1,5 +1,7 @@
 """What an actor does with batches that do not fit, and with images that only turn out to be broken on the GPU."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import torch
 
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections, DetectorSettings
-from raylearn.errors import RaylearnError
+from raylearn.errors import RaylearnError, StorageError
+from raylearn.scoring import patience
 from raylearn.scoring.ledger import open_part
 from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
 from raylearn.scoring.pipeline import Part, ScorePart
@@ -100,3 +103,27 @@ def test_what_turns_out_to_be_broken_on_the_gpu_is_a_row_with_its_error(files: l
     (part, _) = scored(Small(100), files, Folder.at(tmp_path / "ledger"), 8)
     assert part.counts.errors == {"broken": 1}
     assert part.counts.num_detections == 9
+
+
+def test_parts_that_begin_at_once_load_one_detector_where_the_store_was_away_before(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.0)
+    tries: list[int] = []
+
+    def opened() -> Small:
+        tries.append(1)
+        if len(tries) == 1:
+            raise StorageError("the store is away", may_pass=True)
+        time.sleep(0.02)  # as long as the others need to come
+        return Small(100)
+
+    names, paths = [file.name for file in files], [str(file) for file in files]
+    manifest = Manifest.of_columns([names, paths, [""] * len(files), [""] * len(files)], 10)
+    folder = Folder.at(tmp_path / "ledger")
+    folder.add(MANIFEST_FILE, manifest.to_buffer())
+    score = ScorePart(opened, partial(read_image, settings=SETTINGS), folder, manifest.hash, 8, 2)
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda number: score({"number": np.array([number])})["part"][0], range(2)))
+    assert [part.number for part in found if isinstance(part, Part)] == [0, 1]
+    assert len(tries) == 2

@@ -24,7 +24,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_profile_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(StorageError, match="nobody.*could not be found"):
+    with pytest.raises(StorageError, match=r"nobody.*could not be found"):
         read_bytes("s3://bucket/a.jpg")
 
 
