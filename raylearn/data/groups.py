@@ -65,6 +65,17 @@ class GroupRows:
             for reading in set(readings(name)):
                 self._by_reading[reading].append(name)
         self._meant: dict[str, str] = {}  # row -> image
+        self._as_written: set[str] = set()  # rows that are not read as the paths of other images
+        self._as_paths: set[str] = set()
+
+    def take_as_written(self, image_ids: Iterable[str]) -> None:
+        """Rows that are ids or stems of these images mean no other image, whatever they can mean as paths."""
+        for image_id in image_ids:
+            self._as_written.update(self._own(image_id))
+
+    def _own(self, image_id: str) -> list[str]:
+        """The row of an image's id or stem, if there is one."""
+        return [name for name in (image_id, PurePosixPath(image_id).stem) if name in self._table][:1]
 
     def group_of(self, image_id: str) -> str | None:
         """The group of an image, or None where no row names it.
@@ -72,13 +83,15 @@ class GroupRows:
         Raises:
             DatasetError: a path can mean this image and another, or two paths with different groups can mean it.
         """
-        own = [name for name in (image_id, PurePosixPath(image_id).stem) if name in self._table][:1]
-        names = own or self._by_reading.get(image_id, [])
+        own = self._own(image_id)
+        names = own or [name for name in self._by_reading.get(image_id, ()) if name not in self._as_written]
         if len({self._table[name] for name in names}) > 1:
             raise DatasetError(f"groups: {image_id!r} can be {names[0]!r} and {names[1]!r}: {_BY_ID}")
         for name in names:
+            if not own:
+                self._as_paths.add(name)
             other = self._meant.setdefault(name, image_id)
-            if other != image_id and not own:
+            if other != image_id and name in self._as_paths:
                 raise DatasetError(f"groups: {name!r} can mean {other!r} and {image_id!r}: {_BY_ID}")
         return self._table[names[0]] if names else None
 
@@ -103,6 +116,7 @@ def groups_of(image_ids: Iterable[str], rows: GroupRows) -> dict[str, str]:
     ids = list(image_ids)
     stems = Counter(PurePosixPath(image_id).stem for image_id in ids)
     found: dict[str, str] = {}
+    rows.take_as_written(ids)
     for image_id in ids:
         group, stem = rows.group_of(image_id), PurePosixPath(image_id).stem
         if group is not None:

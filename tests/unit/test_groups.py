@@ -83,6 +83,14 @@ def test_a_path_that_can_mean_two_images_is_refused_with_both():
         groups_of(["one/a.png", "set/one/a.png"], rows)
 
 
+@pytest.mark.parametrize("ids", [["a.png", "data/a.png"], ["data/a.png", "a.png"]])
+def test_an_id_is_not_read_as_the_path_of_another_image(ids):
+    assert groups_of(ids, GroupRows({"data/a.png": "x"})) == {"data/a.png": "x"}
+    one_by_one = GroupRows({"data/a.png": "x"})  # where nobody knows which other images there are
+    with pytest.raises(DatasetError, match=f"'data/a.png' can mean '{ids[0]}' and '{ids[1]}'"):
+        [one_by_one.group_of(image_id) for image_id in ids]
+
+
 def test_an_image_that_two_paths_give_two_groups_is_refused_with_both():
     rows = GroupRows({"C:\\s\\a.png": "x", "D:\\t\\a.png": "y"})
     with pytest.raises(DatasetError, match=r"'a.png' can be 'C:.*a.png' and 'D:.*a.png'"):
