@@ -18,7 +18,7 @@ REQUESTS = 256
 MAX_BYTES = 256 << 20
 """Of objects that were asked for and are not decoded yet, in one process: 1,300 photographs of 200 KB."""
 
-_USUAL_BYTES = 1 << 20  # of an object whose size nobody knows
+_USUAL_BYTES = 8 << 20  # of an object whose size nobody knows, before any has come
 
 
 class Fetched:
@@ -57,12 +57,14 @@ class Fetches:
 
     Args:
         requests: objects asked for at once.
-        max_bytes: of objects that are on their way or wait; one more for each `ahead` may be, whatever its size.
+        max_bytes: of objects that are on their way or wait; one more for each `ahead` may be, whatever its size. Objects
+            of unknown size are taken to have the mean of those that have come.
     """
 
     def __init__(self, requests: int = REQUESTS, max_bytes: int = MAX_BYTES) -> None:
         self._threads = ThreadPoolExecutor(requests, thread_name_prefix="fetch")
         self._free, self._lock = max_bytes, Lock()
+        self._num_come, self._bytes_come = 0, 0
         self._given_up, self._answered = Event(), Event()
 
     def ahead(self, uris: Iterable[str], sizes: Iterable[int | None]) -> Generator[Source, None, None]:
@@ -78,10 +80,11 @@ class Fetches:
             while rest or begun:
                 while rest:
                     uri, size = rest[0]
+                    size = size or self._usual_bytes()
                     if local_path(uri) is not None:
                         begun.append(uri)
-                    elif self._takes_room(size or _USUAL_BYTES, always=not begun):
-                        begun.append(self._begin(uri, size or _USUAL_BYTES))
+                    elif self._takes_room(size, always=not begun):
+                        begun.append(self._begin(uri, size))
                     else:
                         break
                     rest.popleft()
@@ -95,6 +98,10 @@ class Fetches:
         """Ends what is on its way."""
         self._given_up.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _usual_bytes(self) -> int:
+        with self._lock:
+            return self._bytes_come // self._num_come if self._num_come else _USUAL_BYTES
 
     def _takes_room(self, size: int, *, always: bool) -> bool:
         with self._lock:
@@ -119,4 +126,6 @@ class Fetches:
             self._answered.set()
             raise
         self._answered.set()
+        with self._lock:
+            self._num_come, self._bytes_come = self._num_come + 1, self._bytes_come + len(data)
         return data

@@ -96,6 +96,22 @@ def test_an_object_of_unknown_size_takes_the_room_of_a_usual_one(store, monkeypa
     assert store.await_asked(2) == uris[:2]
 
 
+def test_objects_of_unknown_size_take_the_room_of_those_that_have_come(store, monkeypatch):
+    monkeypatch.setattr(fetching, "_USUAL_BYTES", 7)
+    uris = addresses(20)  # of 14 bytes each, which nobody tells
+    store.open.clear()
+    sources = Fetches(20, max_bytes=70).ahead(uris, [None] * 20)
+    first = next(sources)
+    assert store.await_asked(10) == uris[:10]
+    store.open.set()
+    first.bytes()
+    second = next(sources)
+    assert store.await_asked(10) == uris[:10]
+    second.bytes()
+    next(sources)
+    assert store.await_asked(11) == uris[:11]
+
+
 def test_what_is_dropped_gives_its_room_back_and_is_not_asked_for_any_more(store):
     store.open.clear()
     fetches = Fetches(1, max_bytes=50)
