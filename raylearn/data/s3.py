@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote
 
 CONNECTIONS = 256
-"""To one bucket from one process, at most, by each of the two."""
+"""To one bucket from one process, at most, by pyarrow and by botocore each."""
 
 ATTEMPTS = 6  # of one request, with growing waits between them; refusals (403, 404) are not tried again
 OPTIONS = ("region", "scheme", "endpoint_override", "anonymous")

@@ -88,19 +88,24 @@ def read(path: Path, images: Mapping[str, SentImage], found: Findings) -> Return
     return boxes
 
 
-def _listed(annotation: Any, key: str, listed: Mapping[Any, Any], where: str) -> Any:
-    """What an annotation refers to."""
+def _referred_to(annotation: Any, key: str, known: Mapping[Any, Any], where: str) -> Any:
+    """What an annotation refers to by an id.
+
+    Raises:
+        LabelsError: it has none, or one that is not known.
+    """
     try:
-        return listed[annotation[key]]
+        return known[annotation[key]]
     except (TypeError, KeyError) as error:
         found = annotation.get(key) if isinstance(annotation, dict) else annotation
-        raise LabelsError(f"{where}: {key} {found!r:.80} is none that the file lists") from error
+        raise LabelsError(f"{where}: {key} {found!r:.80} is not listed in the file") from error
 
 
 def _bbox(annotation: Mapping[str, Any], where: str) -> list[float]:
+    """x, y, width and height in pixels. Raises LabelsError for anything else."""
     given = annotation.get("bbox")
     if not isinstance(given, list) or len(given) != 4:
-        raise LabelsError(f"{where}: bbox {given!r:.80} is no list of x, y, width and height")
+        raise LabelsError(f"{where}: bbox {given!r:.80} is not a list of x, y, width and height")
     return [number(value, where) for value in given]
 
 
@@ -150,8 +155,8 @@ def _read_file(path: Path, images: Mapping[str, SentImage], found: Findings) -> 
         where = f"{path}: annotation {position}"
         with found.listing("no box"):
             name, class_name = (
-                _listed(annotation, key, listed, where)
-                for key, listed in (("image_id", names), ("category_id", classes))
+                _referred_to(annotation, key, known, where)
+                for key, known in (("image_id", names), ("category_id", classes))
             )
             x, y, w, h = _bbox(annotation, where)
             if annotation.get("iscrowd"):

@@ -100,11 +100,11 @@ def test_a_number_that_only_python_reads_is_refused(handout, row):
     ("change", "said"),
     [
         ({"bbox": [True, 2, 3, 4]}, "annotation 1: True is no number"),
-        ({"bbox": [1, 2, 3, 4, 5]}, r"annotation 1: bbox \[1, 2, 3, 4, 5\] is no list of x, y, width and height"),
-        ({"bbox": None}, "annotation 1: bbox None is no list of x, y, width and height"),
-        ({"category_id": 0}, "annotation 1: category_id 0 is none that the file lists"),
-        ({"image_id": "1"}, "annotation 1: image_id '1' is none that the file lists"),
-        ({"image_id": [1]}, r"annotation 1: image_id \[1\] is none that the file lists"),
+        ({"bbox": [1, 2, 3, 4, 5]}, r"annotation 1: bbox \[1, 2, 3, 4, 5\] is not a list of x, y, width and height"),
+        ({"bbox": None}, "annotation 1: bbox None is not a list of x, y, width and height"),
+        ({"category_id": 0}, "annotation 1: category_id 0 is not listed in the file"),
+        ({"image_id": "1"}, "annotation 1: image_id '1' is not listed in the file"),
+        ({"image_id": [1]}, r"annotation 1: image_id \[1\] is not listed in the file"),
     ],
 )
 def test_an_annotation_of_coco_that_is_no_box_is_told_why(handout, change, said):

@@ -97,7 +97,7 @@ def test_of_a_long_query_the_first_images_are_shown_and_that_is_told(tmp_path: P
     monkeypatch.setattr(pictures, "MOST_IMAGES", 1)
     page = raylearn.query(make(tmp_path), 2).page
     text = Elements(page).text
-    assert "The first 1 are shown here; all stand in query.csv." in text
+    assert "The first 1 are shown here; all are in query.csv." in text
     assert page.count('<svg class="picture') == 1
 
 
