@@ -113,7 +113,7 @@ def picture(image: Image, truth: GroundTruth | None, longer_side: int) -> dict[s
         pixels = decode(read_bytes(image.uri))
     except (ImageError, StorageError) as error:
         pixels = np.full((image.height, image.width, 3), GREY, np.uint8)
-        why = error.kind if isinstance(error, ImageError) else "its storage does not answer"
+        why = error.kind if isinstance(error, ImageError) else "storage error"
         lost = {"lost": f"cannot be read ({why})"}
     small = PIL.Image.fromarray(pixels)
     small.thumbnail((longer_side, longer_side))

@@ -57,8 +57,8 @@ class Fetches:
 
     Args:
         requests: objects asked for at once.
-        max_bytes: of objects that are on their way or wait; one more for each `ahead` may be, whatever its size. Objects
-            of unknown size are taken to have the mean of those that have come.
+        max_bytes: of objects that are on their way or wait; one more for each `ahead` may be, whatever its size. For an
+            object of unknown size the mean of those that have come is taken.
     """
 
     def __init__(self, requests: int = REQUESTS, max_bytes: int = MAX_BYTES) -> None:
