@@ -229,6 +229,9 @@ def _name_groups(file: Path, reading: _Reading) -> None:
         pool, test = (
             groups_of([image.image_id for image in reading.images[split]], rows) for split in ("pool", "test")
         )
+    except ProblemError as error:
+        reading.problems.append(error.problem)
+        return
     except DatasetError as error:
         reading.problems.append(Problem(str(file), 0, str(error).removeprefix(str(file)).lstrip(": ")))
         return

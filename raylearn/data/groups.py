@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from raylearn.data.places import readings
+from raylearn.data.records import ProblemError
 from raylearn.data.storage import reason_of
 from raylearn.errors import DatasetError
 from raylearn.wording import columns_in_words
@@ -38,11 +39,10 @@ def read_groups(path: Path) -> dict[str, str]:
             for row in reader:
                 name, group = row[key], row["group"]
                 if not name or not group:
-                    raise DatasetError(f"{path}:{reader.line_num}: {'group' if name else key} is empty")
+                    raise ProblemError(path, f"{'group' if name else key} is empty", reader.line_num)
                 if groups.setdefault(name, group) != group:
-                    raise DatasetError(
-                        f"{path}:{reader.line_num}: {name!r} has two groups, {groups[name]!r} and {group!r}"
-                    )
+                    what = f"{name!r} has two groups, {groups[name]!r} and {group!r}"
+                    raise ProblemError(path, what, reader.line_num)
     except (OSError, ValueError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read: {reason_of(error)}") from error
     return groups

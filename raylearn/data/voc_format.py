@@ -255,7 +255,7 @@ def _fault(element: Any, class_name: str) -> str:
         if not text:
             return f"has no {tag}"
         try:
-            corner = float(text)
+            corner = float(text.replace("_", "?"))  # Python reads 1_0 as 10
         except ValueError:
             return f"{tag} is {quoted(text)}, not a number"
         if fault := number_fault(tag, corner):

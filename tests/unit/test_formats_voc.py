@@ -142,6 +142,7 @@ BAD = [
     (box(xmin=31), "zero area"),
     (box(ymin=15), "zero area"),
     (box(xmin="x"), "xmin is 'x', not a number"),
+    (box(xmin="1_0"), "xmin is '1_0', not a number"),
     (box(xmin=""), "has no xmin"),
     (box(xmax="nan"), "xmax is nan"),
     (box(ymax="inf"), "ymax is inf"),

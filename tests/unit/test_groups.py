@@ -35,6 +35,14 @@ def test_a_table_that_is_wrong_is_refused_with_its_line(tmp_path, text, said):
         read_groups(_table(tmp_path, text))
 
 
+def test_a_data_set_is_refused_with_the_line_of_its_table(tmp_path):
+    make(tmp_path, train={"a": "", "b": ""})
+    table = _table(tmp_path, "image,group\nimages/train/a.png,x\nimages/train/a.png,y\n")
+    with pytest.raises(DatasetError) as refused:
+        read_dataset(tmp_path, "yolo")
+    assert str(refused.value).startswith(f"{table}:3: 'images/train/a.png' has two groups")
+
+
 def test_a_stem_that_fits_two_images_is_refused():
     with pytest.raises(DatasetError, match="the stem '1' fits 2 images"):
         groups_of(["a/1.jpg", "b/1.jpg"], GroupRows({"1": "x"}))
