@@ -58,7 +58,7 @@ class ProjectFolder:
         """
         folder, settings = cls(path.resolve()), settings.from_anywhere()
         if (folder.path / SETTINGS_FILE).exists():
-            if folder.settings != settings:
+            if not folder.settings.same_as(settings):
                 raise ProjectError(f"{path} is a project with other settings: give another folder")
             return folder
         experiment = settings.experiment

@@ -100,6 +100,12 @@ class Project(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="of trainings, of chance, and of the order of equal scores")
     resources: ResourcesSection = Field(ResourcesSection(), description="what Ray is asked for")
 
+    def same_as(self, other: "Project") -> bool:
+        """Whether it is the same project; what a strategy does by default may be written out or not."""
+        choice = {"strategy", "options", "weight_cap", *AXES}
+        rest = [project.model_dump(exclude={"query": choice}) for project in (self, other)]
+        return rest[0] == rest[1] and self.query.chosen == other.query.chosen
+
     @model_validator(mode="after")
     def _options_are_known(self) -> "Project":
         refuse_unknown_options(self.detector, self.training)

@@ -145,7 +145,8 @@ class Cycle:
                 for done in self._rounds(Pool(images, self.labels[0]), make or partial(made_before, self.store)):
                     finished.append(done)
         except NotMadeError:
-            step = "train"
+            if step == "query":  # what is handed out can come back, though an upgrade asks for measurements anew
+                step = "train"
         if step == "query" and not pool.unlabelled_images:
             step = None
         return Standing(finished, pool, index, step)

@@ -151,6 +151,20 @@ def test_a_project_of_a_former_version_opens_though_its_file_says_what_its_strat
     query = {"size": 2, "format": "csv", "strategy": strategy}
     opened = Project.model_validate({**settings.model_dump(), "query": {**query, **written_out}})
     assert opened.query.chosen == make_strategy(strategy)
+    assert opened.same_as(settings) == (strategy == settings.query.strategy)
+
+
+def test_labels_come_back_also_where_what_was_trained_and_measured_is_lost(settings, tmp_path):
+    cycle = Cycle(ProjectFolder.create(tmp_path / "p", settings, told))
+    for index in range(2):
+        _, handout = cycle.query(None)
+        assert cycle.standing().next == "import"
+        cycle = label(cycle, tuple(image.image_id for image in Record.read(handout).images), index)
+        assert Cycle(cycle.folder).standing().next == "train"
+        cycle.standing = lambda make=made, go_on=cycle.standing: go_on(make)  # as if it had been trained
+        if not index:
+            cycle.query(None)
+            cycle = Cycle(cycle.folder)  # whose store is empty
 
 
 def test_an_image_that_is_lost_is_an_error_until_it_is_said_to_be_left_out(settings, tmp_path):
