@@ -22,6 +22,7 @@ MOST_IMAGES = 300  # of one query on a page of its own: some 10 MB
 LONGER_SIDE, LONGER_SIDE_OF_NEAREST = 480, 104  # pixels of their pictures, which a click enlarges
 GREY = 128
 _READ_AT_ONCE = 4
+_UNANSWERED = 4  # pictures in a row
 
 
 def asked_image(image_id: str, score: float, reason: Reason, num_detections: int, boxes: list[Any]) -> dict[str, Any]:
@@ -76,10 +77,10 @@ def waiting_query(
     ]
     wanted = {image.image_id: LONGER_SIDE for image in shown}
     sides = {row["nearest"]: LONGER_SIDE_OF_NEAREST for row in rows if "nearest" in row} | wanted
-    pictures: dict[str, Any] = {}
+    pictures, make = dict[str, Any](), Pictures()
     with ThreadPoolExecutor(_READ_AT_ONCE) as threads:
         steps("picture", 0, len(sides))
-        made = threads.map(lambda image_id: picture(files[image_id], None, sides[image_id]), sides)
+        made = threads.map(lambda image_id: make.of(files[image_id], None, sides[image_id]), sides)
         for done, (image_id, one) in enumerate(zip(sides, made, strict=True), start=1):
             pictures[image_id] = one
             steps("picture", done, len(sides))
@@ -103,27 +104,43 @@ def detection_rows(found: Detections, strategy: Strategy, context: Context) -> l
     ]
 
 
-def picture(image: Image, truth: GroundTruth | None, longer_side: int) -> dict[str, Any]:
-    """A small JPEG in base64 with the image's own width and height, and its labels as [x1, y1, x2, y2, class id].
+class Pictures:
+    """Makes small pictures; once a store is away it is not asked for the others, as each would wait for minutes."""
 
-    An image that cannot be read any more is a grey area, and `lost` says why.
-    """
-    lost = {}
-    try:
-        pixels = decode(read_bytes(image.uri))
-    except (ImageError, StorageError) as error:
-        pixels = np.full((image.height, image.width, 3), GREY, np.uint8)
-        why = error.kind if isinstance(error, ImageError) else "storage error"
-        lost = {"lost": f"cannot be read ({why})"}
-    small = PIL.Image.fromarray(pixels)
-    small.thumbnail((longer_side, longer_side))
-    written = io.BytesIO()
-    small.save(written, format="JPEG", quality=60, optimize=True)
-    boxes = zip(truth.boxes.astype(float).tolist(), truth.class_ids.tolist(), strict=True) if truth else ()
-    return {
-        "width": image.width,
-        "height": image.height,
-        "jpeg": base64.b64encode(written.getvalue()).decode(),
-        "truth": [[*(round(corner, 1) for corner in corners), class_id] for corners, class_id in boxes],
-        **lost,
-    }
+    def __init__(self) -> None:
+        self._unanswered = 0
+
+    def of(self, image: Image, truth: GroundTruth | None, longer_side: int) -> dict[str, Any]:
+        """A small JPEG in base64 with the image's own width and height, and its labels as [x1, y1, x2, y2, class id].
+
+        An image that cannot be read any more is a grey area, and `lost` says why.
+        """
+        pixels, why = self._read(image)
+        small = PIL.Image.fromarray(pixels)
+        small.thumbnail((longer_side, longer_side))
+        written = io.BytesIO()
+        small.save(written, format="JPEG", quality=60, optimize=True)
+        boxes = zip(truth.boxes.astype(float).tolist(), truth.class_ids.tolist(), strict=True) if truth else ()
+        return {
+            "width": image.width,
+            "height": image.height,
+            "jpeg": base64.b64encode(written.getvalue()).decode(),
+            "truth": [[*(round(corner, 1) for corner in corners), class_id] for corners, class_id in boxes],
+            **({"lost": f"cannot be read ({why})"} if why else {}),
+        }
+
+    def _read(self, image: Image) -> tuple[np.ndarray, str]:
+        """Its pixels and "", or grey and why it cannot be read."""
+        why = "its store does not answer"
+        if self._unanswered < _UNANSWERED:
+            try:
+                pixels = decode(read_bytes(image.uri))
+            except ImageError as error:
+                why = error.kind
+            except StorageError as error:
+                why = why if error.may_pass else "storage error"
+                self._unanswered += error.may_pass
+            else:
+                self._unanswered = 0
+                return pixels, ""
+        return np.full((image.height, image.width, 3), GREY, np.uint8), why

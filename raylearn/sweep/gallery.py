@@ -11,7 +11,7 @@ import numpy as np
 from raylearn.data.dataset import GroundTruth
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import Detections
-from raylearn.learning.pictures import asked_image, detection_rows, picture
+from raylearn.learning.pictures import Pictures, asked_image, detection_rows
 from raylearn.scoring.ledger import Ledger
 from raylearn.strategies import Context, Query, Reason
 from raylearn.sweep.grid import Arm, Trial
@@ -47,11 +47,14 @@ def write_gallery(rounds: Mapping[Trial, Sequence[TrialRound]], bench: Bench, pa
     queries = [query for trial in shown for query in _queries(trial, rounds[trial], bench, top)]
     wanted = {image["image_id"] for query in queries for image in query["images"]}
     beside = {image["nearest"] for query in queries for image in query["images"] if "nearest" in image}
+    pictures = Pictures()
     images = {
-        i.image_id: picture(i, truth.get(i.image_id), LONGER_SIDE) for i in bench.dataset.pool if i.image_id in wanted
+        i.image_id: pictures.of(i, truth.get(i.image_id), LONGER_SIDE)
+        for i in bench.dataset.pool
+        if i.image_id in wanted
     }
     images |= {
-        i.image_id: picture(i, None, LONGER_SIDE_OF_NEAREST)
+        i.image_id: pictures.of(i, None, LONGER_SIDE_OF_NEAREST)
         for i in bench.dataset.pool
         if i.image_id in beside - wanted
     }

@@ -7,7 +7,8 @@ import PIL.Image
 import pytest
 
 import raylearn
-from raylearn.errors import QueryError
+from raylearn.data.dataset import Image
+from raylearn.errors import QueryError, StorageError
 from raylearn.learning import pictures
 from tests.unit.hand_made import write_ledger
 from tests.unit.test_cli import call, complaints
@@ -123,3 +124,21 @@ def test_a_page_is_only_written_into_a_file_that_is_called_one(name: str, tmp_pa
     with pytest.raises(QueryError, match=r"does not end in \.html"):
         raylearn.query(ledger, 1).write(tmp_path / "out", html=tmp_path / name, force=True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_store_that_is_away_is_not_asked_for_every_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def read(uri: str) -> bytes:
+        asked.append(uri)
+        raise StorageError("no answer" if uri.startswith("away") else "refused", may_pass=uri.startswith("away"))
+
+    monkeypatch.setattr(pictures, "read_bytes", read)
+    make_picture = pictures.Pictures()
+
+    def lost(name: str) -> str:
+        return str(make_picture.of(Image(name, name, 8, 8, "hash"), None, 8)["lost"])
+
+    assert lost("refused") == "cannot be read (storage error)"
+    assert {lost(f"away{number}") for number in range(9)} == {"cannot be read (its store does not answer)"}
+    assert len(asked) == 5
