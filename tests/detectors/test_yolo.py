@@ -277,6 +277,23 @@ def test_fit_reports_how_many_tensors_of_the_initial_weights_fitted(trained, ree
     assert str(told[0]) == "epoch 0/1"
 
 
+def test_frozen_layers_stay_as_the_initial_weights_have_them(trained, reef, tmp_path) -> None:
+    detector = YoloDetector("yolov5n", SCORING, {"epochs": 1, "batch": 4, "freeze": 10}, num_threads=1)
+    train = TrainingSet(reef.class_names, reef.pool[:4], reef.truth)
+    detector.fit(train, initial_weights=trained, seed=0, checkpoint=tmp_path / "x.pt")
+    before, after = read_weights(trained), read_weights(tmp_path / "x.pt")
+    moved = {int(name.split(".")[1]) for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert min(moved) >= 10
+
+
+@pytest.mark.parametrize("freeze", [25, -1, 1.5, True, 10])
+def test_layers_that_cannot_be_frozen_are_refused(freeze: object) -> None:
+    said = "give those too, or leave it out" if freeze == 10 else "it must be a number of first layers, 0 to 24"
+    with pytest.raises(ConfigError, match=said):
+        check_detector("yolov5n", {"freeze": freeze})
+
+
 def test_what_a_run_says_that_it_takes_is_what_fits_and_of_other_classes_the_head_is_new(tmp_path: Path) -> None:
     path, model = tmp_path / "three.pt", build_model("yolov5n", 3)
     write_checkpoint(path, "raylearn-yolo-1", "yolov5n", ("a", "b", "c"), 64, model.state_dict())

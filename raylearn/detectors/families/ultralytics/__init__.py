@@ -33,10 +33,16 @@ def _check(model: str, training: Mapping[str, Any], initial_weights: Path | None
     if initial_weights is None and surely_trains(model, training):
         return
     from raylearn.detectors.checkpoints import load_matching
-    from raylearn.detectors.families.ultralytics.detector import build_model, check_arguments, read_weights
+    from raylearn.detectors.families.ultralytics.detector import (
+        build_model,
+        check_arguments,
+        check_freeze,
+        read_weights,
+    )
 
     built = build_model(model, num_classes=1)
     check_arguments(training)
+    check_freeze(training.get("freeze"), len(built.model), initial_weights is not None)
     if initial_weights is not None:
         load_matching(built, read_weights(initial_weights), initial_weights)
 
@@ -89,6 +95,7 @@ FAMILY = Family(
             "dfl",
             "fliplr",
             "flipud",
+            "freeze",
             "hsv_h",
             "hsv_s",
             "hsv_v",

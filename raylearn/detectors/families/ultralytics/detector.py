@@ -253,6 +253,20 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         raise ConfigError(f"training.options: unknown optimizer {optimizer!r}: {nearest(str(optimizer), _OPTIMIZERS)}")
 
 
+def check_freeze(freeze: object, num_layers: int, begins_with_weights: bool) -> None:
+    """Raises ConfigError where these first layers of a model cannot stay as they are."""
+    if freeze is None:
+        return
+    if isinstance(freeze, bool) or not isinstance(freeze, int) or not 0 <= freeze < num_layers:
+        raise ConfigError(
+            f"training.options.freeze is {freeze!r}: it must be a number of first layers, 0 to {num_layers - 1}"
+        )
+    if freeze and not begins_with_weights:
+        raise ConfigError(
+            "training.options.freeze keeps layers as detector.initial_weights has them: give those too, or leave it out"
+        )
+
+
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Tensors by name from a raylearn checkpoint, a plain state dict, or an Ultralytics .pt.
 
