@@ -402,7 +402,7 @@ def test_near_duplicates_that_cannot_be_listed_are_refused(capsys, desk, argumen
 # Help
 
 
-@pytest.mark.parametrize("name", ["score", "query", "compare", "dedup"])
+@pytest.mark.parametrize("name", ["score", "query", "cascade", "compare", "dedup"])
 def test_help_has_an_example_that_can_be_typed(capsys, name):
     assert call(name, "--help") == 0
     (example,) = re.findall(rf"Example: raylearn ({name} [^\n]*(?:\n  \S[^\n]*)?)", capsys.readouterr().out)
