@@ -132,10 +132,10 @@ def cascade(
     run = _Cascade(request, work, query, address, console)
     if _record(work.below("fast")) is None:
         num_images = _num_images(request)
-        if too_many(BETA * query.size, _sample_size(num_images), num_images):
+        if too_many(BETA * query.size, sample_size(num_images), num_images):
             say(
                 console,
-                f"a cascade cannot win: a query of {query.size:,} and its sample of {_sample_size(num_images):,} are "
+                f"a cascade cannot win: a query of {query.size:,} and its sample of {sample_size(num_images):,} are "
                 f"too many of {counted(num_images, 'image')}; all are scored exactly",
             )
             return run.plain()
@@ -170,7 +170,7 @@ class _Cascade:
                 f"a query of {query.size:,} images, but {np.count_nonzero(wanted):,} of the pool can be asked for: "
                 "lower the size"
             )
-        drawn = seeded_order(ids, query.seed, "cascade sample")[: _sample_size(len(ids))]
+        drawn = seeded_order(ids, query.seed, "cascade sample")[: sample_size(len(ids))]
         sampled = self._score_exactly([ids[i] for i in drawn], f"sample-{query.seed}", manifest)
         candidates = np.flatnonzero(wanted)
         names = [ids[i] for i in candidates]
@@ -280,7 +280,8 @@ def _num_images(request: ScoreRequest) -> int:
         return len(list_pool(request.pool, root=root, limit=request.limit, progress=told)[0])
 
 
-def _sample_size(num_images: int) -> int:
+def sample_size(num_images: int) -> int:
+    """Images of a pool that are drawn by chance and scored both ways."""
     return max(SMALLEST_SAMPLE, round(SAMPLE * num_images))
 
 
