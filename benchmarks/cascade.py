@@ -1,9 +1,9 @@
 """A query by a cascade against a whole pass and a query: time, overlap, and whether the stated bound holds.
 
-The pool is --images, or --num-images frames of the reef, no two of them equal. The checkpoint is to be of a detector that
-has learned them, or the fast setting sees nothing of what the exact one does. First a whole pass by the exact setting
-is timed, with a query of it for each of --aggregations; then for each a cascade in a folder of its own, with its fast
-pass. `overlap` is the share of the whole pass's query that the cascade's has too.
+The pool is --images, or --num-images frames of the reef, no two of them equal. The checkpoint is to be of a detector
+that has learned them, or the fast setting sees nothing of what the exact one does. First a whole pass by the exact
+setting is timed, with a query of it for each of --aggregations; then for each a cascade in a folder of its own, with
+its fast pass. `overlap` is the share of the whole pass's query that the cascade's has too.
 
 Then, without the detector, the search for what to score exactly is repeated on the scores of both passes with --repeats
 samples: `held` of them really missed no more than they said. --out keeps the ledgers, and the same command again goes

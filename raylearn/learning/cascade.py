@@ -23,8 +23,9 @@ from rich.console import Console
 
 from raylearn.cluster.devices import has_fast_bf16, torch_device
 from raylearn.data.storage import Folder, scheme_of
+from raylearn.detectors import read_checkpoint
 from raylearn.errors import LedgerError, QueryError
-from raylearn.learning.ledger_query import scores_of
+from raylearn.learning.ledger_query import counts_by_class, scores_of
 from raylearn.measures.missed import BETA, NONE_MISSED, Found, Missed, search, too_many
 from raylearn.measures.sampling import seeded_order, tie_order
 from raylearn.progress import doing, steps
@@ -129,6 +130,9 @@ def cascade(
     Raises:
         InputError: see `score_pool`; or more images are asked for than there are.
     """
+    names = read_checkpoint(request.checkpoint).class_names
+    query.strategy.refuse_classes(len(names))
+    counts_by_class(query.class_counts, names, query.strategy)
     run = _Cascade(request, work, query, address, console)
     if _record(work.below("fast")) is None:
         num_images = _num_images(request)
