@@ -7,32 +7,33 @@ import pytest
 
 from raylearn.measures.missed import Found, cut_needed, missed_share, search
 
-NUM_IMAGES, NUM_SAMPLED = 3000, 400
+NUM_IMAGES, MANY, NUM_SAMPLED = 3000, 10_000, 400
 Pairs = tuple[np.ndarray, np.ndarray]
+Draw = Callable[..., Pairs]
 
 
-def spread(rng: np.random.Generator) -> Pairs:
+def spread(rng: np.random.Generator, num: int = NUM_IMAGES) -> Pairs:
     """The exact score is the fast one but for a factor, so that the noise grows with it."""
-    fast = rng.gamma(2, 1, NUM_IMAGES)
-    return fast, fast * np.exp(rng.normal(0, 0.15, NUM_IMAGES))
+    fast = rng.gamma(2, 1, num)
+    return fast, fast * np.exp(rng.normal(0, 0.15, num))
 
 
-def crowded(rng: np.random.Generator) -> Pairs:
+def crowded(rng: np.random.Generator, num: int = NUM_IMAGES) -> Pairs:
     """Sums over detections, of which the fast setting finds none in many images."""
-    exact = rng.gamma(2 * np.exp(rng.normal(0, 1, NUM_IMAGES)), 0.5)
+    exact = rng.gamma(2 * np.exp(rng.normal(0, 1, num)), 0.5)
     fast = np.maximum(0, 0.8 * exact + rng.normal(0, 0.5 * np.sqrt(exact) + 0.05))
-    fast[(rng.random(NUM_IMAGES) < 0.3) & (exact < 0.5)] = 0
+    fast[(rng.random(num) < 0.3) & (exact < 0.5)] = 0
     return fast, exact
 
 
-def bounded(rng: np.random.Generator) -> Pairs:
+def bounded(rng: np.random.Generator, num: int = NUM_IMAGES) -> Pairs:
     """Maxima, which come near to their limit."""
-    exact = rng.beta(2, 8, NUM_IMAGES)
-    return np.clip(exact + 0.03 * rng.standard_t(5, NUM_IMAGES), 0, 1), exact
+    exact = rng.beta(2, 8, num)
+    return np.clip(exact + 0.03 * rng.standard_t(5, num), 0, 1), exact
 
 
-def unrelated(rng: np.random.Generator) -> Pairs:
-    return rng.gamma(2, 1, NUM_IMAGES), rng.gamma(2, 1, NUM_IMAGES)
+def unrelated(rng: np.random.Generator, num: int = NUM_IMAGES) -> Pairs:
+    return rng.gamma(2, 1, num), rng.gamma(2, 1, num)
 
 
 def order_of(fast: np.ndarray) -> np.ndarray:
@@ -58,24 +59,27 @@ def searched(pairs: Pairs, size: int, max_miss: float, seed: int = 0, told: list
     return search(fast, order_of(fast), sample, lambda where: exact[where], size, max_miss, seed, tell)
 
 
-@pytest.mark.parametrize("draw", [spread, crowded, bounded])
-def test_the_stated_bound_holds_and_is_not_empty(draw: Callable[[np.random.Generator], Pairs]) -> None:
-    size, cut = 60, 120
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize("draw", [bounded, pytest.param(spread, marks=LONG), pytest.param(crowded, marks=LONG)])
+def test_the_stated_bound_holds_and_is_not_empty(draw: Draw) -> None:
+    size, cut = 200, 400
     real, stated = [], []
     for seed in range(100):
         rng = np.random.default_rng(seed)
-        fast, exact = draw(rng)
+        fast, exact = draw(rng, MANY)
         found = known(fast, exact, cut, rng)
         real.append(really_missed(exact, found, size))
         stated.append(missed_share(fast, exact=found, order=order_of(fast), cut=cut, size=size, seed=seed))
-    assert np.mean(real) > 0.005, "nothing is missed here, so nothing is tested"
+    assert np.mean(np.array(real) > 0) > 0.9, "where nothing is missed nothing is tested"
     assert sum(share <= told.high for share, told in zip(real, stated, strict=True)) >= 95
-    assert np.mean([told.high for told in stated]) < 0.6
+    assert np.mean([told.high for told in stated]) < 8 * np.mean(real)
 
 
-@pytest.mark.long
+@LONG
 @pytest.mark.parametrize("draw", [spread, crowded, bounded, unrelated])
-def test_the_bound_holds_where_the_search_decides_when_to_stop(draw: Callable[[np.random.Generator], Pairs]) -> None:
+def test_the_bound_holds_where_the_search_decides_when_to_stop(draw: Draw) -> None:
     held = 0
     for seed in range(100):
         pairs = draw(np.random.default_rng(seed))
