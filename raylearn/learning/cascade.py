@@ -1,9 +1,8 @@
 """A query cheaper than a pass: all images by a fast setting, the best of them and a sample by the exact one.
 
-In a folder: `fast` and `sample-SEED` are ledgers of the whole pool by the fast setting and of images drawn by chance by
-the exact one, for any query. `best-KEY-1` and so on are ledgers of what one query wanted to know exactly, and
-`exact-KEY` is all of the latter and the sample as one. Where a cascade cannot win from the start, `plain` is one pass
-over the whole pool by the exact setting.
+In a folder: `fast` is a ledger of the whole pool by the fast setting, for any query. `best-KEY-1` and so on are ledgers
+of what one query wanted to know exactly, the first of them with the sample drawn by chance, and `exact-KEY` is all of
+those as one. Where a cascade cannot win from the start, `plain` is one pass over the whole pool by the exact setting.
 """
 
 import hashlib
@@ -174,20 +173,15 @@ class _Cascade:
                 f"a query of {query.size:,} images, but {np.count_nonzero(wanted):,} of the pool can be asked for: "
                 "lower the size"
             )
-        drawn = seeded_order(ids, query.seed, "cascade sample")[: sample_size(len(ids))]
-        sampled = self._score_exactly([ids[i] for i in drawn], f"sample-{query.seed}", manifest)
         candidates = np.flatnonzero(wanted)
         names = [ids[i] for i in candidates]
-        sample = np.flatnonzero(np.isin(candidates, drawn))
+        sample = seeded_order(names, query.seed, "cascade sample")[: sample_size(len(names))]
         order = np.lexsort((tie_order(names, query.scoring.tie_seed(query.seed)), -scores[candidates]))
-        known = dict(sampled)
 
         def score(positions: np.ndarray) -> np.ndarray:
-            missing = [names[i] for i in positions if names[i] not in sampled]
-            if missing:
-                name = f"best-{query.key}-{len(self._ledgers)}"
-                known.update(self._score_exactly(missing, name, manifest))
-            return np.array([known[names[i]] for i in positions])
+            asked = [names[i] for i in positions]
+            known = self._score_exactly(asked, f"best-{query.key}-{len(self._ledgers) + 1}", manifest)
+            return np.array([known[name] for name in asked])
 
         found = search(
             scores[candidates],

@@ -84,11 +84,9 @@ def search(
         if len(missing):
             exact[missing] = score(missing)
 
-    cut, found = BETA * size, None
-    if not too_many(cut, len(sample), len(fast)):
-        score_missing(sample)
+    cut = BETA * size
     while not too_many(cut, len(sample), len(fast)):
-        score_missing(order[:cut])
+        score_missing(np.union1d(sample, order[:cut]))  # at once: each call may be a pass, which takes time to start
         found = missed_share(fast, exact, order, cut, size, seed)
         tell(f"{cut:,} best by the fast score are scored exactly: {in_words(found)}")
         if found.high <= max_miss:
