@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False  # as type checkers read it; typing itself is not imported for it
 
 if TYPE_CHECKING:
+    from raylearn.api import cascade as cascade
     from raylearn.api import check as check
     from raylearn.api import compare as compare
     from raylearn.api import dedup as dedup
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "raylearn.api": (
         *(
+            "cascade",
             "check",
             "compare",
             "dedup",

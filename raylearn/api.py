@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 
-from raylearn.api_results import Comparison, ExportedSet, QueryResult, Run, ScoredPool
+from raylearn.api_results import CascadeResult, Comparison, ExportedSet, QueryResult, Run, ScoredPool
 from raylearn.config import Experiment
 from raylearn.config_files import from_content, load_experiment
 from raylearn.data.class_counts import checked_counts, read_class_counts
@@ -425,6 +425,61 @@ def query(
     wanted = _checked_size(boxes, "boxes")
     found = query_ledger_for_boxes(opened.folder, chosen, wanted, candidates=max(1, least), **arguments)
     return QueryResult(opened, found, chosen, arguments["seed"], arguments["class_counts"])
+
+
+def cascade(
+    pool: str | Path,
+    checkpoint: str | Path,
+    size: int,
+    work: str | Path,
+    *,
+    max_miss: float = 0.02,
+    strategy: str | Strategy = DEFAULT,
+    options: Mapping[str, Any] | None = None,
+    class_counts: ClassCounts | None = None,
+    exclude: Excluded = (),
+    seed: int = 0,
+    address: str | None = None,
+    progress: bool = False,
+    **settings: Unpack[ScoreSettings],
+) -> CascadeResult:
+    """The images of a pool that are most worth annotating, without scoring all of them exactly.
+
+    All are scored by a fast setting: half the image size, in rectangles, in bf16 where the CPU computes in it. The best
+    by that, and a sample drawn by chance, are scored exactly, as many as it takes until few of the exact top can be
+    missing. Where that would be half of the pool, all are. The same call again resumes.
+
+    Args:
+        pool, checkpoint, address, progress, settings: see `score`.
+        size: how many images.
+        work: folder or address of the ledgers, which other queries of the pool use too.
+        max_miss: the most that the upper limit of the share missed may be; see `raylearn.measures.missed`.
+        strategy, class_counts, exclude, seed: see `query`.
+        options: of the strategy, such as `{"aggregation": "max"}`.
+
+    Raises:
+        InputError: see `score`; a strategy that weighs images against each other; or more images than there are.
+    """
+    from raylearn.learning.cascade import CascadeQuery
+    from raylearn.learning.cascade import cascade as run_cascade
+    from raylearn.scoring.pool_scoring import ScoreRequest
+
+    counts = _class_counts(class_counts)
+    asked = CascadeQuery(
+        choice(strategy, options or {}), _checked_size(size), max_miss, _checked_seed(seed), counts, image_ids(exclude)
+    )
+    request = ScoreRequest(pool=str(pool), checkpoint=Path(checkpoint), **settings)
+    with shown(f"scoring {redacted(str(pool))}", progress):
+        facts = run_cascade(request, Folder.at(work), asked, address=address, console=_console(progress))
+        found = query(
+            facts.exact.address,
+            asked.size,
+            strategy=asked.strategy,
+            class_counts=counts,
+            exclude=asked.exclude,
+            seed=asked.seed,
+        )
+    return CascadeResult(found, facts, max_miss)
 
 
 def compare(

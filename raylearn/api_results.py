@@ -1,7 +1,8 @@
 """What the functions of `raylearn.api` give back: objects to print, to go on with, or to turn into a table."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from raylearn.learning.ledger_answer import CONFIDENCE, LedgerQuery
 from raylearn.learning.ledger_query import class_names, counts_by_class, detections_of, files_of
 from raylearn.learning.near_duplicates import NearDuplicates, near_duplicates_of
 from raylearn.learning.pictures import waiting_query
+from raylearn.measures.missed import in_words
 from raylearn.measures.near_duplicates import NEAR
 from raylearn.scoring.ledger import Ledger, read_facts
 from raylearn.strategies import Context, Strategy
@@ -32,6 +34,7 @@ from raylearn.wording import counted
 if TYPE_CHECKING:
     import pandas as pd
 
+    from raylearn.learning.cascade import CascadeFacts
     from raylearn.sweep.runner import Outcome
 
 
@@ -321,6 +324,55 @@ class QueryResult:
 
     def __str__(self) -> str:
         return f"{len(self):,} of {counted(self.found.num_candidates, 'image')} of {self.ledger.folder}"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CascadeResult:
+    """A query by exact scores, of which few images had to be scored.
+
+    Args:
+        query: from the ledger of the images that were scored exactly; any other query can be asked of it too.
+        facts: what was scored, and what share of the exact top may be missing.
+        max_miss: the most that the upper limit of that share was to be.
+    """
+
+    query: QueryResult
+    facts: "CascadeFacts"
+    max_miss: float
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What stands in cascade.json beside the query."""
+        facts, query = self.facts, self.query
+        return {
+            "strategy": query.strategy.label,
+            "size": len(query),
+            "seed": query.seed,
+            "ledger": str(facts.exact),
+            "num_images": facts.num_images,
+            "num_exact": facts.num_exact,
+            "beta": facts.cut / len(query),
+            "won": facts.won,
+            "missed": asdict(facts.missed),
+            "max_miss": self.max_miss,
+            "fast": facts.fast,
+        }
+
+    def write(self, out: str | Path, *, html: str | Path | None = None, force: bool = False) -> list[Path]:
+        """Writes the query, as `QueryResult.write` does, and cascade.json."""
+        paths = self.query.write(out, html=html, force=force)
+        record = Path(out) / "cascade.json"
+        write_whole(record, json.dumps(self.record, indent=1).encode())
+        return [*paths, record]
+
+    def __str__(self) -> str:
+        facts = self.facts
+        scored = f"{facts.num_exact:,} of {counted(facts.num_images, 'image')} scored exactly"
+        if not facts.won:
+            return f"{scored}: the cascade could not win; nothing of the exact top is missed"
+        return f"{scored}, {facts.cut / len(self.query):.3g} for each one asked for: {in_words(facts.missed)}"
 
     __repr__ = __str__
 

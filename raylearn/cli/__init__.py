@@ -29,6 +29,10 @@ _COMMANDS = {
         "Score a pool of images of any size with a detector, into a ledger that answers every query.",
     ),
     "query": ("ledgers.query", "Choose the images of a finished ledger that are most worth annotating, best first."),
+    "cascade": (
+        "cascade.cascade",
+        "Choose the images of a pool that are most worth annotating without scoring all of them exactly.",
+    ),
     "compare": (
         "ledgers.compare",
         "Show from one ledger how much the queries of all arms overlap: does the choice of method matter here?",

@@ -1,8 +1,9 @@
 """score, query, compare, dedup: a pool of images, and what is worth annotating in it."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,7 +15,7 @@ from raylearn.handoff.exchange import Tool
 from raylearn.measures.axes import Aggregation, Probabilities, Uncertainty, Weighting
 from raylearn.measures.near_duplicates import NEAR
 from raylearn.progress import doing, steps
-from raylearn.strategies import DEFAULT
+from raylearn.strategies import DEFAULT, Strategy
 from raylearn.wording import counted
 
 _LedgerArgument = Annotated[
@@ -213,22 +214,17 @@ def query(
     """
     begin(f"reading {redacted(ledger)}")
     from raylearn import api
-    from raylearn.config_files import key_values
     from raylearn.handoff.export import check_handout
 
-    options = {
-        "uncertainty": uncertainty,
-        "aggregation": aggregation,
-        "weighting": weighting,
-        "probabilities": probabilities,
-        "weight_cap": weight_cap,
-    }
-    named = key_values(option or (), "--option", "power=2")
-    twice = [name for name in named if options.get(name) is not None]
-    if twice:
-        raise QueryError(f"{twice[0]} is given twice: leave --option {twice[0]}=... out")
-    given = {name: value for name, value in options.items() if value is not None}
-    chosen = api.choice(strategy, {**given, **named})
+    chosen = strategy_of(
+        strategy,
+        option,
+        uncertainty=uncertainty,
+        aggregation=aggregation,
+        weighting=weighting,
+        probabilities=probabilities,
+        weight_cap=weight_cap,
+    )
     if tool is None and (images, boxes_above) != (None, None):
         raise QueryError("--images and --boxes-above have no meaning without --format: give it too, or leave them out")
     copies = None if images is None else images == "copy"
@@ -270,6 +266,19 @@ def query(
     if tool:
         confidence = 0.25 if boxes_above is None else boxes_above
         typer.echo(f"handout: {found.hand_out(tool, out / tool, copies=copies, boxes_above=confidence)}")
+
+
+def strategy_of(name: str, named: Sequence[str] | None, **options: Any) -> Strategy:
+    """A strategy by its name, its options that have a flag, of which None is not given, and KEY=VALUE of --option."""
+    from raylearn import api
+    from raylearn.config_files import key_values
+
+    others = key_values(named or (), "--option", "power=2")
+    twice = [option for option in others if options.get(option) is not None]
+    if twice:
+        raise QueryError(f"{twice[0]} is given twice: leave --option {twice[0]}=... out")
+    given = {option: value for option, value in options.items() if value is not None}
+    return api.choice(name, {**given, **others})
 
 
 def compare(

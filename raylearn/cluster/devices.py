@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from raylearn.errors import ClusterError
 
@@ -18,6 +19,15 @@ def torch_device(num_gpus: float) -> str:
     import torch
 
     return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def has_fast_bf16() -> bool:
+    """Whether the CPU of this machine computes in bf16; one that does not is slower in it than in fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:  # not Linux
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
 PRETEND_GPUS = "RAYLEARN_PRETEND_GPUS"

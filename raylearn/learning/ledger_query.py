@@ -188,6 +188,31 @@ def _best_of_each(
     return bests, totals, names, seen
 
 
+def scores_of(
+    folder: Folder,
+    strategy: ImageScoring,
+    *,
+    seed: int,
+    class_counts: Mapping[str, int] | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> tuple[list[str], np.ndarray]:
+    """Ids and (N,) scores of all readable images of a ledger, in its order; see `query_ledger`."""
+    facts = read_facts(folder)
+    names = class_names(facts, folder)
+    _refuse_unmet_needs(strategy, facts, folder)
+    strategy.refuse_classes(len(names))
+    best = collector_of(strategy, 1, Context(seed, counts_by_class(class_counts, names, strategy)))
+    columns = _columns(strategy.needs_embeddings)
+    look = partial(_look_at_part, bests=[best], left_out=_strings([]), group_of=None)
+    ids, scores = [], [np.empty(0)]
+    with threadpool_limits(1, "blas"):
+        for done, (part, (own,), _) in enumerate(map_parts(folder, facts, columns, look), start=1):
+            ids += part.image_ids.to_pylist()
+            scores.append(own)
+            progress(done, facts["num_parts"])
+    return ids, np.concatenate(scores)
+
+
 def _labelled_images(folder: Folder, facts: Mapping[str, Any], image_ids: Sequence[str]) -> Labelled | None:
     """What the ledger holds of labelled images; None where it has none of them."""
     seen = _images(folder, facts, image_ids, True)

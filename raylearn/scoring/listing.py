@@ -123,7 +123,7 @@ def list_pool(
     try:
         if root is not None and not root.is_dir():
             raise PoolError(f"root {root} is no folder: give one that holds the images")
-        listing = Listing(root or _own_root(pool))
+        listing = Listing(root or own_root(pool))
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
         raise PoolError(f"pool {redacted(pool)} cannot be read: {reason_of(error)}") from error
     columns: list[list[pa.Array]] = [[], [], [], []]
@@ -161,7 +161,8 @@ def _batches(found: Iterator[Found], limit: int | None) -> Iterator[list[Found]]
         yield batch
 
 
-def _own_root(pool: str) -> Path:
+def own_root(pool: str) -> Path:
+    """The folder that the local files of a pool are read from where no other is given."""
     path = Path(local_path(pool) or ".")
     if path.is_dir():
         return path

@@ -206,11 +206,7 @@ def _asked(request: ScoreRequest) -> Record:
         raise DetectorError(f"decode gpu cannot be used with detectors of the family {family.name}: use decode full")
     if request.embeddings and request.precision != "auto":
         Engine(request.backend, request.precision).refuse_embeddings()
-    size = request.image_size or facts.image_size or _IMAGE_SIZE
-    if size % 32 or not 32 <= size <= 8192:
-        raise CheckpointError(
-            f"{request.checkpoint} was trained at {size} pixels, which cannot be used: give image_size"
-        )
+    size = image_size_of(request)
     settings = DetectorSettings(
         image_size=size,
         confidence=request.confidence,
@@ -228,6 +224,20 @@ def _asked(request: ScoreRequest) -> Record:
         "settings": settings.facts,
         "engine": {"backend": request.backend, "precision": request.precision},
     }
+
+
+def image_size_of(request: ScoreRequest) -> int:
+    """The side in pixels that a request's images are scaled to.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be opened, or was trained at a size that cannot be used.
+    """
+    size = request.image_size or read_checkpoint(request.checkpoint).image_size or _IMAGE_SIZE
+    if size % 32 or not 32 <= size <= 8192:
+        raise CheckpointError(
+            f"{request.checkpoint} was trained at {size} pixels, which cannot be used: give image_size"
+        )
+    return size
 
 
 def _list(request: ScoreRequest, there: Record | None, console: Console) -> Manifest:

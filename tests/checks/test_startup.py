@@ -18,6 +18,7 @@ COMMANDS = {
     "init": "none.yaml --format yolo --path none",
     "score": "none --checkpoint none.pt --out out",
     "query": "none --size 1 --out out",
+    "cascade": "none --checkpoint none.pt --size 1 --out out",
     "compare": "none",
     "report": "none",
     "export": "none --trial a --round 0 --format yolo --out out",

@@ -34,7 +34,20 @@ EXPERIMENT: dict[str, Any] = {
     "budget": 2,
     "arms": {"query_size": [1], "controls": ["random"]},
 }
-COMMANDS = ["run", "init", "score", "query", "compare", "dedup", "report", "export", "check", "doctor", "schema"]
+COMMANDS = [
+    "run",
+    "init",
+    "score",
+    "query",
+    "cascade",
+    "compare",
+    "dedup",
+    "report",
+    "export",
+    "check",
+    "doctor",
+    "schema",
+]
 GROUPS = ["labels", "project"]
 
 

@@ -14,6 +14,7 @@ from raylearn.cli import main
 from raylearn.detectors import family_named
 from raylearn.detectors.base import CheckpointFacts
 from raylearn.errors import CheckpointError
+from raylearn.learning import cascade
 from raylearn.scoring import pool_scoring
 from raylearn.scoring.ledger import FACTS_FILE
 from tests.unit.hand_made import write_ledger
@@ -25,6 +26,7 @@ NAMES = ["crab", "fish"]
 SCORE = "score photos --checkpoint best.pt --out out"
 QUERY = "query ledger --size 2 --out out"
 COMPARE = "compare ledger --size 2"
+CASCADE = "cascade photos --checkpoint best.pt --size 2 --out out"
 
 
 class ReachedRayError(Exception):
@@ -74,6 +76,7 @@ def desk(made, tmp_path, monkeypatch) -> Path:
         raise ReachedRayError
 
     monkeypatch.setattr(pool_scoring, "read_checkpoint", read)
+    monkeypatch.setattr(cascade, "read_checkpoint", read)
     monkeypatch.setattr(pool_scoring, "ray_session", reached)
     monkeypatch.setattr(pool_scoring, "_needs_no_ray", lambda *_: False)  # or three photos would be scored here
     for package in ("ray", "torch"):
@@ -360,6 +363,40 @@ def test_a_query_or_comparison_that_cannot_be_made_is_refused(capsys, arguments,
     assert not Path("out").exists()
 
 
+# cascade
+
+
+def test_a_cascade_that_is_right_reaches_ray_and_a_small_pool_is_said_to_be_small(capsys):
+    for more in ("", " --aggregation max --weighting inverse_sqrt --class-counts counts.json", " --strategy box_count"):
+        with pytest.raises(ReachedRayError):
+            main(shlex.split(CASCADE + more))
+        said = capsys.readouterr().out
+        assert "a cascade cannot win: a query of 2 and its sample of 400 are too many of 3 images; all are" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("--strategy diverse", "a cascade needs a strategy that gives each image a number, and diverse weighs images"),
+        ("--strategy core_set", "core_set weighs images against each other: use `raylearn score` and `raylearn query`"),
+        ("--strategy random", "strategy random is not decided by what a detector sees: a cascade gains nothing"),
+        ("--strategy full_data", "strategy full_data chooses no images"),
+        ("--option max_per_group=1", "a cascade cannot limit groups: leave max_per_group out"),
+        ("--option aggregation=max --aggregation sum", "aggregation is given twice"),
+        ("--max-miss 1.5", "'--max-miss'"),
+        ("--size 0", "'--size'"),
+        ("--image-size 100", "image_size 100 is not a multiple of 32: try 128"),
+        ("--weighting inverse_sqrt", "entropy sum inverse_sqrt needs the boxes labelled so far"),
+        ("--class-counts eels.json", "class counts: 'eel' is no class of the ledger"),
+        ("--checkpoint text.pt", "text.pt cannot be opened as a checkpoint"),
+        ("--exclude none.txt", "image ids none.txt cannot be read"),
+    ],
+)
+def test_a_cascade_that_cannot_be_is_refused_before_anything_is_scored(capsys, more, said):
+    assert said in refused(capsys, *CASCADE.split(), *more.split())
+    assert not [path for path in Path().glob("out/**/*") if path.is_file()]
+
+
 # dedup
 
 
@@ -402,11 +439,11 @@ def test_near_duplicates_that_cannot_be_listed_are_refused(capsys, desk, argumen
 # Help
 
 
-@pytest.mark.parametrize("name", ["score", "query", "compare", "dedup"])
+@pytest.mark.parametrize("name", ["score", "query", "cascade", "compare", "dedup"])
 def test_help_has_an_example_that_can_be_typed(capsys, name):
     assert call(name, "--help") == 0
     (example,) = re.findall(rf"Example: raylearn ({name} [^\n]*(?:\n  \S[^\n]*)?)", capsys.readouterr().out)
-    if name == "score":
+    if name in ("score", "cascade"):
         with pytest.raises(ReachedRayError):
             main(shlex.split(example))
     else:  # of the ledger that the example of score makes
