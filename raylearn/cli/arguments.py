@@ -1,9 +1,11 @@
 """Arguments that commands of several modules take."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from raylearn.measures.axes import Probabilities, Uncertainty
 from raylearn.signs import Style
 
 Overrides = Annotated[
@@ -22,3 +24,27 @@ ProgressStyle = Annotated[
         "at least every 5 s; json is an object a line, for programs.",
     ),
 ]
+
+Root = Annotated[
+    Path | None, typer.Option(help="Read local files anywhere below this folder. Default: only below POOL's own.")
+]
+Confidence = Annotated[float, typer.Option(min=0, max=1, help="Detections below it are not kept.")]
+Iou = Annotated[float, typer.Option(min=0, max=1, help="Overlap above which the weaker of two boxes goes.")]
+MaxDetections = Annotated[int, typer.Option(min=1, help="Most confident boxes kept per image.")]
+Requests = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="Objects of a bucket that an actor asks for at once. Default: 256."),
+]
+OfDetection = Annotated[Uncertainty | None, typer.Option(help="Of one detection. Default: entropy.")]
+ReadAs = Annotated[
+    Probabilities | None, typer.Option(help="How class scores are read as probabilities. Default: background.")
+]
+Exclude = Annotated[
+    list[Path] | None,
+    typer.Option(help="Image ids to leave out, such as those labelled: .txt, or .csv or .parquet with image_id."),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also a page: the images in order of rank, and why each one was chosen."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Write over another query in OUT, or another FILE.")]

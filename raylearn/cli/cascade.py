@@ -5,11 +5,24 @@ from typing import Annotated, Literal
 
 import typer
 
-from raylearn.cli.arguments import Address, ProgressStyle
+from raylearn.cli.arguments import (
+    Address,
+    Confidence,
+    Exclude,
+    Force,
+    Html,
+    Iou,
+    MaxDetections,
+    OfDetection,
+    ProgressStyle,
+    ReadAs,
+    Requests,
+    Root,
+)
 from raylearn.cli.ledgers import strategy_of
 from raylearn.cli.status import begin
 from raylearn.data.storage import redacted
-from raylearn.measures.axes import Aggregation, Probabilities, Uncertainty, Weighting
+from raylearn.measures.axes import Aggregation, Weighting
 from raylearn.strategies import DEFAULT
 
 
@@ -34,40 +47,33 @@ def cascade(
     strategy: Annotated[
         str, typer.Option(help="uncertainty, box_count, or another that gives each image a number.")
     ] = DEFAULT,
-    uncertainty: Annotated[Uncertainty | None, typer.Option(help="Of one detection. Default: entropy.")] = None,
+    uncertainty: OfDetection = None,
     aggregation: Annotated[Aggregation | None, typer.Option(help="Of an image's detections. Default: sum.")] = None,
     weighting: Annotated[
         Weighting | None,
         typer.Option(help="Factor of a detection by its predicted class; needs --class-counts. Default: none."),
     ] = None,
-    probabilities: Annotated[
-        Probabilities | None, typer.Option(help="How class scores are read as probabilities. Default: background.")
-    ] = None,
+    probabilities: ReadAs = None,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the strategy, as of raylearn query.")
     ] = None,
     class_counts: Annotated[
         Path | None, typer.Option(help="Boxes labelled so far: a data set, or a JSON file, as of raylearn query.")
     ] = None,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option(help="Image ids to leave out, such as those labelled: .txt, or .csv or .parquet with image_id."),
-    ] = None,
+    exclude: Exclude = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws the sample, and orders images of equal score.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at so many images of the pool at most.")] = None,
     shuffle_seed: Annotated[
         int | None, typer.Option(min=0, help="With --limit: at a random sample of the pool.")
     ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Read local files anywhere below this folder. Default: only below POOL's own.")
-    ] = None,
+    root: Root = None,
     image_size: Annotated[
         int | None,
         typer.Option(min=32, max=8192, help="Of the exact setting; half of it is fast. Default: the checkpoint's."),
     ] = None,
-    confidence: Annotated[float, typer.Option(min=0, max=1, help="Detections below it are not kept.")] = 0.05,
-    iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap above which the weaker of two boxes goes.")] = 0.7,
-    max_detections: Annotated[int, typer.Option(min=1, help="Most confident boxes kept per image.")] = 100,
+    confidence: Confidence = 0.05,
+    iou: Iou = 0.7,
+    max_detections: MaxDetections = 100,
     decode: Annotated[
         Literal["full", "reduced", "gpu"], typer.Option(help="How JPEGs are decoded, as of raylearn score.")
     ] = "full",
@@ -83,15 +89,9 @@ def cascade(
     gpus_per_actor: Annotated[
         float | None, typer.Option(min=0, help="GPUs of one, as of raylearn score; 0 is CPUs.")
     ] = None,
-    requests: Annotated[
-        int | None,
-        typer.Option(min=1, max=256, help="Objects of a bucket that an actor asks for at once. Default: 256."),
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also a page: the images in order of rank, and why each one was chosen."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over another query in OUT, or another FILE.")] = False,
+    requests: Requests = None,
+    html: Html = None,
+    force: Force = False,
     address: Address = None,
     progress: ProgressStyle = "auto",
 ) -> None:

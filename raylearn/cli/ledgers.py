@@ -7,12 +7,25 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from raylearn.cli.arguments import Address, ProgressStyle
+from raylearn.cli.arguments import (
+    Address,
+    Confidence,
+    Exclude,
+    Force,
+    Html,
+    Iou,
+    MaxDetections,
+    OfDetection,
+    ProgressStyle,
+    ReadAs,
+    Requests,
+    Root,
+)
 from raylearn.cli.status import begin
 from raylearn.data.storage import redacted
 from raylearn.errors import QueryError
 from raylearn.handoff.exchange import Tool
-from raylearn.measures.axes import Aggregation, Probabilities, Uncertainty, Weighting
+from raylearn.measures.axes import Aggregation, Probabilities, Weighting
 from raylearn.measures.near_duplicates import NEAR
 from raylearn.progress import doing, steps
 from raylearn.strategies import DEFAULT, Strategy
@@ -27,10 +40,6 @@ _ClassCounts = Annotated[
 ]
 _Probabilities = Annotated[Probabilities, typer.Option(help="How class scores are read as probabilities.")]
 _WeightCap = Annotated[float | None, typer.Option(min=0, help="Upper limit of a class weight.")]
-_Exclude = Annotated[
-    list[Path] | None,
-    typer.Option(help="Image ids to leave out, such as those labelled: .txt, or .csv or .parquet with image_id."),
-]
 _Seed = Annotated[int, typer.Option(min=0, help="Orders images of equal score.")]
 
 
@@ -48,16 +57,14 @@ def score(
     shuffle_seed: Annotated[
         int | None, typer.Option(min=0, help="Put the images in a random order first; with --limit, a random sample.")
     ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Read local files anywhere below this folder. Default: only below POOL's own.")
-    ] = None,
+    root: Root = None,
     image_size: Annotated[
         int | None,
         typer.Option(min=32, max=8192, help="Longer side images are scaled to. Default: the checkpoint's, or 640."),
     ] = None,
-    confidence: Annotated[float, typer.Option(min=0, max=1, help="Detections below it are not kept.")] = 0.05,
-    iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap above which the weaker of two boxes goes.")] = 0.7,
-    max_detections: Annotated[int, typer.Option(min=1, help="Most confident boxes kept per image.")] = 100,
+    confidence: Confidence = 0.05,
+    iou: Iou = 0.7,
+    max_detections: MaxDetections = 100,
     canvas: Annotated[
         Literal["square", "rectangle"],
         typer.Option(
@@ -101,10 +108,7 @@ def score(
     part_size: Annotated[
         int | None, typer.Option(min=1, help="Images kept, or after a crash repeated, together. Default: 64 to 2048.")
     ] = None,
-    requests: Annotated[
-        int | None,
-        typer.Option(min=1, max=256, help="Objects of a bucket that an actor asks for at once. Default: 256."),
-    ] = None,
+    requests: Requests = None,
     address: Address = None,
     progress: ProgressStyle = "auto",
 ) -> None:
@@ -158,7 +162,7 @@ def query(
             "that another package adds."
         ),
     ] = DEFAULT,
-    uncertainty: Annotated[Uncertainty | None, typer.Option(help="Of one detection. Default: entropy.")] = None,
+    uncertainty: OfDetection = None,
     aggregation: Annotated[
         Aggregation | None, typer.Option(help="Of an image's detections. Default: sum; of diverse, mean.")
     ] = None,
@@ -169,16 +173,14 @@ def query(
             "inverse_frequency."
         ),
     ] = None,
-    probabilities: Annotated[
-        Probabilities | None, typer.Option(help="How class scores are read as probabilities. Default: background.")
-    ] = None,
+    probabilities: ReadAs = None,
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="An option of the strategy, such as one of another package."),
     ] = None,
     class_counts: _ClassCounts = None,
     weight_cap: _WeightCap = None,
-    exclude: _Exclude = None,
+    exclude: Exclude = None,
     labelled: Annotated[
         list[Path] | None,
         typer.Option(help="Image ids that are labelled: left out too, and kept away from where images are compared."),
@@ -202,11 +204,8 @@ def query(
         float | None,
         typer.Option(min=0, max=1, help="With --format: pre-annotate detections from this confidence on; 0.25."),
     ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also a page: the images in order of rank, and why each one was chosen."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over another query in OUT, or another FILE.")] = False,
+    html: Html = None,
+    force: Force = False,
 ) -> None:
     """Choose the images of a finished ledger that are most worth annotating, best first.
 
@@ -289,7 +288,7 @@ def compare(
     probabilities: _Probabilities = "background",
     class_counts: _ClassCounts = None,
     weight_cap: _WeightCap = None,
-    exclude: _Exclude = None,
+    exclude: Exclude = None,
     seed: _Seed = 0,
     out: Annotated[Path | None, typer.Option(help="A CSV file for the whole table.")] = None,
 ) -> None:
