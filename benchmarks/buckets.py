@@ -32,7 +32,7 @@ from raylearn.data.storage import Folder, forget_buckets
 from raylearn.detectors.base import DetectorSettings
 from raylearn.detectors.letterbox import letterbox
 from raylearn.scoring.listing import list_pool
-from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
+from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import Part, ScorePart
 from raylearn.scoring.reading import read_image
 
@@ -166,7 +166,7 @@ def _score(manifest: Manifest, settings: DetectorSettings, requests: int, option
         ThreadPoolExecutor(options.parts_at_once) as at_once,
     ):
         folder = Folder.at(name)
-        folder.add(MANIFEST_FILE, manifest.to_buffer())
+        manifest.write(folder)
         read = partial(read_image, settings=settings)
         scorer = ScorePart(Costless, read, folder, "bench", 64, options.threads, requests=requests)
         numbers = [{"number": np.array([number])} for number in range(manifest.num_parts)]

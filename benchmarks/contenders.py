@@ -64,10 +64,9 @@ def raylearn(folder: Path, checkpoint: Path, *, backend: str, out: Path) -> tupl
     from rich.console import Console
 
     from raylearn.scoring import pool_scoring
+    from raylearn.scoring.request import ScoreRequest
 
-    request = pool_scoring.ScoreRequest(
-        str(folder), checkpoint, IMAGE_SIZE, CONFIDENCE, IOU, MAX_DETECTIONS, backend=backend
-    )
+    request = ScoreRequest(str(folder), checkpoint, IMAGE_SIZE, CONFIDENCE, IOU, MAX_DETECTIONS, backend=backend)
     parts: list[Any] = []
     score_parts = pool_scoring.score_parts
 

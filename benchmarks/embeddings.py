@@ -18,7 +18,7 @@ from benchmarks.tables import show
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import DetectorSettings, Engine
 from raylearn.scoring.listing import list_pool
-from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
+from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, score_parts_here
 
 _PART_SIZE = 16
@@ -62,7 +62,7 @@ def measure(
     for index in range(options.rounds):
         for asked in (False, True) if index % 2 == 0 else (True, False):
             out = Folder.at(folder / f"{engine}-{index}-{asked}")
-            out.add(MANIFEST_FILE, manifest.to_buffer())
+            manifest.write(out)
             wall, cpu, counts = score(plans[asked], manifest, out)
             print(f"{engine}, round {index}, embeddings {asked}: {wall:.2f} s, CPU {cpu:.2f} s", flush=True)
             seconds[asked].append((wall, cpu))

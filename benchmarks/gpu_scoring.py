@@ -148,7 +148,8 @@ def with_ray(bench: Bench) -> None:
         return
     from rich.console import Console
 
-    from raylearn.scoring.pool_scoring import ScoreRequest, score_pool
+    from raylearn.scoring.pool_scoring import score_pool
+    from raylearn.scoring.request import ScoreRequest
 
     pool = Path(tempfile.mkdtemp(dir=bench.work))
     for number in range(1 if bench.small else 24):  # copies by link, as an image may not be listed twice
@@ -238,7 +239,7 @@ def _score_parts(
     import cv2
 
     from raylearn.data.storage import Folder
-    from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
+    from raylearn.scoring.manifest import Manifest
     from raylearn.scoring.pipeline import PARTS_ON_GPU, ScorePart
 
     cv2.setNumThreads(1)
@@ -250,7 +251,7 @@ def _score_parts(
         folder = Folder.at(name)
         nothing = [""] * len(files)
         manifest = Manifest.of_columns([[f"{i:07d}" for i in range(len(files))], files, nothing, nothing], part_size)
-        folder.add(MANIFEST_FILE, manifest.to_buffer())
+        manifest.write(folder)
         score = ScorePart(
             lambda: loaded(bench, settings),
             partial(read_image, settings=settings),

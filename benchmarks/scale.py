@@ -59,24 +59,26 @@ def score_rows(number: int) -> dict[str, Any]:
     from raylearn.cluster.session import ray_session
     from raylearn.data.storage import Folder
     from raylearn.scoring.ledger import NOTHING
-    from raylearn.scoring.listing import list_pool
-    from raylearn.scoring.manifest import MANIFEST_FILE
+    from raylearn.scoring.listing import freeze_pool
     from raylearn.scoring.pipeline import ScoringPlan, deal_out, finish
+    from raylearn.scoring.updating import Listings
 
     with tempfile.TemporaryDirectory(prefix="raylearn-bench-") as name, ray_session(None):
         pool = Path(name, "pool.txt")
         pool.write_text("".join(f"s3://bucket/camera-{i % 50:02d}/{i:09d}.jpg\n" for i in range(number)))
         peak = _WorkerMemory()
         start = time.perf_counter()
-        manifest, _ = list_pool(str(pool))
-        listed = time.perf_counter() - start
+        Path(name, "listing").mkdir()
+        frozen, _ = freeze_pool(str(pool), Path(name, "listing"))
         folder = Folder.at(Path(name, "ledger"))
-        folder.add(MANIFEST_FILE, manifest.to_buffer())
+        frozen.put_into(folder)
+        listings = Listings(((0, frozen.num_images, frozen.part_size),), frozen.hash())
+        listed = time.perf_counter() - start
         plan = ScoringPlan("", None, batch_size=BATCH, num_actors=num_local_cpus(), requests=0)  # type: ignore[arg-type]
         counts = NOTHING
-        for part in deal_out(range(manifest.num_parts), Costless, read_nothing, plan, folder, "bench"):
+        for part in deal_out(listings.parts, Costless, read_nothing, plan, folder, "bench"):
             counts += part.counts
-        finish(folder, manifest, counts, {"num_parts": manifest.num_parts})
+        finish(folder, listings, counts, {})
         seconds = time.perf_counter() - start
         return {
             "images": number,
@@ -92,7 +94,7 @@ def keep_busy(number: int) -> dict[str, Any]:
     import ray
 
     from raylearn.data.storage import Folder
-    from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
+    from raylearn.scoring.manifest import Manifest
     from raylearn.scoring.pipeline import ScoringPlan, deal_out
 
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
@@ -108,7 +110,7 @@ def keep_busy(number: int) -> dict[str, Any]:
         ids = [f"{i:09d}.jpg" for i in range(number * 20_000)]
         manifest = Manifest.of_columns([ids, ids, [""] * len(ids), [""] * len(ids)])
         folder = Folder.at(Path(name, "ledger"))
-        folder.add(MANIFEST_FILE, manifest.to_buffer())
+        manifest.write(folder)
         log = Path(name, "log")
         log.mkdir()
         plan = ScoringPlan("", None, batch_size=BATCH, num_actors=number, gpus_per_actor=1)  # type: ignore[arg-type]

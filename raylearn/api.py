@@ -60,9 +60,11 @@ class ScoreSettings(TypedDict, total=False):
     precision: Literal["auto", "fp32", "fp16", "bf16"]
     batch_size: int | None
     num_actors: int | None
+    max_actors: int | None
     gpus_per_actor: float | None
     part_size: int | None
     requests: int | None
+    update: bool
 
 
 def open_experiment(experiment: ExperimentLike, overrides: Sequence[str] = (), **settings: Any) -> Experiment:
@@ -355,7 +357,8 @@ def score(
     Raises:
         InputError: the pool, the checkpoint or a setting is wrong, or `out` holds another pass.
     """
-    from raylearn.scoring.pool_scoring import ScoreRequest, score_pool
+    from raylearn.scoring.pool_scoring import score_pool
+    from raylearn.scoring.request import ScoreRequest
 
     request = ScoreRequest(pool=str(pool), checkpoint=Path(checkpoint), **settings)
     with shown(f"scoring {redacted(str(pool))}", progress):
@@ -462,7 +465,7 @@ def cascade(
     """
     from raylearn.learning.cascade import CascadeQuery
     from raylearn.learning.cascade import cascade as run_cascade
-    from raylearn.scoring.pool_scoring import ScoreRequest
+    from raylearn.scoring.request import ScoreRequest
 
     counts = _class_counts(class_counts)
     asked = CascadeQuery(

@@ -1,10 +1,11 @@
 """Arguments that commands of several modules take."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
+from raylearn.errors import QueryError
 from raylearn.measures.axes import Probabilities, Uncertainty
 from raylearn.signs import Style
 
@@ -31,6 +32,14 @@ Root = Annotated[
 Confidence = Annotated[float, typer.Option(min=0, max=1, help="Detections below it are not kept.")]
 Iou = Annotated[float, typer.Option(min=0, max=1, help="Overlap above which the weaker of two boxes goes.")]
 MaxDetections = Annotated[int, typer.Option(min=1, help="Most confident boxes kept per image.")]
+Actors = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N | MIN:MAX",
+        help="Detector processes. 1:100 begins with one, and has up to 100 as an autoscaling cluster grows. Default: "
+        "as many as the GPUs have room for, or one per CPU.",
+    ),
+]
 Requests = Annotated[
     int | None,
     typer.Option(min=1, max=256, help="Objects of a bucket that an actor asks for at once. Default: 256."),
@@ -48,3 +57,19 @@ Html = Annotated[
     typer.Option(metavar="FILE", help="Also a page: the images in order of rank, and why each one was chosen."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Write over another query in OUT, or another FILE.")]
+
+
+class NumberOfActors(TypedDict):
+    """What `--actors` means to a request."""
+
+    num_actors: int | None
+    max_actors: int | None
+
+
+def number_of_actors(actors: str | None) -> NumberOfActors:
+    """QueryError for a text that is neither a number nor two."""
+    fewest, colon, most = (actors or "").partition(":")
+    numbers = [fewest, most] if colon else [fewest]
+    if actors is not None and not all(number.isdecimal() for number in numbers):
+        raise QueryError(f"--actors {actors!r} is not a number: give one such as 4, or two such as 1:100")
+    return {"num_actors": int(fewest) if fewest else None, "max_actors": int(most) if most else None}

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from raylearn.cli.arguments import (
+    Actors,
     Address,
     Confidence,
     Exclude,
@@ -18,6 +19,7 @@ from raylearn.cli.arguments import (
     ReadAs,
     Requests,
     Root,
+    number_of_actors,
 )
 from raylearn.cli.ledgers import strategy_of
 from raylearn.cli.status import begin
@@ -85,7 +87,7 @@ def cascade(
         typer.Option(help="auto: as of raylearn score, and bf16 for the fast setting where the CPU computes in it."),
     ] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per call of the model.")] = None,
-    actors: Annotated[int | None, typer.Option(min=1, help="Detector processes, as of raylearn score.")] = None,
+    actors: Actors = None,
     gpus_per_actor: Annotated[
         float | None, typer.Option(min=0, help="GPUs of one, as of raylearn score; 0 is CPUs.")
     ] = None,
@@ -141,7 +143,7 @@ def cascade(
         backend=backend,
         precision=precision,
         batch_size=batch_size,
-        num_actors=actors,
+        **number_of_actors(actors),
         gpus_per_actor=gpus_per_actor,
         requests=requests,
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from raylearn.cli.arguments import (
+    Actors,
     Address,
     Confidence,
     Exclude,
@@ -20,6 +21,7 @@ from raylearn.cli.arguments import (
     ReadAs,
     Requests,
     Root,
+    number_of_actors,
 )
 from raylearn.cli.status import begin
 from raylearn.data.storage import redacted
@@ -95,10 +97,7 @@ def score(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per call of the model. Default: 64 on a GPU, 4 on a CPU.")
     ] = None,
-    actors: Annotated[
-        int | None,
-        typer.Option(min=1, help="Detector processes. Default: as many as the GPUs have room for, or one per CPU."),
-    ] = None,
+    actors: Actors = None,
     gpus_per_actor: Annotated[
         float | None,
         typer.Option(
@@ -109,13 +108,20 @@ def score(
         int | None, typer.Option(min=1, help="Images kept, or after a crash repeated, together. Default: 64 to 2048.")
     ] = None,
     requests: Requests = None,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update",
+            help="List the pool of a ledger again: score what is new or changed in it, and leave out what is gone.",
+        ),
+    ] = False,
     address: Address = None,
     progress: ProgressStyle = "auto",
 ) -> None:
     """Score a pool of images of any size with a detector, into a ledger that answers every query.
 
-    The pool is listed and frozen first. Interrupted at any point, the same command goes on with what is missing; a
-    changed pool, checkpoint or setting is refused. Images that cannot be read are rows with an error.
+    The pool is listed and frozen first. Interrupted at any point, run the same command again to resume, without
+    listing again; another pool, checkpoint or setting is refused. Images that cannot be read are rows with an error.
 
     Example: raylearn score photos/ --checkpoint best.pt --out ledgers/photos
     """
@@ -141,10 +147,11 @@ def score(
         backend=backend,
         precision=precision,
         batch_size=batch_size,
-        num_actors=actors,
+        **number_of_actors(actors),
         gpus_per_actor=gpus_per_actor,
         part_size=part_size,
         requests=requests,
+        update=update,
     )
 
 

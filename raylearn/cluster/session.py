@@ -54,7 +54,7 @@ def ray_session(address: str | None) -> Iterator[None]:
                 ray.init(**({"address": address} if address else private), **quiet)
         except SystemExit as ended:  # what Ray, while it starts, makes of SIGTERM
             raise KeyboardInterrupt from ended
-        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        except Exception as error:  # Ray itself raises bare ones, such as of a start that took too long
             where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
             cause = (str(error).splitlines() or [type(error).__name__])[0]
             raise ClusterError(f"cannot reach {where}: {cause}") from error

@@ -28,12 +28,14 @@ from raylearn.learning.ledger_query import counts_by_class, scores_of
 from raylearn.measures.missed import BETA, NONE_MISSED, Found, Missed, search, too_many
 from raylearn.measures.sampling import seeded_order, tie_order
 from raylearn.progress import doing, steps
-from raylearn.scoring.ledger import FACTS_FILE, NOTHING, PartCounts, part_name, read_facts
-from raylearn.scoring.listing import list_pool, own_root
-from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
+from raylearn.scoring.ledger import FACTS_FILE, NOTHING, PartCounts, part_name, parts_of, read_facts
+from raylearn.scoring.listing import list_pool
+from raylearn.scoring.manifest import ManifestFiles
 from raylearn.scoring.pass_record import Record, read_record
-from raylearn.scoring.pool_scoring import ScoreRequest, image_size_of, score_pool
+from raylearn.scoring.pool_scoring import score_pool
 from raylearn.scoring.progress import say
+from raylearn.scoring.request import ScoreRequest, image_size_of
+from raylearn.scoring.walks import own_root
 from raylearn.strategies import ImageScoring, Strategy
 from raylearn.wording import counted
 
@@ -165,7 +167,8 @@ class _Cascade:
         say(self._console, f"fast pass: {fast.image_size} px, {fast.canvas}, {fast.precision}")
         folder = self._score(fast, "fast")
         ids, scores = self._scores(folder)
-        manifest = Manifest.from_file(folder.open(MANIFEST_FILE), 1).table
+        files = ManifestFiles(folder)
+        manifest = pa.concat_tables(files.read(part) for part in parts_of(read_facts(folder)))
         _refuse_odd_names(manifest)
         wanted = ~np.isin(np.array(ids, object), np.array(sorted(query.exclude), object))
         if query.size > np.count_nonzero(wanted):

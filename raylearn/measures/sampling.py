@@ -119,8 +119,12 @@ def seeded_order(image_ids: ImageIds, seed: int, purpose: str) -> np.ndarray:
     Returns:
         (N,) int64.
     """
-    hashes = np.array([_hash64(f"{purpose}/{seed}/{image_id}") for image_id in image_ids], dtype=np.uint64)
-    return np.argsort(hashes, kind="stable")
+    return np.argsort(seeded_hashes(image_ids, seed, purpose), kind="stable")
+
+
+def seeded_hashes(image_ids: ImageIds, seed: int, purpose: str) -> np.ndarray:
+    """(N,) uint64 by which `seeded_order` puts ids in order."""
+    return np.array([_hash64(f"{purpose}/{seed}/{image_id}") for image_id in image_ids], dtype=np.uint64)
 
 
 def box_counts(offsets: np.ndarray) -> np.ndarray:

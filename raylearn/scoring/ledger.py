@@ -1,11 +1,13 @@
 """The ledger: everything that one scoring pass found, one row per image, from which any query is arithmetic.
 
 A folder: `plan.json` says what is being made, `manifest.parquet` of which images, `part-00000.parquet` and so on are
-finished parts of it, and `ledger.json`, written last, says that all are there and what made them.
+finished parts of it, files of marks say what many parts hold, and `ledger.json`, written last, that all are there and
+what made them. A pool that was listed again has more: see `raylearn.scoring.updating`.
 """
 
 import json
 import re
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,11 +27,18 @@ from raylearn.scoring.embedding_columns import FIELDS, embedding_columns, embedd
 from raylearn.strategies import Candidates
 
 FACTS_FILE = "ledger.json"
+FORMAT = 2
+"""Of the files of a ledger: 1 had one manifest file and no updates. A later one is refused."""
+
+VOID = pa.schema([("part", pa.int32()), ("row", pa.int32()), ("kind", pa.string())])
+"""Rows of a ledger that stand for no image any more, and why: "removed" from the pool, or "replaced" by a later row."""
+
 _PARTS_AT_ONCE = 4
 _MARKS_AT_ONCE = 16  # small, and at an address mostly waiting
 Result = TypeVar("Result")
 _COUNTS = b"raylearn"
 _PART = re.compile(r"part-(\d+)\.parquet")
+_MARKS = re.compile(r"marks-\d+-[0-9a-f]+\.json")
 
 
 def schema(num_classes: int, embeddings: bool = False) -> pa.Schema:
@@ -118,13 +127,20 @@ class PartCounts:
         return cls(table.num_rows, int(detections), errors, int(empty) - failed.num_rows)
 
     def __add__(self, other: "PartCounts") -> "PartCounts":
-        errors = Counter(self.errors) + Counter(other.errors)
+        return self._with(other, 1)
+
+    def __sub__(self, other: "PartCounts") -> "PartCounts":
+        return self._with(other, -1)
+
+    def _with(self, other: "PartCounts", times: int) -> "PartCounts":
+        errors = Counter(self.errors)
+        errors.update({kind: times * number for kind, number in other.errors.items()})
         without = self.num_without_detections, other.num_without_detections
         return PartCounts(
-            self.num_images + other.num_images,
-            self.num_detections + other.num_detections,
-            dict(sorted(errors.items())),
-            None if without[0] is None or without[1] is None else without[0] + without[1],
+            self.num_images + times * other.num_images,
+            self.num_detections + times * other.num_detections,
+            {kind: number for kind, number in sorted(errors.items()) if number},
+            None if without[0] is None or without[1] is None else without[0] + times * without[1],
         )
 
 
@@ -172,10 +188,61 @@ def read_counts(folder: Folder, part: int, key: str) -> PartCounts:
         return PartCounts(file.metadata.num_rows, mark["num_detections"], mark["errors"], without)
 
 
+def add_marks(folder: Folder, key: str, marks: Mapping[int, PartCounts]) -> None:
+    """Writes what finished parts hold into one file, so that nobody has to open each of them to know it."""
+    counts = {part: asdict(counts) for part, counts in sorted(marks.items())}
+    name = f"marks-{min(marks):06d}-{uuid.uuid4().hex[:8]}.json"
+    folder.add(name, json.dumps({"key": key, "counts": counts}, sort_keys=True).encode())
+
+
 def read_all_counts(folder: Folder, parts: Sequence[int], key: str) -> PartCounts:
-    """What finished parts hold together; see `read_counts`."""
+    """What finished parts hold together: by the files of `add_marks`, and by their own marks where those do not say."""
+    known = _marks(folder, key)
     with ThreadPoolExecutor(_MARKS_AT_ONCE) as threads:
-        return sum(threads.map(lambda part: read_counts(folder, part, key), parts), NOTHING)
+        rest = threads.map(lambda part: read_counts(folder, part, key), [part for part in parts if part not in known])
+        return sum(rest, sum((known[part] for part in parts if part in known), NOTHING))
+
+
+def _marks(folder: Folder, key: str) -> dict[int, PartCounts]:
+    found: dict[int, PartCounts] = {}
+    for name in folder.sizes():
+        if _MARKS.fullmatch(name):
+            marks = json.loads(folder.read(name) or b"{}")
+            if marks.get("key") == key:
+                found |= {int(part): PartCounts(**counts) for part, counts in marks["counts"].items()}
+    return found
+
+
+def void_table(folder: Folder, name: str) -> pa.Table:
+    """Rows of `VOID`, by part and row.
+
+    Raises:
+        LedgerError: the file is not there, or damaged.
+    """
+    try:
+        with folder.open(name) as file:
+            return pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError) or is_damage(error):
+            raise LedgerError(f"{folder}/{name} is damaged or not there: score into a new folder") from error
+        raise storage_error(f"{folder}/{name} cannot be read: {reason_of(error)}", error) from error
+
+
+def void_rows(folder: Folder, name: str) -> dict[int, np.ndarray]:
+    """Part -> positions of its rows that stand for no image any more; a name of "" is no file, and no rows."""
+    table = void_table(folder, name) if name else VOID.empty_table()
+    parts, rows = table["part"].to_numpy(), table["row"].to_numpy()
+    starts = np.flatnonzero(np.r_[True, np.diff(parts) != 0]) if len(parts) else np.empty(0, np.int64)
+    return dict(zip(parts[starts].tolist(), np.split(rows, starts[1:]), strict=False))
+
+
+def count_void(folder: Folder, name: str) -> PartCounts:
+    """What the rows that stand for no image any more hold together."""
+    counts = NOTHING
+    for part, rows in void_rows(folder, name).items():
+        with open_part(folder, part) as file:
+            counts += PartCounts.of(file.read(columns=["status", "error_kind", "boxes"]).take(rows))
+    return counts
 
 
 def open_part(folder: Folder, part: int) -> pq.ParquetFile:
@@ -201,8 +268,8 @@ def _unreadable(folder: Folder, part: int, error: Exception) -> RaylearnError:
 
 
 def write_facts(folder: Folder, facts: Mapping[str, Any]) -> None:
-    """Writes ledger.json, which makes the ledger a finished one."""
-    folder.add(FACTS_FILE, json.dumps(facts, indent=1, sort_keys=True).encode())
+    """Writes ledger.json, which makes the ledger a finished one; that of an earlier listing is replaced."""
+    folder.replace(FACTS_FILE, json.dumps({"format": FORMAT, **facts}, indent=1, sort_keys=True).encode())
 
 
 def read_facts(folder: Folder) -> dict[str, Any]:
@@ -222,7 +289,30 @@ def read_facts(folder: Folder) -> dict[str, Any]:
         facts = None
     if not (isinstance(facts, dict) and all(isinstance(facts.get(name), int) for name in ("num_parts", "num_images"))):
         raise LedgerError(f"{folder}/{FACTS_FILE} is damaged: score into a new folder")
+    refuse_later_format(folder, facts)
     return facts
+
+
+def counts_of(facts: Mapping[str, Any]) -> PartCounts:
+    """What a finished ledger holds."""
+    return PartCounts(
+        facts["num_images"], facts["num_detections"], facts["errors"], facts.get("num_without_detections")
+    )
+
+
+def refuse_later_format(folder: Folder, facts: Mapping[str, Any]) -> None:
+    """Raises LedgerError for what a later raylearn wrote."""
+    if facts.get("format", 1) > FORMAT:
+        raise LedgerError(
+            f"{folder} was written by a later raylearn, in format {facts['format']}: this one reads up to {FORMAT}, "
+            "so install that one"
+        )
+
+
+def parts_of(facts: Mapping[str, Any]) -> list[int]:
+    """The numbers of the parts of a finished ledger."""
+    abandoned = set(facts.get("abandoned", ()))
+    return [part for part in range(facts["num_parts"]) if part not in abandoned]
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +348,8 @@ class Ledger:
     def read(cls, folder: Folder) -> "Ledger":
         """The whole of a finished ledger, ordered by image id."""
         facts = read_facts(folder)
-        tables = [open_part(folder, part).read() for part in range(facts["num_parts"])]
+        void = void_rows(folder, facts.get("void", ""))
+        tables = [_without(open_part(folder, part).read(), void.get(part)) for part in parts_of(facts)]
         table = pa.concat_tables(tables).sort_by("image_id").combine_chunks()
         failed = table.filter(pc.equal(table["status"], "error"))
         scored = table.filter(pc.equal(table["status"], "ok")).combine_chunks()
@@ -278,9 +369,13 @@ def map_parts(
 ) -> Iterator[Result]:
     """Reads the parts of a finished ledger and does `work` on each, a few at a time in threads.
 
+    Rows that stand for no image of the pool any more are left out.
+
     Yields:
         What `work` gave, in the order of the parts; a few parts are in memory at once, whatever the ledger's size.
     """
+
+    void = void_rows(folder, facts.get("void", ""))
 
     def read_and_work(part: int) -> Result:
         with open_part(folder, part) as file:
@@ -288,10 +383,10 @@ def map_parts(
                 table = file.read(columns=list(columns), use_threads=False)
             except (pa.ArrowException, OSError) as error:
                 raise _unreadable(folder, part, error) from error
-        return work(table)
+        return work(_without(table, void.get(part)))
 
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
-        parts = iter(range(facts["num_parts"]))
+        parts = iter(parts_of(facts))
         waiting = deque(threads.submit(read_and_work, part) for part in islice(parts, 2 * _PARTS_AT_ONCE))
         try:
             while waiting:
@@ -301,6 +396,10 @@ def map_parts(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _without(table: pa.Table, rows: np.ndarray | None) -> pa.Table:
+    return table if rows is None else table.take(np.delete(np.arange(len(table)), rows))
 
 
 def offsets_of(column: pa.ChunkedArray) -> np.ndarray:

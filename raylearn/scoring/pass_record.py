@@ -9,7 +9,7 @@ from raylearn.data.storage import Folder
 from raylearn.detectors.base import CHECKPOINT_FILE
 from raylearn.errors import LedgerError
 from raylearn.scoring import ledger
-from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, describe_difference
+from raylearn.scoring.manifest import MANIFEST_FILE
 
 PLAN_FILE = "plan.json"
 _KINDS = {
@@ -47,6 +47,7 @@ def read_record(folder: Folder) -> Record | None:
         record = None
     if not (isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in _KINDS.items())):
         raise LedgerError(f"{folder}/{PLAN_FILE} is damaged, or of another program: give another folder with --out")
+    ledger.refuse_later_format(folder, record)
     return record
 
 
@@ -62,24 +63,14 @@ def add_record(folder: Folder, record: Record) -> None:
         raise another_pass(folder, first_difference(there, record))
 
 
-def refuse_another(folder: Folder, there: Record, asked: Record, manifest: Manifest) -> None:
+def refuse_another(folder: Folder, there: Record, asked: Record) -> None:
     """Raises LedgerError, with the difference, if a pass that was begun is not the one that is asked for.
 
     Args:
         folder: of the pass.
         there: its record.
         asked: the entries that a request decides; an engine's "auto" fits anything.
-        manifest: of the pool as it is now.
     """
-    if there["manifest"] != asked["manifest"]:
-        try:
-            before = Manifest.from_file(folder.open(MANIFEST_FILE), there["part_size"])
-        except FileNotFoundError as error:
-            raise LedgerError(f"{folder} has lost its {MANIFEST_FILE}: give another folder with --out") from error
-        raise LedgerError(
-            f"the pool is not what {folder} was begun with: {describe_difference(before, manifest)}; "
-            "give another folder with --out, or the pool as it was"
-        )
     left_open = {name: there["engine"].get(name) for name, value in asked["engine"].items() if value == "auto"}
     asked = {**asked, "engine": {**asked["engine"], **left_open}}
     # Of embeddings a record says nothing where there are none.

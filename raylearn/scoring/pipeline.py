@@ -29,9 +29,10 @@ from raylearn.progress import doing, steps
 from raylearn.scoring import ledger
 from raylearn.scoring.fetching import REQUESTS, Fetches, Source
 from raylearn.scoring.ledger import NOTHING, PartCounts
-from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, known_size, read_manifest_file
+from raylearn.scoring.manifest import MANIFEST_FILE, Manifest, ManifestFiles, known_size
 from raylearn.scoring.patience import patiently, until_all_are_there
 from raylearn.scoring.reading import Reader, ReadImage, gathered, groups, read_ahead, read_image
+from raylearn.scoring.updating import Listings
 
 # A part whose actor dies is tried again so often: machines go, but an image that kills its actor would do so for ever.
 _ATTEMPTS = 8
@@ -50,12 +51,14 @@ class ScoringPlan:
         settings: what decides the detections.
         engine: what runs the network.
         batch_size: images per call of the model; no influence on the result beyond the last bits.
-        num_actors: detector actors; no influence on the result.
+        num_actors: detector actors, at most; no influence on the result.
+        min_actors: with which it begins; more come and go as the cluster has room. None is as many as `num_actors`.
         cpus_per_actor, gpus_per_actor: what one actor asks Ray for.
         needs_cuda: an actor whose GPU torch cannot use is an error; otherwise the CPU does the work.
         versions: package -> version that every worker must have; empty where they are not looked at.
         here: the process that holds the plan scores, without Ray.
         requests: objects that one actor asks a store for at once; 0 reads each where it is decoded.
+        starts: of the manifest's listings; see ManifestFiles.
     """
 
     checkpoint: str
@@ -63,12 +66,14 @@ class ScoringPlan:
     engine: Engine = field(default_factory=Engine)
     batch_size: int = 4
     num_actors: int = 1
+    min_actors: int | None = None
     cpus_per_actor: float = 1
     gpus_per_actor: float = 0
     needs_cuda: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     here: bool = False
     requests: int = REQUESTS
+    starts: tuple[int, ...] = (0,)
 
 
 def default_batch_size(on_gpu: bool) -> int:
@@ -112,7 +117,7 @@ class ScorePart:
         embeddings: whether the ledger keeps embeddings.
         gpus: GPUs of this actor.
         streams: whether parts that are worked on at once have streams of their own on the GPU.
-        requests: see ScoringPlan.
+        requests, starts: see ScoringPlan.
     """
 
     def __init__(
@@ -127,6 +132,7 @@ class ScorePart:
         gpus: float = 0,
         streams: bool = False,
         requests: int = 0,
+        starts: Sequence[int] = (0,),
     ) -> None:
         self._read, self._folder, self._key, self._batch_size = read, folder, key, batch_size
         self._embeddings, self._gpus = embeddings, gpus
@@ -134,7 +140,8 @@ class ScorePart:
         self._num_threads = num_threads
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
         self._fetches = Fetches(requests) if requests else None
-        self._opening, self._manifest_lock, self._given_up = Lock(), Lock(), Event()
+        self._manifest = ManifestFiles(folder, starts)
+        self._opening, self._given_up = Lock(), Event()
         self._open_detector = open_detector
         self._failure = self._opened()
 
@@ -147,16 +154,11 @@ class ScorePart:
         return {"part": [failure or self._part_or_error(int(number)) for number in batch["number"]]}
 
     def _opened(self) -> RaylearnError | None:
-        """Loads the detector and opens the manifest, or says why that cannot be."""
+        """Loads the detector, or says why that cannot be."""
         try:
             self._detector = patiently(self._open_detector, self._given_up)
-            self._manifest = patiently(lambda: read_manifest_file(self._folder.open(MANIFEST_FILE)), self._given_up)
         except RaylearnError as error:
             return error
-        except FileNotFoundError:
-            return LedgerError(
-                f"a worker does not find {self._folder}/{MANIFEST_FILE}: --out must be at the same place on every node"
-            )
         return None
 
     def close(self) -> None:
@@ -217,11 +219,12 @@ class ScorePart:
 
     def _rows(self, number: int) -> dict[str, list[Any]]:
         try:
-            with self._manifest_lock:
-                rows: dict[str, list[Any]] = self._manifest.read_row_group(number).to_pydict()
-                return rows
-        except OSError as error:
-            raise storage_error(f"{self._folder}/{MANIFEST_FILE} cannot be read: {reason_of(error)}", error) from error
+            rows: dict[str, list[Any]] = self._manifest.read(number).to_pydict()
+        except FileNotFoundError as error:
+            raise LedgerError(
+                f"a worker does not find {self._folder}/{MANIFEST_FILE}: --out must be at the same place on every node"
+            ) from error
+        return rows
 
     def _sources(self, rows: Mapping[str, Sequence[str]]) -> Generator[Source, None, None]:
         if self._fetches is None:
@@ -275,36 +278,47 @@ def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, An
         RaylearnError: Ray lost a part, or a worker met an error.
         DivergedError: the model gives NaN.
     """
-    folder.add(MANIFEST_FILE, manifest.to_buffer())
+    manifest.write(folder)
     made_by = {
         **facts,
         "settings": plan.settings.facts,
         "engine": asdict(plan.engine),
         "manifest": manifest.hash,
-        "num_parts": manifest.num_parts,
     }
     counts = NOTHING
     score = score_parts if plan.num_actors > 1 else score_parts_here
     for part in score(range(manifest.num_parts), plan, folder, manifest.hash):
         counts += part.counts
         steps("image", counts.num_images, len(manifest))
-    finish(folder, manifest, counts, made_by)
+    finish(folder, Listings(((0, len(manifest), manifest.part_size),), manifest.hash), counts, made_by)
     return counts
 
 
-def finish(folder: Folder, manifest: Manifest, counts: PartCounts, facts: Mapping[str, Any]) -> None:
+def finish(folder: Folder, listings: Listings, counts: PartCounts, facts: Mapping[str, Any]) -> PartCounts:
     """Writes ledger.json, after a look at whether all is there.
+
+    Args:
+        folder: of the pass.
+        listings: of its pool.
+        counts: what its parts hold.
+        facts: what made it.
+
+    Returns:
+        What stands for images of the pool.
 
     Raises:
         RaylearnError: a part is missing, or has other rows than the manifest.
     """
-    there = ledger.finished_parts(folder)
-    if there != list(range(manifest.num_parts)) or counts.num_images != len(manifest):
+    wanted, there = listings.parts, ledger.finished_parts(folder)
+    if not set(wanted) <= set(there) or counts.num_images != listings.num_rows:
         raise RaylearnError(
-            f"{folder} has {len(there)} of {manifest.num_parts} parts, with {counts.num_images} of {len(manifest)} "
+            f"{folder} has {len(there)} of {len(wanted)} parts, with {counts.num_images} of {listings.num_rows} "
             "rows: run it again"
         )
-    ledger.write_facts(folder, {**facts, **asdict(counts), "num_errors": counts.num_errors})
+    counts -= ledger.count_void(folder, listings.void)
+    numbers = {**asdict(counts), "num_errors": counts.num_errors}
+    ledger.write_facts(folder, {**facts, **listings.facts, **numbers})
+    return counts
 
 
 def score_parts(parts: Sequence[int], plan: ScoringPlan, folder: Folder, key: str) -> Generator[Part, None, None]:
@@ -355,11 +369,11 @@ def _number_of(part: Part) -> int:
     return part.number
 
 
-def _of_plan(plan: ScoringPlan) -> tuple[int, int, bool, float, bool, int]:
-    """What `ScorePart` takes after the key: batch size, threads, embeddings, GPUs, streams, requests."""
+def _of_plan(plan: ScoringPlan) -> tuple[int, int, bool, float, bool, int, tuple[int, ...]]:
+    """What `ScorePart` takes after the key: batch size, threads, embeddings, GPUs, streams, requests, starts."""
     threads = max(2, cpus_beside_gpu(plan.gpus_per_actor) if plan.gpus_per_actor else int(plan.cpus_per_actor))
     streams = plan.settings.decode == "gpu"  # which only families have that are safe with them
-    return plan.batch_size, threads, plan.settings.embeddings, plan.gpus_per_actor, streams, plan.requests
+    return plan.batch_size, threads, plan.settings.embeddings, plan.gpus_per_actor, streams, plan.requests, plan.starts
 
 
 def deal_out(
@@ -403,7 +417,8 @@ def _deal_out_once(
             fn_constructor_args=(open_detector, read, folder, key, *_of_plan(plan)),
             batch_size=1,  # a part at a time; its images are batched in the actor
             compute=ray.data.ActorPoolStrategy(
-                size=min(plan.num_actors, len(parts)),
+                min_size=min(plan.min_actors or plan.num_actors, len(parts)),
+                max_size=min(plan.num_actors, len(parts)),
                 max_concurrent_calls_per_actor=at_once,
                 max_tasks_in_flight_per_actor=at_once + 1,
                 enable_true_multi_threading=True,
@@ -479,7 +494,8 @@ def _refuse_a_lost_mount(rows: Mapping[str, Sequence[str]], images: Sequence[Rea
         return
     raise StorageError(
         f"{socket.gethostname()} does not find {len(gone)} images any more that were there when they were listed, nor "
-        f"others beside them, the first: {images[gone[0]].error}; is the pool at the same place on every node?"
+        f"others beside them, the first: {images[gone[0]].error}; is the pool at the same place on every node? If they "
+        "were removed, --update goes on without them"
     )
 
 

@@ -14,7 +14,7 @@ from raylearn.detectors.base import Detections, DetectorSettings
 from raylearn.errors import RaylearnError, StorageError
 from raylearn.scoring import patience
 from raylearn.scoring.ledger import open_part
-from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
+from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import Part, ScorePart
 from raylearn.scoring.reading import read_image
 from tests.detectors.test_device_canvases import photograph
@@ -42,7 +42,7 @@ class Small:
 def scored(detector: Small, files: list[Path], folder: Folder, batch_size: int) -> list[Part]:
     names, paths = [file.name for file in files], [str(file) for file in files]
     manifest = Manifest.of_columns([names, paths, [""] * len(files), [""] * len(files)], 10)
-    folder.add(MANIFEST_FILE, manifest.to_buffer())
+    manifest.write(folder)
     read = partial(read_image, settings=SETTINGS)
     score = ScorePart(lambda: detector, read, folder, manifest.hash, batch_size, 2)
     parts = []
@@ -121,7 +121,7 @@ def test_parts_that_begin_at_once_load_one_detector_where_the_store_was_away_bef
     names, paths = [file.name for file in files], [str(file) for file in files]
     manifest = Manifest.of_columns([names, paths, [""] * len(files), [""] * len(files)], 10)
     folder = Folder.at(tmp_path / "ledger")
-    folder.add(MANIFEST_FILE, manifest.to_buffer())
+    manifest.write(folder)
     score = ScorePart(opened, partial(read_image, settings=SETTINGS), folder, manifest.hash, 8, 2)
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(lambda number: score({"number": np.array([number])})["part"][0], range(2)))

@@ -29,7 +29,8 @@ from raylearn.errors import CheckpointError, ConfigError, DatasetError, Detector
 from raylearn.learning.training import with_resolved_model
 from raylearn.progress import Steps, heard
 from raylearn.scoring.ledger import read_facts
-from raylearn.scoring.pool_scoring import ScoreRequest, score_pool
+from raylearn.scoring.pool_scoring import score_pool
+from raylearn.scoring.request import ScoreRequest
 from tests.conftest import IMAGE_SIZE
 from tests.detectors.transformers_configs import CONFIGS, write_folder
 

@@ -18,7 +18,7 @@ from raylearn.errors import StorageError
 from raylearn.scoring import patience
 from raylearn.scoring.ledger import open_part
 from raylearn.scoring.listing import list_pool
-from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
+from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.patience import until_all_are_there
 from raylearn.scoring.pipeline import Part, ScorePart, _number_of, _score_each
 from raylearn.scoring.reading import read_image
@@ -67,7 +67,7 @@ def _picture(number: int) -> bytes:
 
 
 def _scorer(manifest: Manifest, folder: Folder, requests: int) -> ScorePart:
-    folder.add(MANIFEST_FILE, manifest.to_buffer())
+    manifest.write(folder)
     read = partial(read_image, settings=DetectorSettings(64, 0.05, 0.7, 100))
     return ScorePart(Bright, read, folder, "key", 4, 2, requests=requests)
 

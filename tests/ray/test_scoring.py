@@ -16,7 +16,7 @@ from raylearn.detectors.base import BOX_EMBEDDING, IMAGE_EMBEDDING, DetectorSett
 from raylearn.detectors.letterbox import letterbox
 from raylearn.errors import ClusterError
 from raylearn.scoring.ledger import Ledger, map_parts
-from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
+from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, score_manifest, score_parts
 from raylearn.strategies import (
     Candidates,
@@ -124,7 +124,7 @@ def test_an_image_without_detections_keeps_its_row(reef: Dataset, plan: ScoringP
 def test_a_pass_that_is_left_early_leaves_no_thread_behind(reef: Dataset, plan: ScoringPlan, tmp_path: Path) -> None:
     """One that called Ray after its shutdown would end the process with exit code 1 and without a word."""
     manifest, folder = Manifest.of(reef.pool, part_size=2), Folder.at(tmp_path)
-    folder.add(MANIFEST_FILE, manifest.to_buffer())
+    manifest.write(folder)
     before = set(threading.enumerate())
     with closing(score_parts(range(manifest.num_parts), plan, folder, manifest.hash)) as parts:
         next(parts)

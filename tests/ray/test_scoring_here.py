@@ -12,7 +12,8 @@ from raylearn.data.storage import Folder
 from raylearn.detectors.checkpoints import write_checkpoint
 from raylearn.scoring import pool_scoring
 from raylearn.scoring.ledger import Ledger
-from raylearn.scoring.pool_scoring import ScoreRequest, score_pool
+from raylearn.scoring.pool_scoring import score_pool
+from raylearn.scoring.request import ScoreRequest
 
 
 @pytest.fixture
@@ -42,6 +43,6 @@ def test_a_handful_is_scored_without_ray_to_the_same_bytes(
     monkeypatch.setattr(pool_scoring, "_needs_no_ray", lambda *_: False)
     score_pool(request_, str(there), address=None, console=Console())
     names = sorted(path.name for path in here.iterdir() if not path.name.startswith("."))
-    assert names == ["checkpoint.pt", "ledger.json", "manifest.parquet", "part-00000.parquet", "plan.json"]
+    assert names == ["checkpoint.pt", "ledger.json", "manifest.parquet", "part-00000.parquet", "plan.json", "pool.json"]
     for name in names:
         assert (here / name).read_bytes() == (there / name).read_bytes(), name

@@ -11,7 +11,7 @@ from raylearn.detectors.base import Detections, DetectorSettings
 from raylearn.errors import StorageError
 from raylearn.scoring.fetching import Source
 from raylearn.scoring.ledger import NOTHING
-from raylearn.scoring.manifest import MANIFEST_FILE, Manifest
+from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan, deal_out
 from raylearn.scoring.reading import ReadImage
 
@@ -41,7 +41,7 @@ def _scored(tmp_path: Path, may_pass: bool) -> list[int]:
     marks.mkdir()
     ids = [str(number) for number in range(8)]
     manifest = Manifest.of_columns([ids, ids, [""] * 8, [""] * 8], part_size=2)
-    folder.add(MANIFEST_FILE, manifest.to_buffer())
+    manifest.write(folder)
     read = partial(_read, marks=marks, may_pass=may_pass)
     counts, numbers = NOTHING, []
     for part in deal_out(range(manifest.num_parts), Nothing, read, PLAN, folder, "key"):

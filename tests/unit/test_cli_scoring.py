@@ -15,7 +15,7 @@ from raylearn.detectors import family_named
 from raylearn.detectors.base import CheckpointFacts
 from raylearn.errors import CheckpointError
 from raylearn.learning import cascade
-from raylearn.scoring import pool_scoring
+from raylearn.scoring import pool_scoring, request
 from raylearn.scoring.ledger import FACTS_FILE
 from tests.unit.hand_made import write_ledger
 from tests.unit.test_cli import call, complaints, refused, write, write_image
@@ -75,7 +75,7 @@ def desk(made, tmp_path, monkeypatch) -> Path:
     def reached(*_: Any) -> None:
         raise ReachedRayError
 
-    monkeypatch.setattr(pool_scoring, "read_checkpoint", read)
+    monkeypatch.setattr(request, "read_checkpoint", read)
     monkeypatch.setattr(cascade, "read_checkpoint", read)
     monkeypatch.setattr(pool_scoring, "ray_session", reached)
     monkeypatch.setattr(pool_scoring, "_needs_no_ray", lambda *_: False)  # or three photos would be scored here
@@ -207,7 +207,8 @@ def test_compare_asks_for_a_tenth_of_the_ledger_where_no_size_is_given(capsys, n
         (SCORE + " --limit 0", "'--limit'"),
         (SCORE + " --shuffle-seed -1", "'--shuffle-seed'"),
         (SCORE + " --batch-size 0", "'--batch-size'"),
-        (SCORE + " --actors none", "'--actors'"),
+        (SCORE + " --actors none", "--actors 'none' is not a number"),
+        (SCORE + " --actors 4:2", "max_actors 2 is below num_actors 4"),
         (SCORE + " --gpus-per-actor -1", "'--gpus-per-actor'"),
         (SCORE + " --part-size 0", "'--part-size'"),
         (SCORE + " --canvas sqare", "'sqare' is not one of 'square', 'rectangle'"),
@@ -247,7 +248,7 @@ def test_credentials_in_an_address_are_refused_and_not_shown(capsys, desk, argum
 
 
 def test_embeddings_of_a_family_that_gives_none_are_refused_with_its_name(capsys, monkeypatch):
-    monkeypatch.setattr(pool_scoring, "family_of", lambda _: family_named("yolov5-classic"))
+    monkeypatch.setattr(request, "family_of", lambda _: family_named("yolov5-classic"))
     assert "detector family yolov5-classic gives no embeddings" in refused(capsys, *f"{SCORE} --embeddings".split())
 
 

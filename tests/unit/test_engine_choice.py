@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from raylearn.cluster.machines import Machine
-from raylearn.data.dataset import Image
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import DetectorSettings, Engine
 from raylearn.errors import ClusterError
-from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pipeline import ScoringPlan
-from raylearn.scoring.pool_scoring import LARGE_POOL, ScoreRequest, _choose, _needs_no_ray
+from raylearn.scoring.pool_scoring import LARGE_POOL, _choose, _needs_no_ray
+from raylearn.scoring.request import ScoreRequest
 
 CPUS = Machine((4, 4), 0, 8, "cpu", {"torch": "2.14.1"})
 WITH_OPENVINO = replace(CPUS, versions={"torch": "2.14.1", "openvino": "2025.4"})
@@ -95,18 +94,15 @@ def test_a_pass_begun_in_fp16_says_what_to_do_where_there_is_no_gpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "there", "wanted"),
+    ("more", "missing", "wanted"),
     [
-        ({}, [0, 2], True),
-        ({}, [0, 1, 2], True),
-        ({}, [2], False),
-        ({"gpus_per_actor": 1.0}, [0, 2], False),
+        ({}, [1], True),
+        ({}, [], True),
+        ({}, [0, 1], False),
+        ({"gpus_per_actor": 1.0}, [1], False),
     ],
     ids=["one part is missing", "none is", "two are", "a GPU is asked for"],
 )
-def test_ray_is_started_where_there_is_something_to_deal_out_or_a_gpu_to_give(tmp_path, more, there, wanted):
-    for part in there:
-        (tmp_path / f"part-{part:05d}.parquet").touch()
+def test_ray_is_started_where_there_is_something_to_deal_out_or_a_gpu_to_give(more, missing, wanted):
     request = ScoreRequest("pool", Path("best.pt"), **{"gpus_per_actor": 0, **more})
-    manifest = Manifest.of([Image(f"{number}.jpg", "", 1, 1, "") for number in range(5)], part_size=2)
-    assert _needs_no_ray(request, manifest, Folder(str(tmp_path))) is wanted
+    assert _needs_no_ray(request, missing) is wanted

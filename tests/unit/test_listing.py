@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from raylearn.data import storage
 from raylearn.data.images import read_bytes
 from raylearn.errors import ImageError, InputError, PoolError
-from raylearn.scoring.listing import IMAGE_ENDINGS, list_pool
+from raylearn.scoring.listing import list_pool
 from raylearn.scoring.manifest import Manifest
+from raylearn.scoring.walks import IMAGE_ENDINGS
 
 NAMES = [
     "a b.jpg",

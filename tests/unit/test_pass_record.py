@@ -7,7 +7,6 @@ import pytest
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import DetectorSettings
 from raylearn.errors import LedgerError
-from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.pass_record import PLAN_FILE, add_record, first_difference, read_record, refuse_another
 
 RECORD = {
@@ -54,7 +53,6 @@ def test_a_pass_with_embeddings_does_not_go_on_without_them_nor_the_other_way(tm
     def record(embeddings: bool) -> dict[str, object]:
         return {**RECORD, "settings": DetectorSettings(640, 0.05, 0.7, 100, embeddings=embeddings).facts}
 
-    manifest = Manifest.of([])
     with pytest.raises(LedgerError, match=rf"scoring pass with settings\.embeddings={said}"):
-        refuse_another(Folder.at(tmp_path), record(there), record(asked), manifest)
-    refuse_another(Folder.at(tmp_path), record(there), record(there), manifest)
+        refuse_another(Folder.at(tmp_path), record(there), record(asked))
+    refuse_another(Folder.at(tmp_path), record(there), record(there))

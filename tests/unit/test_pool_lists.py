@@ -196,8 +196,8 @@ def test_a_path_out_of_the_folder_is_refused_with_its_line_unless_root_allows_it
             "l.parquet", {"uri": pa.array([], pa.string())}, r"no images in .*l.parquet", id="no rows, parquet"
         ),
         pytest.param("l.parquet", b"PAR1", r"l.parquet cannot be read", id="no parquet"),
-        pytest.param("l.txt", "a.jpg\na.jpg\n", r"image id 'a.jpg' stands twice in the pool", id="twice"),
-        pytest.param("l.csv", "uri,image_id\na.jpg,1\nb.jpg,1\n", r"image id '1' stands twice", id="one id twice"),
+        pytest.param("l.txt", "a.jpg\na.jpg\n", r"image id 'a.jpg' is listed twice in the pool", id="twice"),
+        pytest.param("l.csv", "uri,image_id\na.jpg,1\nb.jpg,1\n", r"image id '1' is listed twice", id="one id twice"),
         pytest.param(
             "l.json", "[]", r"is no folder and no list: a list ends in .txt, .csv, .parquet", id="another kind"
         ),
