@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -15,10 +16,13 @@ from typing import Any
 
 from raylearn.data.storage import Folder, not_writable
 from raylearn.errors import RunFolderError, StorageError
+from raylearn.progress import doing
 
 LOCK_FILE = ".lock"
-BEAT_SECONDS = 10.0
+BEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0  # without a beat for so long, a holder at an address counts as dead
+LOOK_SECONDS = 1.0
+_LOST = signal.SIGUSR2  # ends the work of a holder that is none any more
 
 
 @contextmanager
@@ -62,48 +66,110 @@ def locked(folder: Path) -> Iterator[None]:
 def _leased(folder: Folder) -> Iterator[None]:
     """Holds a folder at an address by a file that is renewed while this process lives.
 
-    Object stores have no locks: two that start within the same second could both get it. A part of another pass is
-    noticed by its mark, and a part of the same pass has the same content whoever writes it: no ledger is spoilt then,
-    but work is done twice.
+    No clock is compared with another one's: whoever finds the file watches it, and takes the folder over when it has
+    not changed for `STALE_SECONDS` by the watcher's own clock. A holder whose renewal finds another's file, or that
+    could not renew for nearly as long, is stopped as by Ctrl+C, and told why. Where the store knows no conditions, two
+    that start within the same second could both get it: a part of another pass is noticed by its mark, and a part of
+    the same pass has the same content whoever writes it, so no ledger is spoilt then, but work is done twice.
     """
     holder = {**_holder(), "lease": uuid.uuid4().hex}
-    there = _read(folder)
-    if there and time.time() - there.get("beat", 0) < STALE_SECONDS:
-        shown = {key: there.get(key) for key in ("pid", "host", "since")}
-        raise _in_use(folder, json.dumps(shown), f" (a dead one's hold ends after {STALE_SECONDS:.0f} s)")
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(BEAT_SECONDS):
-            try:
-                if not _is_ours(folder, holder):
-                    return  # taken over by another, who counted this process as dead
-                folder.replace(LOCK_FILE, json.dumps({**holder, "beat": time.time()}).encode())
-            except StorageError:
-                continue  # the next beat tries again; the work itself will report a store that stays away
-
-    folder.replace(LOCK_FILE, json.dumps({**holder, "beat": time.time()}).encode())
-    beating = threading.Thread(target=beat, daemon=True)
+    tag = folder.swap(LOCK_FILE, _renewed(holder, 0), _tag_of_the_dead(folder))
+    if tag is None:
+        raise _in_use(folder, _shown(folder.read_tagged(LOCK_FILE)))
+    in_main = threading.current_thread() is threading.main_thread()
+    lease = _Lease(folder, holder, tag, in_main)
+    # not SIGINT, which a job in the background of a shell does not hear
+    before = signal.signal(_LOST, signal.default_int_handler) if in_main else None
+    beating = threading.Thread(target=lease.beat, daemon=True)
     beating.start()
     try:
         yield
+    except KeyboardInterrupt:
+        lease.refuse_if_lost()
+        raise
     finally:
-        ended.set()
+        lease.ended.set()
         beating.join()
+        if in_main:
+            signal.signal(_LOST, before)
         with suppress(StorageError):  # what was done is done; the hold that is left ends by itself
-            if _is_ours(folder, holder):
-                folder.remove(LOCK_FILE)
+            lease.let_go()
+    lease.refuse_if_lost()
 
 
-def _is_ours(folder: Folder, holder: dict[str, Any]) -> bool:
-    return bool((_read(folder) or {}).get("lease") == holder["lease"])
+def _tag_of_the_dead(folder: Folder) -> str | None:
+    """Of a hold that nobody renews any more; None where nobody holds the folder.
+
+    Raises:
+        RunFolderError: it is renewed.
+    """
+    there = first = folder.read_tagged(LOCK_FILE)
+    end = time.monotonic() + STALE_SECONDS
+    while there is not None and time.monotonic() < end:
+        with doing(f"waiting to see whether {_name_of(there)} still works in {folder}"):
+            time.sleep(min(LOOK_SECONDS, STALE_SECONDS))
+        there = folder.read_tagged(LOCK_FILE)
+        if there is not None and there != first:
+            raise _in_use(folder, _shown(there))
+    return None if there is None else there[1]
 
 
-def _read(folder: Folder) -> dict[str, Any] | None:
+class _Lease:
+    def __init__(self, folder: Folder, holder: dict[str, Any], tag: str, interrupts: bool) -> None:
+        self._folder, self._holder, self._tag, self._interrupts = folder, holder, tag, interrupts
+        self.ended, self._lost = threading.Event(), threading.Event()
+
+    def beat(self) -> None:
+        """Renews it until it ends; in a thread."""
+        number, renewed = 0, time.monotonic()
+        while not self.ended.wait(BEAT_SECONDS):
+            number += 1
+            try:
+                tag = self._folder.swap(LOCK_FILE, _renewed(self._holder, number), self._tag)
+            except StorageError:
+                if time.monotonic() - renewed < STALE_SECONDS - BEAT_SECONDS:
+                    continue  # the next beat tries again
+                tag = None
+            if tag is None:
+                self._lost.set()
+                if self._interrupts and not self.ended.is_set():
+                    signal.pthread_kill(threading.main_thread().ident or 0, _LOST)
+                return
+            self._tag, renewed = tag, time.monotonic()
+
+    def let_go(self) -> None:
+        there = self._folder.read_tagged(LOCK_FILE)
+        if there and there[1] == self._tag and not self._lost.is_set():
+            self._folder.remove(LOCK_FILE)
+
+    def refuse_if_lost(self) -> None:
+        if self._lost.is_set():
+            other = _name_of(self._folder.read_tagged(LOCK_FILE))
+            raise StorageError(
+                f"{self._folder} could not be held any longer: it was out of reach for {STALE_SECONDS:.0f} s, or "
+                f"{other} has taken it over; run the same command again to resume"
+            )
+
+
+def _renewed(holder: dict[str, Any], number: int) -> bytes:
+    return json.dumps({**holder, "beat": number}).encode()
+
+
+def _holder_in(there: tuple[bytes, str] | None) -> dict[str, Any]:
     try:
-        return dict(json.loads(folder.read(LOCK_FILE) or b"null") or {})
+        return dict(json.loads(there[0] if there else b"{}"))
     except (ValueError, TypeError):
-        return None
+        return {}
+
+
+def _shown(there: tuple[bytes, str] | None) -> str:
+    holder = _holder_in(there)
+    return json.dumps({key: holder.get(key) for key in ("pid", "host", "since")})
+
+
+def _name_of(there: tuple[bytes, str] | None) -> str:
+    holder = _holder_in(there)
+    return f"process {holder['pid']} on {holder['host']}" if {"pid", "host"} <= holder.keys() else "another process"
 
 
 def _holder() -> dict[str, Any]:
@@ -111,7 +177,5 @@ def _holder() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
 
 
-def _in_use(folder: Path | Folder, holder: str, remark: str = "") -> RunFolderError:
-    return RunFolderError(
-        f"{folder} is in use by {holder or 'another process'}{remark}: wait for it, or give another folder"
-    )
+def _in_use(folder: Path | Folder, holder: str) -> RunFolderError:
+    return RunFolderError(f"{folder} is in use by {holder or 'another process'}: wait for it, or give another folder")

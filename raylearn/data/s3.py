@@ -1,13 +1,13 @@
 """S3: where a bucket is, pyarrow's file system of it, and whole objects by one request each.
 
-pyarrow's file system asks for the size of an object before it reads it. Where botocore is installed (`raylearn[s3]`),
-an object is read without that.
+pyarrow's file system asks for the size of an object before it reads it, and writes one without any condition. Where
+botocore is installed (`raylearn[s3]`), an object is read without the first, and written with the second.
 """
 
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,10 +20,7 @@ CONNECTIONS = 256
 ATTEMPTS = 6  # of one request, with growing waits between them; refusals (403, 404) are not tried again
 OPTIONS = ("region", "scheme", "endpoint_override", "anonymous")
 _CONNECT_SECONDS, _READ_SECONDS = 5, 20
-_TRIED_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
-
-ReadObject = Callable[[str], bytes]
-"""From a key to all bytes. Raises FileNotFoundError where there is none, and OSError for anything else."""
+_TRIED_AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
@@ -88,8 +85,8 @@ class Bucket:
             allow_delayed_open=True,  # what is small is put with one request
         )
 
-    def reader(self) -> ReadObject | None:
-        """Reads whole objects, from many threads; None where botocore is not installed or finds no credentials.
+    def objects(self) -> "Objects | None":
+        """Whole objects, for many threads; None where botocore is not installed or finds no credentials.
 
         Raises:
             ValueError, OSError: a profile, a configuration file or an address cannot be used.
@@ -97,14 +94,12 @@ class Bucket:
         if find_spec("botocore") is None:
             return None
         with _as_os_errors():
-            return self._reader()
+            return self._objects()
 
-    def _reader(self) -> ReadObject | None:
+    def _objects(self) -> "Objects | None":
         import botocore.session
         import urllib3
         from botocore import UNSIGNED
-        from botocore.auth import S3SigV4Auth
-        from botocore.awsrequest import AWSRequest
         from botocore.config import Config
 
         session = botocore.session.get_session()
@@ -121,28 +116,91 @@ class Bucket:
         # botocore knows the host of every region: the address of an object, without its key and signature
         example = client.generate_presigned_url("get_object", Params={"Bucket": self.name, "Key": "key"})
         base = example.partition("?")[0].removesuffix("key")
-        root = base[base.index("/", base.index("//") + 2) :]
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
         pool = urllib3.connection_from_url(base, maxsize=CONNECTIONS, block=True, timeout=timeout, retries=False)
 
-        def read(key: str) -> bytes:
-            path = quote(key.encode(errors="surrogateescape"), safe="/~")
-            for attempt in range(ATTEMPTS):
-                if attempt:
-                    time.sleep(0.1 * 2**attempt)
-                request = AWSRequest("GET", base + path)
-                if credentials is not None:
-                    with _as_os_errors():  # some are fetched anew before they expire
-                        frozen = credentials.get_frozen_credentials()
-                    S3SigV4Auth(frozen, "s3", self.region).add_auth(request)
-                failure, data = _asked(pool, root + path, dict(request.headers))
-                if failure is None:
-                    return data
-                if isinstance(failure, int) and failure not in _TRIED_AGAIN:
-                    break
-            raise _error(failure, data, self.name, key)
+        return Objects(self.name, self.region, base, pool, credentials)
 
-        return read
+
+class Objects:
+    """The objects of a bucket, each read and written whole, by one request.
+
+    Args:
+        bucket, region: see Bucket.
+        base: the address of an object, without its key.
+        pool: urllib3's connections to its host.
+        credentials: botocore's; None where requests are not signed.
+    """
+
+    def __init__(self, bucket: str, region: str, base: str, pool: Any, credentials: Any) -> None:
+        self._bucket, self._region, self._base, self._pool, self._credentials = bucket, region, base, pool, credentials
+        self._root = base[base.index("/", base.index("//") + 2) :]
+
+    def read(self, key: str) -> bytes:
+        """All bytes; FileNotFoundError where there is no such object, and OSError for anything else."""
+        return self.read_tagged(key)[0]
+
+    def read_tagged(self, key: str) -> tuple[bytes, str]:
+        """All bytes, and the tag that changes with them (ETag)."""
+        status, data, tag = self._request("GET", key)
+        if status != 200:
+            raise _error(status, data, self._bucket, key, "GetObject")
+        return data, tag
+
+    def put(self, key: str, data: bytes, replacing: str | None) -> str | None:
+        """Writes an object if it is as it was.
+
+        Args:
+            key: of the object.
+            data: its bytes.
+            replacing: the tag it has to have; None where there must not be one.
+
+        Returns:
+            The new tag; None where the object is another by now, and stays.
+
+        Raises:
+            UnsupportedError: the store knows no conditions.
+            OSError: it cannot be written.
+        """
+        condition = {"If-None-Match": "*"} if replacing is None else {"If-Match": replacing}
+        status, answer, tag = self._request("PUT", key, data, condition)
+        if status == 200:
+            return tag
+        if status == 501:
+            raise UnsupportedError("the store knows no conditions")
+        if status not in (404, 412):
+            raise _error(status, answer, self._bucket, key, "PutObject")
+        try:
+            there, tag = self.read_tagged(key)  # an attempt of ours, whose answer was lost, may have been the other
+        except FileNotFoundError:
+            return None
+        return tag if there == data else None
+
+    def _request(
+        self, method: str, key: str, data: bytes = b"", condition: Mapping[str, str] | None = None
+    ) -> tuple[int | str, bytes, str]:
+        """A status, or what the network said; the body; and the tag."""
+        from botocore.auth import S3SigV4Auth
+        from botocore.awsrequest import AWSRequest
+
+        path = quote(key.encode(errors="surrogateescape"), safe="/~")
+        answer: tuple[int | str, bytes, str] = "", b"", ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(0.1 * 2**attempt)
+            request = AWSRequest(method, self._base + path, data=data, headers=dict(condition or {}))
+            if self._credentials is not None:
+                with _as_os_errors():  # some are fetched anew before they expire
+                    frozen = self._credentials.get_frozen_credentials()
+                S3SigV4Auth(frozen, "s3", self._region).add_auth(request)
+            answer = _asked(self._pool, method, self._root + path, data, dict(request.headers))
+            if isinstance(answer[0], int) and answer[0] not in _TRIED_AGAIN:
+                break
+        return answer
+
+
+class UnsupportedError(Exception):
+    """A store cannot do what it was asked for."""
 
 
 @contextmanager
@@ -156,18 +214,17 @@ def _as_os_errors() -> Iterator[None]:
         raise OSError(f"AWS Error: {error}") from error
 
 
-def _asked(pool: Any, path: str, headers: dict[str, str]) -> tuple[int | str | None, bytes]:
-    """What went wrong, a status or what the network said, and the body."""
+def _asked(pool: Any, method: str, path: str, data: bytes, headers: dict[str, str]) -> tuple[int | str, bytes, str]:
     import urllib3
 
     try:
-        answer = pool.request("GET", path, headers=headers, decode_content=False)
+        answer = pool.request(method, path, body=data or None, headers=headers, decode_content=False)
     except urllib3.exceptions.HTTPError as error:
-        return f"{type(error).__name__}: {error}", b""
-    return (None if answer.status == 200 else answer.status), answer.data
+        return f"{type(error).__name__}: {error}", b"", ""
+    return answer.status, answer.data, answer.headers.get("ETag", "")
 
 
-def _error(failure: int | str | None, body: bytes, bucket: str, key: str) -> OSError:
+def _error(failure: int | str, body: bytes, bucket: str, key: str, operation: str) -> OSError:
     """In the words of pyarrow's, by which errors are told apart."""
     if failure == 404:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{bucket}/{key}")
@@ -175,5 +232,5 @@ def _error(failure: int | str | None, body: bytes, bucket: str, key: str) -> OSE
     code = body.partition(b"<Code>")[2].partition(b"</Code>")[0].decode(errors="replace")
     what = f"(HTTP status {failure}) {code}" if isinstance(failure, int) else failure
     return OSError(
-        f"When reading key '{key}' in bucket '{bucket}': AWS Error {name} during GetObject operation: {what}"
+        f"When asking for key '{key}' in bucket '{bucket}': AWS Error {name} during {operation} operation: {what}"
     )

@@ -1,10 +1,12 @@
 """Where bytes lie: on a disk, or at an address that pyarrow's file systems open (s3, gs and others)."""
 
 import errno
+import hashlib
 import os
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +14,7 @@ from threading import Lock
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from raylearn.data.s3 import OPTIONS, Bucket, ReadObject
+from raylearn.data.s3 import OPTIONS, Bucket, Objects, UnsupportedError
 from raylearn.errors import InputError, RaylearnError, StorageError
 
 _OTHER_OPTION = re.compile(rf"([?&](?!(?:{'|'.join(OPTIONS)})=)[\w-]+=)[^&\s'\"]+")
@@ -138,12 +140,9 @@ def read_address(address: str) -> bytes:
         # a named pipe would make a plain open wait for a writer
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             return file.read()
-    scheme, bucket, key, options = _parts_of(address)
-    if scheme == "s3":
-        with _OPENING:
-            read = _object_reader(bucket, options)
-        if read is not None:
-            return read(key)
+    objects, key = _objects_of(address)
+    if objects is not None:
+        return objects.read(key)
     file_system, path = open_file_system(address)
     # Two requests of S3, one for the size and one for all bytes: a stream asks for each 256 KiB after the other.
     with file_system.open_input_file(path) as file:
@@ -163,15 +162,24 @@ def _file_system(scheme: str, bucket: str, options: str) -> tuple[Any, str]:
     return Bucket.of(bucket, options).file_system(), bucket
 
 
+def _objects_of(address: str) -> tuple[Objects | None, str]:
+    """What reads and writes whole objects of a bucket, where there is such a thing, and the key of the address."""
+    scheme, bucket, key, options = _parts_of(address)
+    if scheme != "s3":
+        return None, key
+    with _OPENING:
+        return _opened_objects(bucket, options), key
+
+
 @lru_cache(maxsize=64)
-def _object_reader(bucket: str, options: str) -> ReadObject | None:
-    return Bucket.of(bucket, options).reader()
+def _opened_objects(bucket: str, options: str) -> Objects | None:
+    return Bucket.of(bucket, options).objects()
 
 
 def forget_buckets() -> None:
     """Opens them anew, where the environment says something else by now."""
     _file_system.cache_clear()
-    _object_reader.cache_clear()
+    _opened_objects.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -179,8 +187,9 @@ class Folder:
     """A folder of files that are written once, each whole or absent; on a disk or at an address.
 
     On a disk a file is written aside and linked under its name; at an address it is put with one request. A file that
-    is there stays as it is, so a writer that comes late changes nothing. (At an address, and on a disk without hard
-    links, two that write the same name in the same moment may both do so, and the last one stays.)
+    is there stays as it is, so a writer that comes late changes nothing. (On a disk without hard links, and at an
+    address that is not S3 by botocore or whose store knows no conditions, two that write the same name in the same
+    moment may both do so, and the last one stays.)
 
     Args:
         address: a local path or an address with a scheme.
@@ -292,6 +301,10 @@ class Folder:
         try:
             if self.path is not None:
                 return _write_and_link(self.path, name, data)
+            objects, key = _objects_of(self.address_of(name))
+            if objects is not None:
+                with suppress(UnsupportedError):
+                    return objects.put(key, bytes(data), replacing=None) is not None
             file_system, root = open_file_system(self.address)
             target = f"{root.rstrip('/')}/{name}"
             if file_system.get_file_info(target).is_file:
@@ -303,6 +316,45 @@ class Folder:
             return True
         except (OSError, ValueError) as error:
             raise storage_error(f"{self}/{name} cannot be written: {reason_of(error)}", error) from error
+
+    def read_tagged(self, name: str) -> tuple[bytes, str] | None:
+        """The content of a file at an address, and a tag that changes with it; None where it is not there."""
+        try:
+            objects, key = _objects_of(self.address_of(name))
+            if objects is not None:
+                return objects.read_tagged(key)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise storage_error(f"{self}/{name} cannot be read: {reason_of(error)}", error) from error
+        content = self.read(name)
+        return None if content is None else (content, hashlib.sha256(content).hexdigest())
+
+    def swap(self, name: str, data: bytes, replacing: str | None) -> str | None:
+        """Writes a file at an address if it is as it was.
+
+        Args:
+            name: of the file.
+            data: its bytes.
+            replacing: the tag of what is there; None where nothing is.
+
+        Returns:
+            The new tag; None where it is another by now, and stays. Where the store knows no conditions, it is looked
+            at first, and of two that do so in the same moment the last one stays.
+        """
+        try:
+            objects, key = _objects_of(self.address_of(name))
+            if objects is not None:
+                with suppress(UnsupportedError):
+                    return objects.put(key, data, replacing)
+        except (OSError, ValueError) as error:
+            raise storage_error(f"{self}/{name} cannot be written: {reason_of(error)}", error) from error
+        there = self.read_tagged(name)
+        if (there and there[1]) != replacing:
+            return None
+        self.replace(name, data)
+        written = self.read_tagged(name)
+        return written[1] if written and written[0] == data else None
 
     def replace(self, name: str, data: bytes) -> None:
         """Writes a file that may change, such as a lock; whole at any time."""

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from raylearn.data.lock import held
 from raylearn.data.storage import Folder
-from raylearn.errors import RunFolderError
 from raylearn.scoring.ledger import finished_parts
 from tests.faults.conftest import PART_SIZE, content_of, failed, refused_score, run_score, score_command, succeeded
 from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store, used_here
@@ -127,16 +125,3 @@ def test_a_run_that_is_killed_and_then_refused_an_image_goes_on_and_writes_no_pa
 
 def _parts_of_killed(store: ObjectStore) -> dict[str, Any]:
     return {name: told for name, told in store.objects("killed/").items() if "part-" in name}
-
-
-def test_a_lease_is_refused_while_it_beats_taken_over_when_stale_and_gone_at_the_end(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = Folder.at(f"s3://{BUCKET}/leased")
-    with held(folder):
-        with pytest.raises(RunFolderError, match="is in use by"), held(folder):
-            pass
-        monkeypatch.setattr("raylearn.data.lock.STALE_SECONDS", 0.0)
-        with held(folder):
-            pass
-    assert "leased/.lock" not in store.objects("leased/")

@@ -69,7 +69,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 )
 def test_objects_of_amazon_are_read_from_the_region_of_their_bucket(opened, monkeypatch, name, region, address):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    Bucket(name, region, endpoint=None, scheme="https", anonymous=True).reader()
+    Bucket(name, region, endpoint=None, scheme="https", anonymous=True).objects()
     assert opened == [address]
 
 
@@ -77,5 +77,5 @@ def test_objects_are_read_from_where_pyarrow_lists_them_whatever_a_profile_says(
     (tmp_path / "config").write_text("[default]\nendpoint_url = http://elsewhere:9000\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    Bucket("photos", region="eu-west-1", endpoint=None, scheme="https", anonymous=True).reader()
+    Bucket("photos", region="eu-west-1", endpoint=None, scheme="https", anonymous=True).objects()
     assert opened == ["https://photos.s3.eu-west-1.amazonaws.com/"]
