@@ -42,18 +42,19 @@ def _of_query_size(arms: Sequence[ArmStatistics], primary: Primary, size: int | 
 
 
 def _of_oracle(arm: ArmStatistics, won: Difference, smallest: float | None) -> str:
-    """What knowing the labels wins; and where that is little, what follows for all who do not know them."""
+    """What knowing the labels wins; and where that is little, what follows for those who only cover classes."""
     low, high = won.interval or (-math.inf, math.inf)
     interval = f"95 % interval {low:+.3f} to {high:+.3f}" if won.interval else "no interval"
     sentence = (
         f"Knowing the labels is worth {won.mean:+.3f} ({interval}) in {won.outcome} against {won.control} "
-        f"({arm.label}, {arm.key.query}): the most that choosing by classes and boxes can be expected to win on this "
-        f"data set."
+        f"({arm.label}, {arm.key.query}): what covering classes cheaply wins on this data set, without a look at the "
+        "images."
     )
+    follows = "an arm that wins here has to see more than classes and boxes, such as which images are alike."
     if low <= 0:
-        return f"{sentence} It is not shown to win, so no strategy of this kind could be shown to win here."
+        return f"{sentence} It is not shown to win: {follows}"
     if smallest is not None and won.mean < smallest:
-        return f"{sentence} It is less than this run can find, so no strategy of this kind could be shown to win here."
+        return f"{sentence} It is less than this run can find: {follows}"
     return sentence
 
 

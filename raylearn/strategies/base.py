@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol
@@ -176,12 +176,15 @@ class Context:
         class_counts: (K,) ground-truth boxes per class in the currently labelled images.
         labelled: the currently labelled images, for a strategy that needs labelled embeddings.
         true_counts: (N, K) int64 ground-truth boxes of each candidate, for a strategy of simulations only.
+        labelled_in_group: group -> its labelled images, for a strategy of simulations only; groups with none may be
+            missing.
     """
 
     seed: int
     class_counts: np.ndarray
     labelled: Labelled | None = None
     true_counts: np.ndarray | None = None
+    labelled_in_group: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from raylearn.errors import QueryError
 from raylearn.measures.coverage import greedy_coverage
 from raylearn.measures.sampling import by_tie_order, check_size
@@ -14,8 +16,9 @@ from raylearn.strategies.options import check_costs
 class Oracle(Strategy):
     """Looks at the labels before they are paid for: `coverage` with the true boxes of each class, at their true cost.
 
-    A control for simulations only. It shows how much knowing the labels could win over chance; where that is nothing,
-    no strategy that sees less can win by covering classes.
+    Of images in groups, such as frames of one clip, it also knows which are of one group: each further one counts less.
+    A control for simulations only. It shows how much knowing the labels could win over chance by covering classes
+    cheaply, and not what an image looks like or how hard it is: a strategy that sees that can win more.
 
     Args:
         alpha, image_cost, box_cost: see `Coverage`.
@@ -52,5 +55,14 @@ class Oracle(Strategy):
         order = by_tie_order(ids, context.seed)
         counts = context.true_counts[order]
         costs = (self.image_cost + self.box_cost * counts.sum(axis=1)) ** self.alpha
-        picks, gains = greedy_coverage(counts, context.class_counts, costs, size)
+        picks, gains = greedy_coverage(counts, context.class_counts, costs, size, _known(candidates, context, order))
         return Query(tuple(str(ids[order[i]]) for i in picks), tuple(gains))
+
+
+def _known(candidates: Candidates, context: Context, order: np.ndarray) -> np.ndarray | None:
+    """(N, 2) the group of each image as a number, and its labelled images; None where there are no groups."""
+    if candidates.groups is None:
+        return None
+    names, numbers = np.unique(candidates.groups[order].astype(str), return_inverse=True)
+    labelled = np.array([context.labelled_in_group.get(name, 0) for name in names], np.int64)
+    return np.column_stack([numbers, labelled[numbers]])

@@ -1,6 +1,7 @@
 """One trial: the cycle with real training, scoring and evaluation, each asked for as a job."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -198,7 +199,7 @@ class Bench:
             seed,
             pool.class_counts(self.dataset.num_classes),
             self._labelled(scored.labelled, pool) if scored and scored.labelled else None,
-            self._true_counts(candidates.image_ids, self.dataset.truth) if arm.strategy.simulation_only else None,
+            *self._withheld(arm.strategy, candidates, pool),
         )
         # beside trainings, BLAS threads that wait for each other make it ten times slower
         with threadpool_limits(1, "blas"):
@@ -215,6 +216,16 @@ class Bench:
             return None
         images = (self.dataset.pool[self._images_by_id[image_id]] for image_id in image_ids)
         return np.array([f"clip {image.clip_id}" if image.clip_id else image.image_id for image in images], object)
+
+    def _withheld(
+        self, strategy: Strategy, candidates: Candidates, pool: Pool
+    ) -> tuple[np.ndarray | None, dict[str, int]]:
+        """What only a strategy of simulations may know: true boxes of each candidate, labelled images of each group."""
+        if not strategy.simulation_only:
+            return None, {}
+        labelled = self.groups_of(list(pool.labelled))
+        in_group = {} if labelled is None else dict(Counter(labelled.tolist()))
+        return self._true_counts(candidates.image_ids, self.dataset.truth), in_group
 
     def _labelled(self, ledger: Artifact, pool: Pool) -> Labelled:
         seen = Ledger.read(ledger.folder).candidates

@@ -341,6 +341,20 @@ def test_oracle_by_hand():
     assert Oracle(alpha=0).select(Candidates.unseen(["a", "b", "c"], 2), 1, context).image_ids == ("a",)
 
 
+def test_to_the_oracle_a_further_image_of_a_group_counts_less():
+    counts = np.array([[1, 0], [1, 0], [0, 1], [0, 1]])
+    candidates = Candidates.unseen(["a1", "a2", "b1", "b2"], 2)
+    candidates = replace(candidates, groups=np.array(["a", "a", "b", "b"], object))
+    context = Context(0, np.array([1, 0]), true_counts=counts, labelled_in_group={"b": 1})
+    query = Oracle().select(candidates, 4, context)
+    assert query.image_ids[:2] in {(f"a{i}", f"b{j}") for i in (1, 2) for j in (1, 2)}
+    assert query.scores == pytest.approx(
+        [np.log(3 / 2) / 2, np.log(2) / 2 / 2, np.log(4 / 3) / 2 / 2, np.log(3 / 2) / 2 / 3]
+    )
+    plain = Oracle().select(replace(candidates, groups=None), 4, context)
+    assert plain.image_ids[0][0] == "b"
+
+
 def test_the_oracle_says_what_it_is_and_asks_for_the_labels():
     assert Oracle().label == "oracle (knows the labels)"
     assert Oracle(alpha=0.5).label == "oracle (knows the labels) alpha=0.5"

@@ -18,13 +18,17 @@ def value(masses, covered, chosen):
     return float((np.log1p(covered + masses[list(chosen)].sum(axis=0)) - np.log1p(covered)).sum())
 
 
-def plain(masses, covered, costs, size):
+def plain(masses, covered, costs, size, known=None):
     held, picks = 1.0 + covered, []
+    groups, of_group = (
+        (np.arange(len(masses)), np.zeros(len(masses))) if known is None else (known[:, 0], known[:, 1] + 0)
+    )
     for _ in range(size):
-        gains = (np.log1p(masses / held).sum(axis=1) / costs).astype(np.float32)
+        gains = (np.log1p(masses / held).sum(axis=1) / costs / (1 + of_group * (known is not None))).astype(np.float32)
         gains[picks] = -1
         picks.append(int(gains.argmax()))
         held = held + masses[picks[-1]]
+        of_group[groups == groups[picks[-1]]] += 1
     return picks
 
 
@@ -36,11 +40,13 @@ def test_lazy_picks_are_the_plain_ones(seed, active):
     masses = rng.choice([0.0, 0.0, 0.5, 1.0, 4.0], (count, 3)).astype(np.float32)
     covered, costs = rng.integers(0, 3, 3), rng.choice([1.0, 2.0], count)
     size = int(rng.integers(1, count + 1))
+    groups = rng.integers(0, 5, count)
+    known = None if rng.random() < 0.5 else np.column_stack([groups, rng.integers(0, 3, 5)[groups]])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(greedy, "_num_active", lambda count: min(count, active))
         patch.setattr(greedy, "_BLOCK", 7)
-        picks, gains = greedy_coverage(masses, covered, costs, size)
-    assert picks == plain(masses, covered, costs, size)
+        picks, gains = greedy_coverage(masses, covered, costs, size, known)
+    assert picks == plain(masses, covered, costs, size, known)
     assert gains == sorted(gains, reverse=True)
 
 
