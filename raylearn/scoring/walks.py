@@ -6,9 +6,12 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from raylearn.data.endings import HEIF_ENDINGS, ending_of
@@ -27,6 +30,7 @@ from raylearn.data.storage import (
 from raylearn.errors import PoolError, StorageError
 from raylearn.scoring.pool_lists import LIST_ENDINGS, read_list
 
+_FOLDERS_AT_ONCE = 16
 IMAGE_ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp .gif .jp2 .j2k .avif".split()  # noqa: SIM905
 )
@@ -218,36 +222,46 @@ def _entries(folder: str, pattern: str) -> list[str]:
 
 
 def _walk_prefix(address: str, listing: Listing) -> Iterator[Found]:
-    from pyarrow import fs
 
     base, mark, options = address.partition("?")
     scheme, _, rest = base.partition("://")
     bucket = rest.partition("/")[0]
     try:
         file_system, top = open_file_system(address)
-        waiting = [top.rstrip("/")]
-        while waiting:
-            folder = waiting.pop()
-            inside = file_system.get_file_info(fs.FileSelector(folder))
-            deeper = []
-            for info in sorted(inside, key=lambda info: str(info.path)):
-                if info.base_name.startswith("."):
-                    listing.leave_out(info.base_name)
-                elif info.type == fs.FileType.Directory:
-                    deeper.append(info.path)
-                elif _is_image(info.base_name):
-                    key = info.path.removeprefix(bucket + "/")
-                    yield Found(
-                        image_id=info.path.removeprefix(top.rstrip("/") + "/"),
-                        uri=f"{scheme}://{bucket}/{percent_encoded(key)}{mark}{options}",
-                        version=f"{info.size}-{info.mtime_ns}",
-                    )
-                else:
-                    listing.leave_out(info.base_name)
-            waiting.extend(reversed(deeper))
+        top = top.rstrip("/")
+        for info in _below(file_system, top):
+            if info.base_name.startswith(".") or not _is_image(info.base_name):
+                listing.leave_out(info.base_name)
+                continue
+            key = info.path.removeprefix(bucket + "/")
+            yield Found(
+                image_id=info.path.removeprefix(top + "/"),
+                uri=f"{scheme}://{bucket}/{percent_encoded(key)}{mark}{options}",
+                version=f"{info.size}-{info.mtime_ns}",
+            )
     except (OSError, ValueError) as error:
         kind = PoolError if concerns_one_name(error) else StorageError
         raise kind(f"pool {redacted(address)} cannot be listed: {reason_of(error)}") from error
+
+
+def _below(file_system: Any, top: str) -> Iterator[Any]:
+    """What is in a folder of a store, then what is in each folder in it; the next folders are asked for meanwhile."""
+    from pyarrow import fs
+
+    waiting, asked = [top], {}
+    with ThreadPoolExecutor(_FOLDERS_AT_ONCE, thread_name_prefix="list") as threads:
+        try:
+            while waiting:
+                for folder in reversed(waiting[-_FOLDERS_AT_ONCE:]):
+                    if folder not in asked:
+                        asked[folder] = threads.submit(file_system.get_file_info, fs.FileSelector(folder))
+                inside = sorted(asked.pop(waiting.pop()).result(), key=lambda info: str(info.path))
+                folders = [info.type == fs.FileType.Directory and not info.base_name.startswith(".") for info in inside]
+                waiting += [info.path for info in reversed(list(compress(inside, folders)))]
+                yield from (info for info, is_folder in zip(inside, folders, strict=True) if not is_folder)
+        finally:
+            for future in asked.values():
+                future.cancel()
 
 
 def _walk_list(path: Path, ending: str, listing: Listing) -> Iterator[Found]:
