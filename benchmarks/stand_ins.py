@@ -4,6 +4,7 @@ import threading
 import time
 
 import numpy as np
+from pyarrow import fs
 
 from raylearn.detectors.base import Detections
 from raylearn.scoring.reading import ReadImage
@@ -44,3 +45,38 @@ class Waiting(Costless):
         with open(f"{self._log}/{id(self)}-{threading.get_ident()}", "a") as file:
             file.write(f"{start} {end}\n")
         return super().predict(canvases, sizes)
+
+
+class StandInStore(fs.FileSystemHandler):
+    """A bucket of so many objects in folders of 10,000, which answers at once; only its names can be had."""
+
+    FOLDER = 10_000
+
+    def __init__(self, num_objects: int) -> None:
+        super().__init__()
+        self._num_objects = num_objects
+
+    def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        folder = selector.base_dir
+        if folder == "bucket":
+            count = -(-self._num_objects // self.FOLDER)
+            return [fs.FileInfo(f"bucket/{number:06d}", fs.FileType.Directory) for number in range(count)]
+        first = int(folder.rpartition("/")[2]) * self.FOLDER
+        last = min(first + self.FOLDER, self._num_objects)
+        kind = fs.FileType.File
+        return [
+            fs.FileInfo(f"{folder}/{number:09d}.jpg", kind, size=200_000, mtime_ns=10**18 + number)
+            for number in range(first, last)
+        ]
+
+    def get_type_name(self) -> str:
+        return "stand-in"
+
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def get_file_info(self, paths: list[str]) -> list[fs.FileInfo]:
+        raise NotImplementedError
+
+    create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = delete_file = move = get_file_info  # type: ignore[assignment]
+    copy_file = open_input_stream = open_input_file = open_output_stream = open_append_stream = get_file_info  # type: ignore[assignment]
