@@ -33,8 +33,9 @@ from raylearn.detectors.base import DetectorSettings
 from raylearn.detectors.letterbox import letterbox
 from raylearn.scoring.listing import list_pool
 from raylearn.scoring.manifest import Manifest
-from raylearn.scoring.pipeline import Part, ScorePart
+from raylearn.scoring.plan import ScoringPlan
 from raylearn.scoring.reading import read_image
+from raylearn.scoring.score_part import Part, ScorePart
 
 POOL = f"s3://{BUCKET}/images"
 DOLLARS_PER_REQUEST = 0.4e-6  # S3 Standard, us-east-1: GET and HEAD alike; a PUT or LIST costs 5e-6
@@ -168,7 +169,8 @@ def _score(manifest: Manifest, settings: DetectorSettings, requests: int, option
         folder = Folder.at(name)
         manifest.write(folder)
         read = partial(read_image, settings=settings)
-        scorer = ScorePart(Costless, read, folder, "bench", 64, options.threads, requests=requests)
+        plan = ScoringPlan("", settings, batch_size=64, requests=requests, num_threads=options.threads)
+        scorer = ScorePart(Costless, read, folder, "bench", plan)
         numbers = [{"number": np.array([number])} for number in range(manifest.num_parts)]
         for done in at_once.map(scorer, numbers):
             if not isinstance(done["part"][0], Part) or done["part"][0].counts.num_errors:

@@ -19,7 +19,8 @@ from raylearn.data.storage import Folder
 from raylearn.detectors.base import DetectorSettings, Engine
 from raylearn.scoring.listing import list_pool
 from raylearn.scoring.manifest import Manifest
-from raylearn.scoring.pipeline import ScoringPlan, score_parts_here
+from raylearn.scoring.pipeline import score_parts_here
+from raylearn.scoring.plan import ScoringPlan
 
 _PART_SIZE = 16
 

@@ -240,7 +240,8 @@ def _score_parts(
 
     from raylearn.data.storage import Folder
     from raylearn.scoring.manifest import Manifest
-    from raylearn.scoring.pipeline import PARTS_ON_GPU, ScorePart
+    from raylearn.scoring.plan import PARTS_ON_GPU, ScoringPlan
+    from raylearn.scoring.score_part import ScorePart
 
     cv2.setNumThreads(1)
     bench = Bench(device, small, Path(work), {}, Path())
@@ -257,10 +258,14 @@ def _score_parts(
             partial(read_image, settings=settings),
             folder,
             manifest.hash,
-            bench.batch_size,
-            threads,
-            gpus=float(bench.on_gpu),
-            streams=decode == "gpu",
+            ScoringPlan(
+                "",
+                settings,
+                batch_size=bench.batch_size,
+                gpus_per_actor=float(bench.on_gpu),
+                requests=0,
+                num_threads=threads,
+            ),
         )
         shift = number * 7
         _checked(score({"number": np.array([shift])}))

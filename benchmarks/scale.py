@@ -71,7 +71,8 @@ def score_rows(number: int) -> dict[str, Any]:
     from raylearn.data.storage import Folder
     from raylearn.scoring.ledger import NOTHING
     from raylearn.scoring.listing import freeze_pool
-    from raylearn.scoring.pipeline import ScoringPlan, deal_out, finish
+    from raylearn.scoring.pipeline import deal_out, finish
+    from raylearn.scoring.plan import ScoringPlan
     from raylearn.scoring.updating import Listings
 
     with tempfile.TemporaryDirectory(prefix="raylearn-bench-") as name, ray_session(None):
@@ -169,6 +170,7 @@ def list_and_deal(number: int) -> dict[str, Any]:
     from raylearn.data.storage import Folder
     from raylearn.scoring import pipeline
     from raylearn.scoring.listing import freeze_pool
+    from raylearn.scoring.plan import ScoringPlan
     from raylearn.scoring.updating import Listings
 
     store = fs.PyFileSystem(StandInStore(number)), "bucket"
@@ -182,7 +184,7 @@ def list_and_deal(number: int) -> dict[str, Any]:
         frozen.put_into(folder)
         listings = Listings(((0, frozen.num_images, frozen.part_size),), frozen.hash())
         hashed = time.perf_counter() - start - listed
-        plan = pipeline.ScoringPlan("", SETTINGS, num_actors=2, requests=0)
+        plan = ScoringPlan("", SETTINGS, num_actors=2, requests=0)
         pipeline.ScorePart = OnlyRows  # type: ignore[assignment,misc]  which is told of every part, and reads its rows
         parts = pipeline.deal_out(listings.parts, Costless, read_nothing, plan, folder, "bench")
         assert sum(part.counts.num_images for part in parts) == number
@@ -206,7 +208,7 @@ class OnlyRows:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         from raylearn.scoring.ledger import PartCounts
-        from raylearn.scoring.pipeline import Part
+        from raylearn.scoring.score_part import Part
 
         now = time.time()
         counts = [PartCounts(len(self._manifest.read(int(number))), 0, {}, 0) for number in batch["number"]]
@@ -219,7 +221,8 @@ def keep_busy(number: int) -> dict[str, Any]:
 
     from raylearn.data.storage import Folder
     from raylearn.scoring.manifest import Manifest
-    from raylearn.scoring.pipeline import ScoringPlan, deal_out
+    from raylearn.scoring.pipeline import deal_out
+    from raylearn.scoring.plan import ScoringPlan
 
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     ray.init(

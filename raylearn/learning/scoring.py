@@ -14,7 +14,8 @@ from raylearn.detectors.base import CHECKPOINT_FILE, DetectorSettings
 from raylearn.errors import RaylearnError
 from raylearn.scoring.ledger import Ledger
 from raylearn.scoring.manifest import Manifest
-from raylearn.scoring.pipeline import ScoringPlan, default_batch_size, score_manifest
+from raylearn.scoring.pipeline import score_manifest
+from raylearn.scoring.plan import ScoringPlan, default_batch_size
 from raylearn.work.jobs import refuse_other_versions
 from raylearn.work.resources import WorkResources
 from raylearn.work.store import Artifact, artifact_key

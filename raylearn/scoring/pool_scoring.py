@@ -35,7 +35,8 @@ from raylearn.scoring.pass_record import (
     read_record,
     refuse_another,
 )
-from raylearn.scoring.pipeline import ScoringPlan, default_batch_size, finish, score_parts
+from raylearn.scoring.pipeline import finish, score_parts
+from raylearn.scoring.plan import ScoringPlan, default_batch_size
 from raylearn.scoring.progress import ScoringProgress, say
 from raylearn.scoring.request import ScoreRequest, decisive_facts
 from raylearn.scoring.updating import Listings

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from raylearn.progress import Activity, steps
 from raylearn.scoring.ledger import PartCounts
-from raylearn.scoring.pipeline import Part
+from raylearn.scoring.score_part import Part
 
 
 def say(console: Console, text: str) -> None:

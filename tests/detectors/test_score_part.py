@@ -15,8 +15,9 @@ from raylearn.errors import RaylearnError, StorageError
 from raylearn.scoring import patience
 from raylearn.scoring.ledger import open_part
 from raylearn.scoring.manifest import Manifest
-from raylearn.scoring.pipeline import Part, ScorePart
+from raylearn.scoring.plan import ScoringPlan
 from raylearn.scoring.reading import read_image
+from raylearn.scoring.score_part import Part, ScorePart
 from tests.detectors.test_device_canvases import photograph
 
 SETTINGS = DetectorSettings(64, 0.05, 0.7, 100, decode="gpu")
@@ -44,7 +45,8 @@ def scored(detector: Small, files: list[Path], folder: Folder, batch_size: int) 
     manifest = Manifest.of_columns([names, paths, [""] * len(files), [""] * len(files)], 10)
     manifest.write(folder)
     read = partial(read_image, settings=SETTINGS)
-    score = ScorePart(lambda: detector, read, folder, manifest.hash, batch_size, 2)
+    plan = ScoringPlan("", SETTINGS, batch_size=batch_size, requests=0)
+    score = ScorePart(lambda: detector, read, folder, manifest.hash, plan)
     parts = []
     for number in range(manifest.num_parts):
         (part,) = score({"number": np.array([number])})["part"]
@@ -122,7 +124,8 @@ def test_parts_that_begin_at_once_load_one_detector_where_the_store_was_away_bef
     manifest = Manifest.of_columns([names, paths, [""] * len(files), [""] * len(files)], 10)
     folder = Folder.at(tmp_path / "ledger")
     manifest.write(folder)
-    score = ScorePart(opened, partial(read_image, settings=SETTINGS), folder, manifest.hash, 8, 2)
+    plan = ScoringPlan("", SETTINGS, batch_size=8, requests=0)
+    score = ScorePart(opened, partial(read_image, settings=SETTINGS), folder, manifest.hash, plan)
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(lambda number: score({"number": np.array([number])})["part"][0], range(2)))
     assert [part.number for part in found if isinstance(part, Part)] == [0, 1]

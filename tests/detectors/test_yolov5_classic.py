@@ -29,7 +29,8 @@ from raylearn.errors import CheckpointError, ConfigError, DetectorError, Diverge
 from raylearn.learning.training import check_detector_of
 from raylearn.project.settings import Project
 from raylearn.scoring.manifest import Manifest
-from raylearn.scoring.pipeline import ScoringPlan, score_manifest
+from raylearn.scoring.pipeline import score_manifest
+from raylearn.scoring.plan import ScoringPlan
 from tests.conftest import SHARED
 from tests.detectors.classic_files import TINY, Model, edit, save
 from tests.detectors.data.make_yolov5_classic import fill, sawtooth

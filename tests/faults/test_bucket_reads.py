@@ -20,8 +20,10 @@ from raylearn.scoring.ledger import open_part
 from raylearn.scoring.listing import list_pool
 from raylearn.scoring.manifest import Manifest
 from raylearn.scoring.patience import until_all_are_there
-from raylearn.scoring.pipeline import Part, ScorePart, _number_of, _score_each
+from raylearn.scoring.pipeline import _number_of, _score_each
+from raylearn.scoring.plan import ScoringPlan
 from raylearn.scoring.reading import read_image
+from raylearn.scoring.score_part import Part, ScorePart
 from tests.faults.object_store import BUCKET, ObjectStore, object_store, used_here
 
 NUM_IMAGES = 12
@@ -68,8 +70,10 @@ def _picture(number: int) -> bytes:
 
 def _scorer(manifest: Manifest, folder: Folder, requests: int) -> ScorePart:
     manifest.write(folder)
-    read = partial(read_image, settings=DetectorSettings(64, 0.05, 0.7, 100))
-    return ScorePart(Bright, read, folder, "key", 4, 2, requests=requests)
+    settings = DetectorSettings(64, 0.05, 0.7, 100)
+    return ScorePart(
+        Bright, partial(read_image, settings=settings), folder, "key", ScoringPlan("", settings, requests=requests)
+    )
 
 
 def _pool() -> Manifest:

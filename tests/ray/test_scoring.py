@@ -17,7 +17,8 @@ from raylearn.detectors.letterbox import letterbox
 from raylearn.errors import ClusterError
 from raylearn.scoring.ledger import Ledger, map_parts
 from raylearn.scoring.manifest import Manifest
-from raylearn.scoring.pipeline import ScoringPlan, score_manifest, score_parts
+from raylearn.scoring.pipeline import score_manifest, score_parts
+from raylearn.scoring.plan import ScoringPlan
 from raylearn.strategies import (
     Candidates,
     Context,

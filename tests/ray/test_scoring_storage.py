@@ -12,7 +12,8 @@ from raylearn.errors import StorageError
 from raylearn.scoring.fetching import Source
 from raylearn.scoring.ledger import NOTHING
 from raylearn.scoring.manifest import Manifest
-from raylearn.scoring.pipeline import ScoringPlan, deal_out
+from raylearn.scoring.pipeline import deal_out
+from raylearn.scoring.plan import ScoringPlan
 from raylearn.scoring.reading import ReadImage
 
 pytestmark = pytest.mark.usefixtures("local_ray")

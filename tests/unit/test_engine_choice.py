@@ -10,7 +10,7 @@ from raylearn.cluster.machines import Machine
 from raylearn.data.storage import Folder
 from raylearn.detectors.base import DetectorSettings, Engine
 from raylearn.errors import ClusterError
-from raylearn.scoring.pipeline import ScoringPlan
+from raylearn.scoring.plan import ScoringPlan
 from raylearn.scoring.pool_scoring import LARGE_POOL, _choose, _needs_no_ray
 from raylearn.scoring.request import ScoreRequest
 
