@@ -83,7 +83,7 @@ def score_rows(number: int) -> dict[str, Any]:
         frozen, _ = freeze_pool(str(pool), Path(name, "listing"))
         folder = Folder.at(Path(name, "ledger"))
         frozen.put_into(folder)
-        listings = Listings(((0, frozen.num_images, frozen.part_size),), frozen.hash())
+        listings = Listings((frozen.span,), frozen.hash())
         listed = time.perf_counter() - start
         plan = ScoringPlan("", SETTINGS, batch_size=BATCH, num_actors=num_local_cpus(), requests=0)
         counts = NOTHING
@@ -182,9 +182,9 @@ def list_and_deal(number: int) -> dict[str, Any]:
         listed = time.perf_counter() - start
         folder = Folder.at(Path(name, "ledger"))
         frozen.put_into(folder)
-        listings = Listings(((0, frozen.num_images, frozen.part_size),), frozen.hash())
+        listings = Listings((frozen.span,), frozen.hash())
         hashed = time.perf_counter() - start - listed
-        plan = ScoringPlan("", SETTINGS, num_actors=2, requests=0)
+        plan = ScoringPlan("", SETTINGS, num_actors=2, requests=0, spans=listings.spans)
         pipeline.ScorePart = OnlyRows  # type: ignore[assignment,misc]  which is told of every part, and reads its rows
         parts = pipeline.deal_out(listings.parts, Costless, read_nothing, plan, folder, "bench")
         assert sum(part.counts.num_images for part in parts) == number
@@ -201,10 +201,10 @@ def list_and_deal(number: int) -> dict[str, Any]:
 class OnlyRows:
     """Takes the place of `ScorePart`: reads the rows of a part, and writes nothing."""
 
-    def __init__(self, _open: Any, _read: Any, folder: Any, *_: Any) -> None:
+    def __init__(self, _open: Any, _read: Any, folder: Any, _key: str, plan: Any) -> None:
         from raylearn.scoring.manifest import ManifestFiles
 
-        self._manifest = ManifestFiles(folder)
+        self._manifest = ManifestFiles(folder, plan.spans)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         from raylearn.scoring.ledger import PartCounts

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from raylearn.data.storage import Folder, not_writable
-from raylearn.errors import RunFolderError, StorageError
+from raylearn.errors import RaylearnError, RunFolderError, StorageError
 from raylearn.progress import doing
 
 LOCK_FILE = ".lock"
@@ -68,20 +68,23 @@ def _leased(folder: Folder) -> Iterator[None]:
 
     No clock is compared with another one's: whoever finds the file watches it, and takes the folder over when it has
     not changed for `STALE_SECONDS` by the watcher's own clock. A holder whose renewal finds another's file, or that
-    could not renew for nearly as long, is stopped as by Ctrl+C, and told why. Where the store knows no conditions, two
-    that start within the same second could both get it: a part of another pass is noticed by its mark, and a part of
-    the same pass has the same content whoever writes it, so no ledger is spoilt then, but work is done twice.
+    could not renew for nearly as long, is stopped as by Ctrl+C, and told why; outside of the main thread, which nobody
+    can stop, it is told at the end. Where the store knows no conditions, two that start within the same second could
+    both get it: a part of another pass is noticed by its mark, and a part of the same pass has the same content whoever
+    writes it, so no ledger is spoilt then, but work is done twice.
     """
-    holder = {**_holder(), "lease": uuid.uuid4().hex}
-    tag = folder.swap(LOCK_FILE, _renewed(holder, 0), _tag_of_the_dead(folder))
+    holder, dead = {**_holder(), "lease": uuid.uuid4().hex}, _tag_of_the_dead(folder)
+    asked = time.monotonic()
+    tag = folder.swap(LOCK_FILE, _renewed(holder, 0), dead)
     if tag is None:
         raise _in_use(folder, _shown(folder.read_tagged(LOCK_FILE)))
     in_main = threading.current_thread() is threading.main_thread()
-    lease = _Lease(folder, holder, tag, in_main)
+    lease = _Lease(folder, holder, tag, asked, in_main)
     # not SIGINT, which a job in the background of a shell does not hear
     before = signal.signal(_LOST, signal.default_int_handler) if in_main else None
-    beating = threading.Thread(target=lease.beat, daemon=True)
-    beating.start()
+    threads = [threading.Thread(target=work, daemon=True) for work in (lease.beat, lease.watch)]
+    for thread in threads:
+        thread.start()
     try:
         yield
     except KeyboardInterrupt:
@@ -89,7 +92,8 @@ def _leased(folder: Folder) -> Iterator[None]:
         raise
     finally:
         lease.ended.set()
-        beating.join()
+        for thread in threads:
+            thread.join()
         if in_main:
             signal.signal(_LOST, before)
         with suppress(StorageError):  # what was done is done; the hold that is left ends by itself
@@ -115,27 +119,36 @@ def _tag_of_the_dead(folder: Folder) -> str | None:
 
 
 class _Lease:
-    def __init__(self, folder: Folder, holder: dict[str, Any], tag: str, interrupts: bool) -> None:
-        self._folder, self._holder, self._tag, self._interrupts = folder, holder, tag, interrupts
-        self.ended, self._lost = threading.Event(), threading.Event()
+    def __init__(self, folder: Folder, holder: dict[str, Any], tag: str, renewed: float, interrupts: bool) -> None:
+        self._folder, self._holder, self._tag, self._renewed = folder, holder, tag, renewed
+        self._interrupts = interrupts
+        self.ended, self._lost, self._losing = threading.Event(), threading.Event(), threading.Lock()
 
     def beat(self) -> None:
         """Renews it until it ends; in a thread."""
-        number, renewed = 0, time.monotonic()
-        while not self.ended.wait(BEAT_SECONDS):
-            number += 1
+        number = 0
+        while not (self.ended.wait(BEAT_SECONDS) or self._lost.is_set()):
+            number, asked = number + 1, time.monotonic()
             try:
                 tag = self._folder.swap(LOCK_FILE, _renewed(self._holder, number), self._tag)
-            except StorageError:
-                if time.monotonic() - renewed < STALE_SECONDS - BEAT_SECONDS:
-                    continue  # the next beat tries again
-                tag = None
+            except RaylearnError:
+                continue  # the next beat tries again; `watch` counts the time
             if tag is None:
-                self._lost.set()
-                if self._interrupts and not self.ended.is_set():
-                    signal.pthread_kill(threading.main_thread().ident or 0, _LOST)
-                return
-            self._tag, renewed = tag, time.monotonic()
+                self._lose()
+            else:
+                self._tag, self._renewed = tag, asked
+
+    def watch(self) -> None:
+        """Gives it up in time where it cannot be renewed, also while a request for that is under way; in a thread."""
+        while not (self.ended.wait(BEAT_SECONDS / 2) or self._lost.is_set()):
+            if time.monotonic() - self._renewed > STALE_SECONDS - BEAT_SECONDS:
+                self._lose()
+
+    def _lose(self) -> None:
+        with self._losing:  # or both threads would stop the work, and one of them what tells of it
+            if self._interrupts and not self.ended.is_set() and not self._lost.is_set():
+                signal.pthread_kill(threading.main_thread().ident or 0, _LOST)
+            self._lost.set()
 
     def let_go(self) -> None:
         there = self._folder.read_tagged(LOCK_FILE)
@@ -144,7 +157,9 @@ class _Lease:
 
     def refuse_if_lost(self) -> None:
         if self._lost.is_set():
-            other = _name_of(self._folder.read_tagged(LOCK_FILE))
+            other = "another process"
+            with suppress(RaylearnError):
+                other = _name_of(self._folder.read_tagged(LOCK_FILE))
             raise StorageError(
                 f"{self._folder} could not be held any longer: it was out of reach for {STALE_SECONDS:.0f} s, or "
                 f"{other} has taken it over; run the same command again to resume"

@@ -135,6 +135,7 @@ class Objects:
     def __init__(self, bucket: str, region: str, base: str, pool: Any, credentials: Any) -> None:
         self._bucket, self._region, self._base, self._pool, self._credentials = bucket, region, base, pool, credentials
         self._root = base[base.index("/", base.index("//") + 2) :]
+        self._knows_conditions: bool | None = None  # nobody knows before the first object has been put
 
     def read(self, key: str) -> bytes:
         """All bytes; FileNotFoundError where there is no such object, and OSError for anything else."""
@@ -142,7 +143,7 @@ class Objects:
 
     def read_tagged(self, key: str) -> tuple[bytes, str]:
         """All bytes, and the tag that changes with them (ETag)."""
-        status, data, tag = self._request("GET", key)
+        status, data, tag, _ = self._request("GET", key)
         if status != 200:
             raise _error(status, data, self._bucket, key, "GetObject")
         return data, tag
@@ -162,14 +163,24 @@ class Objects:
             UnsupportedError: the store knows no conditions.
             OSError: it cannot be written.
         """
+        if self._knows_conditions is False:
+            raise UnsupportedError("the store knows no conditions")
         condition = {"If-None-Match": "*"} if replacing is None else {"If-Match": replacing}
-        status, answer, tag = self._request("PUT", key, data, condition)
+        status, answer, tag, attempts = self._request("PUT", key, data, condition)
         if status == 200:
+            if replacing is None and self._knows_conditions is None:
+                # some stores take no notice of a condition: there the same once more, which has to fail, does not
+                again = self._request("PUT", key, data, condition)
+                self._knows_conditions = again[0] == 412
+                tag = tag if self._knows_conditions else again[2]
             return tag
         if status == 501:
+            self._knows_conditions = False
             raise UnsupportedError("the store knows no conditions")
         if status not in (404, 412):
             raise _error(status, answer, self._bucket, key, "PutObject")
+        if attempts == 1:
+            return None
         try:
             there, tag = self.read_tagged(key)  # an attempt of ours, whose answer was lost, may have been the other
         except FileNotFoundError:
@@ -178,13 +189,14 @@ class Objects:
 
     def _request(
         self, method: str, key: str, data: bytes = b"", condition: Mapping[str, str] | None = None
-    ) -> tuple[int | str, bytes, str]:
-        """A status, or what the network said; the body; and the tag."""
+    ) -> tuple[int | str, bytes, str, int]:
+        """A status, or what the network said; the body; the tag; and how often it was asked."""
         from botocore.auth import S3SigV4Auth
         from botocore.awsrequest import AWSRequest
 
         path = quote(key.encode(errors="surrogateescape"), safe="/~")
         answer: tuple[int | str, bytes, str] = "", b"", ""
+        attempt = 0
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(0.1 * 2**attempt)
@@ -196,7 +208,7 @@ class Objects:
             answer = _asked(self._pool, method, self._root + path, data, dict(request.headers))
             if isinstance(answer[0], int) and answer[0] not in _TRIED_AGAIN:
                 break
-        return answer
+        return *answer, attempt + 1
 
 
 class UnsupportedError(Exception):

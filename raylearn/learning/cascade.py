@@ -30,11 +30,11 @@ from raylearn.measures.sampling import seeded_order, tie_order
 from raylearn.progress import doing, steps
 from raylearn.scoring.ledger import FACTS_FILE, NOTHING, PartCounts, part_name, parts_of, read_facts
 from raylearn.scoring.listing import list_pool
-from raylearn.scoring.manifest import ManifestFiles
 from raylearn.scoring.pass_record import Record, read_record
 from raylearn.scoring.pool_scoring import score_pool
 from raylearn.scoring.progress import say
 from raylearn.scoring.request import ScoreRequest, image_size_of
+from raylearn.scoring.updating import read_listings, rows_before
 from raylearn.scoring.walks import own_root
 from raylearn.strategies import ImageScoring, Strategy
 from raylearn.wording import counted
@@ -131,6 +131,10 @@ def cascade(
     Raises:
         InputError: see `score_pool`; or more images are asked for than there are.
     """
+    if request.update:
+        raise QueryError(
+            "a cascade does not update ledgers: leave update out, and name another folder for other images"
+        )
     names = read_checkpoint(request.checkpoint).class_names
     query.strategy.refuse_classes(len(names))
     counts_by_class(query.class_counts, names, query.strategy)
@@ -167,8 +171,8 @@ class _Cascade:
         say(self._console, f"fast pass: {fast.image_size} px, {fast.canvas}, {fast.precision}")
         folder = self._score(fast, "fast")
         ids, scores = self._scores(folder)
-        files = ManifestFiles(folder)
-        manifest = pa.concat_tables(files.read(part) for part in parts_of(read_facts(folder)))
+        listings = read_listings(folder, read_record(folder) or {})
+        manifest = pa.concat_tables(table for _, _, table in rows_before(folder, listings, listings.parts))
         _refuse_odd_names(manifest)
         wanted = ~np.isin(np.array(ids, object), np.array(sorted(query.exclude), object))
         if query.size > np.count_nonzero(wanted):
@@ -253,7 +257,7 @@ class _Cascade:
             for source in self._ledgers:
                 facts = read_facts(source)
                 counts += PartCounts(*(facts[name] for name in _COUNTS))
-                for part in range(facts["num_parts"]):
+                for part in parts_of(facts):
                     content = source.read(part_name(part))
                     if content is None:
                         raise LedgerError(f"{source}/{part_name(part)} is not there: give another folder")

@@ -21,7 +21,7 @@ from raylearn.measures.aggregation import AGGREGATIONS
 from raylearn.measures.uncertainty import UNCERTAINTIES
 from raylearn.measures.weighting import WEIGHTINGS
 from raylearn.scoring import embedding_columns
-from raylearn.scoring.ledger import flat, map_parts, offsets_of, read_facts
+from raylearn.scoring.ledger import flat, map_parts, offsets_of, parts_of, read_facts
 from raylearn.strategies import (
     Candidates,
     Context,
@@ -183,7 +183,7 @@ def _best_of_each(
         for best, own in zip(bests, looks, strict=True):
             best.add(part, own)
         totals += part_totals
-        progress(done, facts["num_parts"])
+        progress(done, len(parts_of(facts)))
     _check_size(size, totals)
     return bests, totals, names, seen
 
@@ -209,7 +209,7 @@ def scores_of(
         for done, (part, (own,), _) in enumerate(map_parts(folder, facts, columns, look), start=1):
             ids += part.image_ids.to_pylist()
             scores.append(own)
-            progress(done, facts["num_parts"])
+            progress(done, len(parts_of(facts)))
     return ids, np.concatenate(scores)
 
 

@@ -1,21 +1,22 @@
 """A manifest of any length, written as its rows come; when whole it becomes that of a pass."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raylearn.data.storage import Folder, not_writable
+from raylearn.data.storage import Folder, reason_of
+from raylearn.errors import StorageError
 from raylearn.scoring.manifest import (
     MAX_PART_SIZE,
     PARTS_PER_FILE,
     SCHEMA,
+    Span,
     default_part_size,
-    file_name,
-    file_names,
     hash_of,
     open_writer,
     refuse_twice,
@@ -31,23 +32,15 @@ class Frozen:
 
     Args:
         directory: holds them.
-        num_images: that are listed.
-        part_size: rows of a part; the last one may have fewer.
-        start: the number of its first part.
+        span: its parts.
     """
 
     directory: Path
-    num_images: int
-    part_size: int
-    start: int = 0
+    span: Span
 
     @property
-    def num_parts(self) -> int:
-        return -(-self.num_images // self.part_size)
-
-    @property
-    def names(self) -> list[str]:
-        return file_names(self.start, self.num_parts)
+    def num_images(self) -> int:
+        return self.span.num_images
 
     def hash(self) -> str:
         """See `hash_of`."""
@@ -55,19 +48,21 @@ class Frozen:
 
     def tables(self, columns: Iterable[str] = SCHEMA.names) -> Iterator[pa.Table]:
         """All rows in their order, some ten thousands at a time."""
-        for name in self.names:
+        for name in self.span.file_names:
             with pq.ParquetFile(self.directory / name) as file:
                 for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns), use_threads=False):
                     yield pa.Table.from_batches([batch])
 
     def put_into(self, folder: Folder) -> None:
         """Makes them the manifest of a pass, in place of files of these names that are there."""
-        for name in self.names:
+        for name in self.span.file_names:
             with pa.memory_map(str(self.directory / name)) as file:
                 folder.replace(name, file.read_buffer())
 
 
-def freeze(rows: Iterable[pa.Table], directory: Path, part_size: int | None = None, start: int = 0) -> Frozen:
+def freeze(
+    rows: Iterable[pa.Table], directory: Path, part_size: int | None = None, start: int = 0, suffix: str = ""
+) -> Frozen:
     """Writes rows as the files of a manifest.
 
     Args:
@@ -75,26 +70,37 @@ def freeze(rows: Iterable[pa.Table], directory: Path, part_size: int | None = No
         directory: an empty one on a disk.
         part_size: by default what suits the number of rows.
         start: the number of the first part.
+        suffix: of the names of its files.
 
     Raises:
-        InputError, StorageError: the directory cannot be written to.
+        OSError: the directory cannot be written to.
     """
-    files = _Files(directory, part_size, start)
+    files = _Files(directory, part_size, Span(start, suffix=suffix))
     try:
         for table in rows:
             files.add(table)
         return files.end()
-    except OSError as error:
-        raise not_writable(directory, error) from error
     finally:
         files.close()
+
+
+@contextmanager
+def put_aside(place: Path) -> Iterator[None]:
+    """While rows are put aside in a folder for temporary files; StorageError where it cannot be written to or read."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{place} cannot be used to put a list of the pool aside: {reason_of(error)}; make room there, or name "
+            "another place for temporary files in TMPDIR"
+        ) from error
 
 
 class _Files:
     """Cuts rows into parts and files; the size of parts is open until so many rows have come that it is the largest."""
 
-    def __init__(self, directory: Path, part_size: int | None, start: int) -> None:
-        self._directory, self._part_size, self._start = directory, part_size, start
+    def __init__(self, directory: Path, part_size: int | None, span: Span) -> None:
+        self._directory, self._part_size, self._span = directory, part_size, span
         self._waiting: list[pa.Table] = []
         self._num_waiting = self._num_rows = self._num_parts = 0
         self._writer: pq.ParquetWriter | None = None
@@ -112,7 +118,7 @@ class _Files:
         size = self._part_size or default_part_size(self._num_rows)
         self._write(size, self._num_waiting)
         self.close()
-        return Frozen(self._directory, self._num_rows, size, self._start)
+        return Frozen(self._directory, replace(self._span, num_images=self._num_rows, part_size=size))
 
     def close(self) -> None:
         if self._writer is not None:
@@ -126,7 +132,8 @@ class _Files:
             if self._num_parts % PARTS_PER_FILE == 0:
                 self.close()
             if self._writer is None:
-                self._writer = open_writer(str(self._directory / file_name(self._start + self._num_parts)))
+                name, _ = self._span.file_of(self._span.start + self._num_parts)
+                self._writer = open_writer(str(self._directory / name))
             part = table.slice(first, min(size, num_rows - first)).combine_chunks()
             self._writer.write_table(part, row_group_size=size)
             self._num_parts += 1

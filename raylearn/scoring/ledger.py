@@ -190,7 +190,8 @@ def read_counts(folder: Folder, part: int, key: str) -> PartCounts:
 
 def add_marks(folder: Folder, key: str, marks: Mapping[int, PartCounts]) -> None:
     """Writes what finished parts hold into one file, so that nobody has to open each of them to know it."""
-    counts = {part: asdict(counts) for part, counts in sorted(marks.items())}
+    sizes = folder.sizes()  # by which a part that was made anew later is told apart
+    counts = {part: [sizes.get(part_name(part)), asdict(counts)] for part, counts in sorted(marks.items())}
     name = f"marks-{min(marks):06d}-{uuid.uuid4().hex[:8]}.json"
     folder.add(name, json.dumps({"key": key, "counts": counts}, sort_keys=True).encode())
 
@@ -203,13 +204,24 @@ def read_all_counts(folder: Folder, parts: Sequence[int], key: str) -> PartCount
         return sum(rest, sum((known[part] for part in parts if part in known), NOTHING))
 
 
+def remove_marks(folder: Folder) -> None:
+    """Removes all files of `add_marks`."""
+    for name in filter(_MARKS.fullmatch, folder.sizes()):
+        folder.remove(name)
+
+
 def _marks(folder: Folder, key: str) -> dict[int, PartCounts]:
+    """By the files of `add_marks`, of parts that are as they were; of a damaged file nothing."""
     found: dict[int, PartCounts] = {}
-    for name in folder.sizes():
-        if _MARKS.fullmatch(name):
+    sizes = folder.sizes()
+    for name in filter(_MARKS.fullmatch, sizes):
+        try:
             marks = json.loads(folder.read(name) or b"{}")
-            if marks.get("key") == key:
-                found |= {int(part): PartCounts(**counts) for part, counts in marks["counts"].items()}
+            if marks["key"] == key:
+                counts = {int(part): (size, PartCounts(**own)) for part, (size, own) in marks["counts"].items()}
+                found |= {part: own for part, (size, own) in counts.items() if sizes.get(part_name(part)) == size}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue  # each part says it itself
     return found
 
 
@@ -236,12 +248,32 @@ def void_rows(folder: Folder, name: str) -> dict[int, np.ndarray]:
     return dict(zip(parts[starts].tolist(), np.split(rows, starts[1:]), strict=False))
 
 
+def unopened_rows(folder: Folder, parts: Sequence[int], void: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Part -> positions of its images that could not be opened, without void ones: another time they may be there."""
+
+    def look(part: int) -> np.ndarray:
+        with open_part(folder, part) as file:
+            try:
+                kinds = file.read(columns=["error_kind"])["error_kind"]
+            except (pa.ArrowException, OSError) as error:
+                raise _unreadable(folder, part, error) from error
+        rows = np.flatnonzero(pc.is_in(kinds, pa.array(["missing", "unreadable"])).to_numpy())
+        return np.setdiff1d(rows, void.get(part, []))
+
+    with ThreadPoolExecutor(_MARKS_AT_ONCE) as threads:
+        return {part: rows for part, rows in zip(parts, threads.map(look, parts), strict=True) if len(rows)}
+
+
 def count_void(folder: Folder, name: str) -> PartCounts:
     """What the rows that stand for no image any more hold together."""
     counts = NOTHING
     for part, rows in void_rows(folder, name).items():
         with open_part(folder, part) as file:
-            counts += PartCounts.of(file.read(columns=["status", "error_kind", "boxes"]).take(rows))
+            try:
+                table = file.read(columns=["status", "error_kind", "boxes"])
+            except (pa.ArrowException, OSError) as error:
+                raise _unreadable(folder, part, error) from error
+        counts += PartCounts.of(table.take(rows))
     return counts
 
 
@@ -281,8 +313,8 @@ def read_facts(folder: Folder) -> dict[str, Any]:
     text = folder.read(FACTS_FILE)
     if text is None:
         done = len(finished_parts(folder)) if folder.path is None or folder.path.is_dir() else 0
-        unfinished = f": it has {done} finished parts, but is not complete; the score command goes on with it"
-        raise LedgerError(f"{folder} is no ledger{unfinished if done else ': it has no ' + FACTS_FILE}")
+        unfinished = f": it has {done} finished parts, but is not complete; run the score command again"
+        raise LedgerError(f"{folder} is not a ledger{unfinished if done else ': it has no ' + FACTS_FILE}")
     try:
         facts = json.loads(text)
     except ValueError:

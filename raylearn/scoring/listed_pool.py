@@ -1,7 +1,8 @@
 """Which listing of its pool a pass goes by: the one it was begun with, a new one, or an update of it."""
 
 import json
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,20 +16,20 @@ from raylearn.data.endings import by_ending
 from raylearn.data.storage import Folder, redacted
 from raylearn.errors import LedgerError
 from raylearn.progress import doing, steps
-from raylearn.scoring.freezing import Frozen, freeze
-from raylearn.scoring.ledger import finished_parts
+from raylearn.scoring.freezing import Frozen, freeze, put_aside
+from raylearn.scoring.ledger import finished_parts, unopened_rows, void_rows
 from raylearn.scoring.listing import freeze_pool
-from raylearn.scoring.manifest import MANIFEST_FILE
 from raylearn.scoring.pass_record import Record
 from raylearn.scoring.progress import say
 from raylearn.scoring.request import ScoreRequest, source_of
 from raylearn.scoring.updating import (
     Listings,
-    begin_update,
+    Update,
     changes_between,
     only_new,
     read_listings,
     rows_before,
+    update_of,
 )
 from raylearn.wording import counted
 
@@ -41,71 +42,98 @@ class Listed:
 
     Args:
         listings: of the pass.
-        fresh: the files of its only listing, where they are to be written into the pass's folder.
+        fresh: what is still to be written into its folder: the files of its first listing, or an update.
     """
 
     listings: Listings
-    fresh: Frozen | None
+    fresh: Frozen | Update | None = None
 
     def put_into(self, folder: Folder, request: ScoreRequest) -> None:
         """Writes what the folder of the pass lacks."""
-        if self.fresh is not None:
+        if isinstance(self.fresh, Update):
+            self.fresh.begin(folder)
+        elif self.fresh is not None:
             self.fresh.put_into(folder)
-            _write_source(folder, request)
+            folder.replace(SOURCE_FILE, json.dumps(source_of(request), indent=1, sort_keys=True).encode())
 
 
 def first_listing(request: ScoreRequest, place: Path, console: Console) -> Listed:
     """Of a pass that begins; its files are put aside in `place`."""
-    fresh = _list(request, place, console, request.part_size)
-    return Listed(Listings(((0, fresh.num_images, fresh.part_size),), fresh.hash()), fresh)
+    with put_aside(place):
+        fresh = _list(request, place, console, request.part_size)
+        return Listed(Listings((fresh.span,), fresh.hash()), fresh)
 
 
 def listing_of(request: ScoreRequest, folder: Folder, there: Record, place: Path, console: Console) -> Listed:
     """Of a pass that was begun.
 
     It goes by the list it was begun with, and nobody lists the pool again, unless an update is asked for, the pool is
-    another one, or the list is not there. Another pool of the same images, such as one that was moved, goes on.
+    another one, or the list is not there. Another pool of the same images, such as one that was moved, goes on, but for
+    a pass that was updated.
 
     Raises:
-        LedgerError: the pool is another one, with other images.
+        LedgerError: the pool is another one, with other images; or an update of another pool.
+        StorageError: `place` cannot be used.
     """
-    listings = read_listings(folder, there)
-    begun_with, asked = _source(folder), source_of(request)
+    listings, asked = read_listings(folder, there), source_of(request)
+    begun_with = listings.source or _source(folder)
     same_pool = begun_with == asked and set(listings.file_names) <= folder.sizes().keys()
     if same_pool and not request.update:
-        known = f"{redacted(request.pool)}: {counted(listings.num_rows, 'image')}, as it was listed before"
-        say(console, f"{known}; --update lists it again, for images that are new, changed or gone")
-        return Listed(listings, None)
-    now = _list(request, place, console, there["part_size"] if not listings.number else None)
-    if now.hash() == listings.hash:
-        if begun_with != asked and listings.number:
-            before = redacted(str((begun_with or {}).get("pool")))
-            raise LedgerError(f"{folder} was updated from {before}: give that pool, or another folder with --out")
+        images = counted(listings.num_rows - listings.num_void, "image")
+        say(
+            console,
+            f"{redacted(request.pool)}: {images}, as it was listed before; --update lists it again, for images that "
+            "are new, changed or gone",
+        )
+        return Listed(listings)
+    if begun_with and begun_with["pool"] != asked["pool"] and (request.update or listings.number):
+        raise LedgerError(
+            f"{folder} is of the pool {redacted(str(begun_with['pool']))}: an update lists the same pool again, so "
+            "give that one, or another folder with --out"
+        )
+    with put_aside(place):
+        return _compared(request, folder, listings, place, console)
+
+
+def _compared(request: ScoreRequest, folder: Folder, listings: Listings, place: Path, console: Console) -> Listed:
+    """By what the pool is now."""
+    now = _list(request, place, console, None if listings.number else listings.spans[0].part_size)
+    done = set(finished_parts(folder)).intersection(listings.parts)
+    # rows that stand for no image are in no listing: a part of such rows that was lost can only be abandoned
+    void = void_rows(folder, listings.void)
+    lost = void.keys() - done
+    unopened = unopened_rows(folder, sorted(done), void) if request.update else {}
+    if now.hash() == listings.hash and not lost and not unopened:
         if request.update:
             say(console, "nothing changed since it was listed")
         return Listed(listings, None if listings.number else now)
-    done = set(finished_parts(folder)).intersection(listings.parts)
+    parts = sorted(done) if request.update else listings.parts
+    with doing("comparing the pool with its last list"):
+        before = _rows_there(folder, listings, parts, unopened)
+        changes = changes_between(before, now, listings.num_rows)
     if not request.update:
-        parts = listings.parts
-        changes = changes_between(_rows_there(folder, listings, parts), now, listings.num_rows)
         raise LedgerError(
             f"the pool is not what {folder} was begun with: {changes.in_words}; give another folder with --out, the "
             "pool as it was, or --update to score what is new or changed"
         )
-    with doing("comparing the pool with its last list"):
-        changes = changes_between(_rows_there(folder, listings, sorted(done)), now, listings.num_rows)
-    say(console, f"since it was listed: {changes.in_words}")
+    unfinished = "" if len(done) == len(listings.parts) else ", counting as added what was listed and not scored yet"
+    say(console, f"since it was listed: {changes.in_words}{unfinished}")
     (place / "new").mkdir()
-    new = freeze(only_new(now, changes), place / "new", request.part_size, start=listings.end)
-    _write_source(folder, request)
-    return Listed(begin_update(folder, listings, new, changes, done), None)
+    suffix = uuid.uuid4().hex[:8]
+    new = freeze(only_new(now, changes), place / "new", request.part_size, listings.end, suffix)
+    update = update_of(folder, listings, changes, new, done, source_of(request))
+    return Listed(update.updated, update)
 
 
-def _rows_there(folder: Folder, listings: Listings, parts: list[int]) -> Iterable[tuple[int, np.ndarray, pa.Table]]:
+def _rows_there(
+    folder: Folder, listings: Listings, parts: list[int], again: Mapping[int, np.ndarray]
+) -> Iterable[tuple[int, np.ndarray, pa.Table]]:
     try:
-        yield from rows_before(folder, listings, parts)
+        yield from rows_before(folder, listings, parts, again)
     except FileNotFoundError as error:
-        raise LedgerError(f"{folder} has lost a file of its {MANIFEST_FILE}: give another folder with --out") from error
+        raise LedgerError(
+            f"{folder} has lost {error}, which lists its images: give another folder with --out"
+        ) from error
 
 
 def _list(request: ScoreRequest, place: Path, console: Console, part_size: int | None) -> Frozen:
@@ -123,10 +151,6 @@ def _list(request: ScoreRequest, place: Path, console: Console, part_size: int |
     others = f", {left_out.total()} other or hidden files left out ({by_ending(left_out)})" if left_out else ""
     say(console, f"{redacted(request.pool)}: {counted(frozen.num_images, 'image')}{others}")
     return frozen
-
-
-def _write_source(folder: Folder, request: ScoreRequest) -> None:
-    folder.replace(SOURCE_FILE, json.dumps(source_of(request), indent=1, sort_keys=True).encode())
 
 
 def _source(folder: Folder) -> dict[str, Any] | None:

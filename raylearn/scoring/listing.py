@@ -12,7 +12,7 @@ from raylearn.data.endings import by_ending
 from raylearn.data.storage import reason_of, redacted
 from raylearn.errors import PoolError
 from raylearn.measures.sampling import seeded_hashes
-from raylearn.scoring.freezing import Frozen, freeze, refuse_ids_twice
+from raylearn.scoring.freezing import Frozen, freeze, put_aside, refuse_ids_twice
 from raylearn.scoring.manifest import SCHEMA, Manifest
 from raylearn.scoring.spill import Buckets
 from raylearn.scoring.walks import IMAGE_ENDINGS, Listing, own_root, walk
@@ -26,9 +26,9 @@ def list_pool(pool: str, **choices: object) -> tuple[Manifest, Counter[str]]:
     Returns:
         The manifest, and how many files of each ending were left out.
     """
-    with tempfile.TemporaryDirectory(prefix="raylearn-listing-") as place:
-        frozen, left_out = freeze_pool(pool, Path(place), **choices)  # type: ignore[arg-type]
-        return Manifest(pa.concat_tables(frozen.tables()), frozen.part_size), left_out
+    with tempfile.TemporaryDirectory(prefix="raylearn-listing-") as name, put_aside(Path(name)):
+        frozen, left_out = freeze_pool(pool, Path(name), **choices)  # type: ignore[arg-type]
+        return Manifest(pa.concat_tables(frozen.tables()), frozen.span.part_size), left_out
 
 
 def freeze_pool(
@@ -68,11 +68,11 @@ def freeze_pool(
         PoolError: nothing there, no images in it, a file outside of the root, a folder that cannot be listed, a list
             that cannot be read, or an image id that is listed twice.
         StorageError: an object store that does not answer.
-        InputError: the directory cannot be written to.
+        OSError: the directory cannot be written to; see `put_aside`.
     """
     try:
         if root is not None and not root.is_dir():
-            raise PoolError(f"root {root} is no folder: give one that holds the images")
+            raise PoolError(f"root {root} is not a folder: give one that holds the images")
         listing = Listing(root or own_root(pool))
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
         raise PoolError(f"pool {redacted(pool)} cannot be read: {reason_of(error)}") from error

@@ -18,7 +18,7 @@ from raylearn.data.storage import Folder, is_damage, reason_of, storage_error
 from raylearn.errors import LedgerError, PoolError
 
 MANIFEST_FILE = "manifest.parquet"
-"""Of the first parts; the files after it are named by `file_name`."""
+"""Of the first parts; `Span` names the others."""
 
 PARTS_PER_FILE = 512
 MAX_PART_SIZE = 2048
@@ -64,6 +64,10 @@ class Manifest:
     def num_parts(self) -> int:
         return -(-len(self) // self.part_size)
 
+    @property
+    def span(self) -> "Span":
+        return Span(0, len(self), self.part_size)
+
     @cached_property
     def hash(self) -> str:
         """See `hash_of`."""
@@ -72,48 +76,86 @@ class Manifest:
     def write(self, folder: Folder) -> None:
         """Writes its files, over those that are there."""
         size = PARTS_PER_FILE * self.part_size
-        for number, start in enumerate(range(0, max(1, len(self)), size)):
+        for number, name in enumerate(self.span.file_names or [MANIFEST_FILE]):
             sink = pa.BufferOutputStream()
             with open_writer(sink) as writer:
-                writer.write_table(self.table.slice(start, size), row_group_size=self.part_size)
-            folder.replace(file_name(number * PARTS_PER_FILE), sink.getvalue())
+                writer.write_table(self.table.slice(number * size, size), row_group_size=self.part_size)
+            folder.replace(name, sink.getvalue())
+
+
+@dataclass(frozen=True)
+class Span:
+    """The parts of one listing of a pool, and the files that their rows lie in: row groups of Parquet, one for a part.
+
+    Args:
+        start: the number of its first part.
+        num_images: that it lists.
+        part_size: rows of a part; the last one may have fewer.
+        suffix: of the names of its files; "" for the first listing.
+        parts_per_file: the last file may have fewer.
+    """
+
+    start: int = 0
+    num_images: int = 0
+    part_size: int = 1
+    suffix: str = ""
+    parts_per_file: int = PARTS_PER_FILE
+
+    @property
+    def end(self) -> int:
+        """The number after that of its last part."""
+        return self.start + -(-self.num_images // self.part_size)
+
+    @property
+    def file_names(self) -> list[str]:
+        return [self.file_of(part)[0] for part in range(self.start, self.end, self.parts_per_file)]
+
+    def file_of(self, part: int) -> tuple[str, int]:
+        """The name of the file that holds a part, and the row group in it."""
+        place, group = divmod(part - self.start, self.parts_per_file)
+        first = self.start + place * self.parts_per_file
+        name = f"manifest-{first:06d}{self.suffix and '-'}{self.suffix}.parquet"
+        return name if first or self.suffix else MANIFEST_FILE, group
+
+    def rows_of(self, part: int) -> int:
+        return min(self.part_size, self.num_images - (part - self.start) * self.part_size)
 
 
 class ManifestFiles:
-    """The manifest in a folder: Parquet files of up to `PARTS_PER_FILE` row groups, each of which is a part.
+    """The manifest in a folder.
 
     Args:
-        folder: that they lie in.
-        starts: the first part of each listing of the pool, rising, the first 0: each begins a file.
+        folder: that its files lie in.
+        spans: of each listing of the pool, by rising parts.
     """
 
-    def __init__(self, folder: Folder, starts: Sequence[int] = (0,)) -> None:
-        self._folder, self._starts = folder, starts
+    def __init__(self, folder: Folder, spans: Sequence[Span] = (Span(),)) -> None:
+        self._folder, self._spans = folder, spans
         self._lock = Lock()  # a Parquet file is read by one thread at a time
-        self._opened: tuple[int, pq.ParquetFile] | None = None  # the last one that was read from, by its first part
+        self._opened: tuple[str, pq.ParquetFile] | None = None  # the last one that was read from
 
     def read(self, part: int) -> pa.Table:
         """The rows of a part.
 
         Raises:
-            FileNotFoundError: the folder has no such file.
+            FileNotFoundError: the folder has no such file; it is named.
             LedgerError: it is damaged.
             StorageError: it cannot be read.
         """
-        start = self._starts[bisect_right(self._starts, part) - 1]
-        first = start + (part - start) // PARTS_PER_FILE * PARTS_PER_FILE
-        name = f"{self._folder}/{file_name(first)}"
+        span = self._spans[bisect_right(self._spans, part, key=lambda span: span.start) - 1]
+        name, group = span.file_of(part)
         with self._lock:
             try:
-                if self._opened is None or self._opened[0] != first:
-                    self._opened = first, pq.ParquetFile(self._folder.open(file_name(first)))
-                return self._opened[1].read_row_group(part - first)
-            except FileNotFoundError:
-                raise
+                if self._opened is None or self._opened[0] != name:
+                    self._opened = name, pq.ParquetFile(self._folder.open(name))
+                return self._opened[1].read_row_group(group)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(name) from error
             except (pa.ArrowException, OSError) as error:
+                where = f"{self._folder}/{name}"
                 if is_damage(error):
-                    raise LedgerError(f"{name} is damaged ({reason_of(error)}): score into a new folder") from error
-                raise storage_error(f"{name} cannot be read: {reason_of(error)}", error) from error
+                    raise LedgerError(f"{where} is damaged ({reason_of(error)}): score into a new folder") from error
+                raise storage_error(f"{where} cannot be read: {reason_of(error)}", error) from error
 
 
 def hash_of(chunks_of: Callable[[str], Iterable[pa.Array]]) -> str:
@@ -138,8 +180,8 @@ def _ended(chunk: pa.Array) -> memoryview | bytes:
         return b""
     ended = pc.binary_join_element_wise(chunk, "", "\0")
     _, offsets, characters = ended.buffers()
-    first, *_, last = np.frombuffer(offsets, np.int32)[ended.offset : ended.offset + len(ended) + 1]
-    return memoryview(characters)[first:last]
+    ends = np.frombuffer(offsets, np.int32)
+    return memoryview(characters)[ends[ended.offset] : ends[ended.offset + len(ended)]]
 
 
 def refuse_twice(ids: pa.ChunkedArray) -> None:
@@ -148,16 +190,6 @@ def refuse_twice(ids: pa.ChunkedArray) -> None:
         counts = pc.value_counts(ids)
         twice = next(entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1)
         raise PoolError(f"image id {twice!r} is listed twice in the pool: give each image an id of its own")
-
-
-def file_name(first_part: int) -> str:
-    """Of the file of a manifest that begins with this part."""
-    return f"manifest-{first_part:06d}.parquet" if first_part else MANIFEST_FILE
-
-
-def file_names(start: int, num_parts: int) -> list[str]:
-    """Of all files of one listing of a pool."""
-    return [file_name(start + first) for first in range(0, num_parts, PARTS_PER_FILE)]
 
 
 def open_writer(sink: Any) -> pq.ParquetWriter:

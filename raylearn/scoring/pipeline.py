@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -51,10 +51,11 @@ def score_manifest(manifest: Manifest, plan: ScoringPlan, facts: Mapping[str, An
     }
     counts = NOTHING
     score = score_parts if plan.num_actors > 1 else score_parts_here
+    plan = replace(plan, spans=(manifest.span,))
     for part in score(range(manifest.num_parts), plan, folder, manifest.hash):
         counts += part.counts
         steps("image", counts.num_images, len(manifest))
-    finish(folder, Listings(((0, len(manifest), manifest.part_size),), manifest.hash), counts, made_by)
+    finish(folder, Listings((manifest.span,), manifest.hash), counts, made_by)
     return counts
 
 
@@ -143,7 +144,7 @@ def deal_out(
 ) -> Generator[Part, None, None]:
     """`score_parts` for any detector and any way of reading."""
     once = partial(_deal_out_once, plan=plan, arguments=(open_detector, read, folder, key, plan))
-    return until_all_are_there(parts, once, _number_of, plan.num_actors)
+    return until_all_are_there(parts, once, _number_of, plan.min_actors or plan.num_actors)
 
 
 def _deal_out_once(
@@ -196,6 +197,6 @@ def _deal_out_once(
                 for row in ray.data.block.BlockAccessor.for_block(ray.get(block)).iter_rows(public_row_format=True):
                     yield _or_raise(row["part"])
     except ray.exceptions.RayError as error:
-        raise RaylearnError(f"scoring stopped: {cause_line(error)}; the same command goes on from here") from error
+        raise RaylearnError(f"scoring stopped: {cause_line(error)}; run the same command again to resume") from error
     finally:
         del finished  # which ends Ray Data's thread, also where an error still holds this frame

@@ -13,6 +13,7 @@ from raylearn.detectors import build_detector, family_of
 from raylearn.detectors.base import Detector, DetectorSettings, Engine
 from raylearn.errors import ClusterError
 from raylearn.scoring.fetching import REQUESTS
+from raylearn.scoring.manifest import Span
 
 PARTS_ON_GPU = 3
 """Parts that one actor with a GPU works on at once: one is decoded while another is in the network."""
@@ -34,7 +35,7 @@ class ScoringPlan:
         versions: package -> version that every worker must have; empty where they are not looked at.
         here: the process that holds the plan scores, without Ray.
         requests: objects that one actor asks a store for at once; 0 reads each where it is decoded.
-        starts: of the manifest's listings; see ManifestFiles.
+        spans: of the manifest; see ManifestFiles.
         num_threads: that read, in one actor; None is as many as it has CPUs.
     """
 
@@ -50,7 +51,7 @@ class ScoringPlan:
     versions: Mapping[str, str] = field(default_factory=dict)
     here: bool = False
     requests: int = REQUESTS
-    starts: tuple[int, ...] = (0,)
+    spans: tuple[Span, ...] = (Span(),)
     num_threads: int | None = None
 
 

@@ -24,6 +24,7 @@ from raylearn.errors import CheckpointError, ClusterError, LedgerError, Raylearn
 from raylearn.progress import doing
 from raylearn.scoring import ledger
 from raylearn.scoring.fetching import REQUESTS
+from raylearn.scoring.freezing import put_aside
 from raylearn.scoring.ledger import PartCounts
 from raylearn.scoring.listed_pool import first_listing, listing_of
 from raylearn.scoring.pass_record import (
@@ -65,8 +66,8 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
         there = read_record(folder)
         if there is None:
             listed = first_listing(request, Path(place), console)
-            (_, num_images, part_size), *_ = listed.listings.spans
-            asked |= {"manifest": listed.listings.hash, "num_images": num_images, "part_size": part_size}
+            (span,) = listed.listings.spans
+            asked |= {"manifest": listed.listings.hash, "num_images": span.num_images, "part_size": span.part_size}
         else:
             if request.part_size and not request.update:
                 asked["part_size"] = request.part_size
@@ -86,9 +87,10 @@ def score_pool(request: ScoreRequest, out: str, *, address: str | None, console:
                 # a private Ray without GPUs has what this process has, and no worker is to start to say so
                 same = here or (address is None and not request.gpus_per_actor and not num_gpus())
                 machine = this_machine(family) if same else look_at_machines(request.gpus_per_actor, family, tell)
-            plan = replace(_choose(request, there or asked, machine, folder), here=here, starts=listings.starts)
+            plan = replace(_choose(request, there or asked, machine, folder), here=here, spans=listings.spans)
             record = _begun(folder, there, asked, plan, machine)
-            listed.put_into(folder, request)
+            with put_aside(Path(place)):
+                listed.put_into(folder, request)
             _add_checkpoint(folder, request.checkpoint, record["checkpoint"])
             counts = _score_missing(folder, listings, plan, key_of(record), console, began)
         _refuse_if_none_was_there(folder, counts, listings)
@@ -144,7 +146,8 @@ def _choose(request: ScoreRequest, record: Record, machine: Machine, folder: Fol
         num_actors=num_actors,
         min_actors=(request.num_actors or 1) if request.max_actors else None,
         # beside a GPU no CPU is reserved, so that nothing on its node can keep an actor from starting
-        cpus_per_actor=0.0 if gpus else cpus_for_each(request.num_actors or machine.num_actors, machine.node_cpus),
+        # actors that come and go have one CPU each, as nobody knows the nodes that will come
+        cpus_per_actor=0.0 if gpus else 1.0 if request.max_actors else cpus_for_each(num_actors, machine.node_cpus),
         gpus_per_actor=gpus,
         needs_cuda=machine.has_cuda,
         requests=request.requests or REQUESTS,
@@ -179,7 +182,8 @@ def _add_checkpoint(folder: Folder, checkpoint: Path, digest: str) -> None:
         raise CheckpointError(
             f"checkpoint {checkpoint} changed while the pool was listed: start again when it is final"
         )
-    folder.add(CHECKPOINT_FILE, content)
+    if CHECKPOINT_FILE not in folder.sizes():
+        folder.add(CHECKPOINT_FILE, content)
 
 
 def _score_missing(
@@ -214,6 +218,7 @@ def _refuse_if_none_was_there(folder: Folder, counts: PartCounts, listings: List
         first = ledger.open_part(folder, listings.parts[0]).read(["error"])["error"][0].as_py()
         for part in ledger.finished_parts(folder):
             folder.remove(ledger.part_name(part))
+        ledger.remove_marks(folder)
         raise RaylearnError(
             f"none of {counts.num_images:,} images could be opened, the first: {first}; once they can be, the same "
             "command scores them, or another --out if they are other files by then"

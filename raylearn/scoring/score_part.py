@@ -79,7 +79,7 @@ class ScorePart:
         self._num_threads = plan.num_threads or max(2, cpus)
         self._threads = ThreadPoolExecutor(self._num_threads, thread_name_prefix="read")
         self._fetches = Fetches(plan.requests) if plan.requests else None
-        self._manifest = ManifestFiles(folder, plan.starts)
+        self._manifest = ManifestFiles(folder, plan.spans)
         self._opening, self._given_up = Lock(), Event()
         self._open_detector = open_detector
         self._failure = self._opened()
@@ -161,7 +161,7 @@ class ScorePart:
             rows: dict[str, list[Any]] = self._manifest.read(number).to_pydict()
         except FileNotFoundError as error:
             raise LedgerError(
-                f"a worker does not find {self._folder}/{MANIFEST_FILE}: --out must be at the same place on every node"
+                f"a worker does not find {self._folder}/{error}: --out must be at the same place on every node"
             ) from error
         return rows
 
@@ -214,7 +214,7 @@ def _refuse_a_lost_mount(rows: Mapping[str, Sequence[str]], images: Sequence[Rea
     raise StorageError(
         f"{socket.gethostname()} does not find {len(gone)} images any more that were there when they were listed, nor "
         f"others beside them, the first: {images[gone[0]].error}; is the pool at the same place on every node? If they "
-        "were removed, --update goes on without them"
+        "were removed, list the pool again with --update"
     )
 
 

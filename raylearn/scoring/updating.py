@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,23 @@ from raylearn.data.storage import Folder
 from raylearn.errors import LedgerError
 from raylearn.scoring.freezing import Frozen, quick_hashes
 from raylearn.scoring.ledger import VOID, void_rows, void_table
-from raylearn.scoring.manifest import SCHEMA, ManifestFiles, file_names
+from raylearn.scoring.manifest import SCHEMA, ManifestFiles, Span
 from raylearn.scoring.pass_record import Record
 from raylearn.scoring.spill import Buckets
 
-KINDS = ("removed", "replaced")
 _OLD = pa.schema([*SCHEMA, ("part", pa.int32()), ("row", pa.int32())])
 _NEW = pa.schema([*SCHEMA, ("place", pa.int64())])
-_KINDS_OF_UPDATE = {"listing": str, "start": int, "num_images": int, "part_size": int, "abandoned": list, "void": str}
+_KINDS_OF_UPDATE: dict[str, type] = {
+    "listing": str,
+    "source": dict,
+    "start": int,
+    "num_images": int,
+    "part_size": int,
+    "suffix": str,
+    "abandoned": list,
+    "void": str,
+    "num_void": int,
+}
 
 
 @dataclass(frozen=True)
@@ -29,16 +38,20 @@ class Listings:
     """All listings of the pool of one pass: the one that it began with, and its updates.
 
     Args:
-        spans: of each, the number of its first part, its images and the images of a part.
+        spans: the parts of each.
         hash: of all that was in the pool at the last of them.
         abandoned: parts that were not there when the pool was listed again: what is left of them is in later parts.
         void: the name of the file of rows that stand for no image any more; "" where all do.
+        num_void: of those rows.
+        source: what the last update listed (see `raylearn.scoring.request.source_of`); None where there was none.
     """
 
-    spans: tuple[tuple[int, int, int], ...]
+    spans: tuple[Span, ...]
     hash: str
     abandoned: frozenset[int] = frozenset()
     void: str = ""
+    num_void: int = 0
+    source: Mapping[str, Any] | None = None
 
     @property
     def number(self) -> int:
@@ -46,19 +59,14 @@ class Listings:
         return len(self.spans) - 1
 
     @property
-    def starts(self) -> tuple[int, ...]:
-        return tuple(start for start, *_ in self.spans)
-
-    @property
     def file_names(self) -> list[str]:
         """Of the manifest."""
-        return [name for start, num, size in self.spans for name in file_names(start, -(-num // size))]
+        return [name for span in self.spans for name in span.file_names]
 
     @property
     def end(self) -> int:
         """The number after that of the last part."""
-        start, num_images, part_size = self.spans[-1]
-        return start + -(-num_images // part_size)
+        return self.spans[-1].end
 
     @property
     def parts(self) -> list[int]:
@@ -68,20 +76,30 @@ class Listings:
     @property
     def num_rows(self) -> int:
         """Of all parts, with rows that stand for no image any more."""
-        lost = sum(self._rows_of(part) for part in self.abandoned)
-        return sum(num_images for _, num_images, _ in self.spans) - lost
+        return sum(span.num_images for span in self.spans) - sum(self._rows_of(part) for part in self.abandoned)
 
     def _rows_of(self, part: int) -> int:
-        start, num_images, part_size = next(span for span in reversed(self.spans) if span[0] <= part)
-        return min(part_size, num_images - (part - start) * part_size)
+        return next(span for span in reversed(self.spans) if span.start <= part).rows_of(part)
 
     @property
     def facts(self) -> dict[str, Any]:
         """What ledger.json says of them."""
         if not self.number:
             return {"num_parts": self.end}
-        abandoned = sorted(self.abandoned)
-        return {"num_parts": self.end, "update": self.number, "abandoned": abandoned, "void": self.void}
+        return {
+            "num_parts": self.end,
+            "manifest": self.hash,
+            "update": self.number,
+            "abandoned": sorted(self.abandoned),
+            "void": self.void,
+        }
+
+    def updated(self, update: Mapping[str, Any]) -> "Listings":
+        """With one more update, by its record."""
+        span = Span(update["start"], update["num_images"], update["part_size"], update["suffix"])
+        abandoned = frozenset(update["abandoned"])
+        spans = (*self.spans, span)
+        return Listings(spans, update["listing"], abandoned, update["void"], update["num_void"], update["source"])
 
 
 def read_listings(folder: Folder, record: Record) -> Listings:
@@ -90,12 +108,12 @@ def read_listings(folder: Folder, record: Record) -> Listings:
     Raises:
         LedgerError: the record of an update is damaged.
     """
-    spans = [(0, record["num_images"], record["part_size"])]
-    listings = Listings(tuple(spans), record["manifest"])
+    span = Span(0, record["num_images"], record["part_size"])
+    if "format" not in record:  # before formats had numbers, a manifest was one file
+        span = replace(span, parts_per_file=max(1, span.end))
+    listings = Listings((span,), record["manifest"])
     while (text := folder.read(_update_name(listings.number + 1))) is not None:
-        update = _parsed(folder, _update_name(listings.number + 1), text)
-        spans.append((update["start"], update["num_images"], update["part_size"]))
-        listings = Listings(tuple(spans), update["listing"], frozenset(update["abandoned"]), update["void"])
+        listings = listings.updated(_parsed(folder, _update_name(listings.number + 1), text))
     return listings
 
 
@@ -138,7 +156,7 @@ class Changes:
     def in_words(self) -> str:
         numbers = {"added": self.num_added, "removed": self.num_removed, "changed": self.num_changed}
         told = [f"{number:,} {kind} (the first {self.first[kind]!r})" for kind, number in numbers.items() if number]
-        return ", ".join(told) or "the order of its images"
+        return ", ".join(told) or "the same images in another order"
 
 
 def changes_between(before: Iterable[tuple[int, np.ndarray, pa.Table]], now: Frozen, num_before: int) -> Changes:
@@ -169,7 +187,7 @@ def changes_between(before: Iterable[tuple[int, np.ndarray, pa.Table]], now: Fro
         found = pc.index_in(other["image_id"], value_set=one["image_id"].combine_chunks())
         known = pc.is_valid(found)
         there, here = one.take(found.drop_null()), other.filter(known)
-        same = pc.and_(*(pc.equal(there[name], here[name]) for name in ("content_hash", "version")))
+        same = _same(there, here)
         changed, added = here.filter(pc.invert(same)), other.filter(pc.invert(known))
         gone = np.ones(len(one), bool)
         gone[found.drop_null().to_numpy()] = False
@@ -181,12 +199,24 @@ def changes_between(before: Iterable[tuple[int, np.ndarray, pa.Table]], now: Fro
         _keep_first(firsts, "removed", removed, ("part", "row"))
         voids += [
             pa.table([rows["part"], rows["row"], pa.array([kind] * len(rows), pa.string())], schema=VOID)
-            for kind, rows in zip(KINDS, (removed, replaced), strict=True)
+            for kind, rows in (("removed", removed), ("replaced", replaced))
         ]
     void = _in_order(pa.concat_tables(voids))
     num_removed = pc.sum(pc.equal(void["kind"], "removed")).as_py() or 0
     first = {kind: image_id for kind, (_, image_id) in firsts.items()}
     return Changes(numbers["added"], numbers["changed"], num_removed, first, is_new, void, now.hash())
+
+
+def _same(there: pa.Table, here: pa.Table) -> pa.ChunkedArray:
+    """(N,) whether images are what they were: by content where it is known, else by version, else by address."""
+    equal = {name: pc.equal(there[name], here[name]) for name in ("content_hash", "version", "uri")}
+    known = {
+        name: pc.and_(pc.not_equal(there[name], ""), pc.not_equal(here[name], ""))
+        for name in ("content_hash", "version")
+    }
+    by_version = pc.if_else(known["version"], equal["version"], pc.and_(equal["version"], equal["uri"]))
+    unknown = pc.and_(equal["content_hash"], by_version)
+    return pc.if_else(known["content_hash"], equal["content_hash"], unknown)
 
 
 def _in_order(void: pa.Table) -> pa.Table:
@@ -201,44 +231,99 @@ def _keep_first(firsts: dict[str, tuple[Any, str]], kind: str, rows: pa.Table, o
     firsts[kind] = min(firsts.get(kind, found), found)
 
 
-def rows_before(folder: Folder, listings: Listings, parts: Iterable[int]) -> Iterable[tuple[int, np.ndarray, pa.Table]]:
-    """Number, positions and rows of parts of a pass, without those that stand for no image any more."""
-    files, void = ManifestFiles(folder, listings.starts), void_rows(folder, listings.void)
+def rows_before(
+    folder: Folder, listings: Listings, parts: Iterable[int], again: Mapping[int, np.ndarray] | None = None
+) -> Iterable[tuple[int, np.ndarray, pa.Table]]:
+    """Number, positions and rows of parts of a pass, without those that stand for no image any more.
+
+    Args:
+        folder: of the pass.
+        listings: of its pool.
+        parts: which.
+        again: part -> positions of images that are to count as changed.
+    """
+    files, void = ManifestFiles(folder, listings.spans), void_rows(folder, listings.void)
     for part in parts:
         table = files.read(part)
+        if again and part in again:
+            kept = pa.array(np.isin(np.arange(len(table)), again[part], invert=True))
+            unknown = [pc.if_else(kept, table[name], "") for name in SCHEMA.names[1:]]
+            table = pa.table([table["image_id"], *unknown], schema=SCHEMA)
         rows = np.delete(np.arange(len(table)), void.get(part, []))
         yield part, rows, table.take(rows)
 
 
-def begin_update(folder: Folder, listings: Listings, new: Frozen, changes: Changes, done: set[int]) -> Listings:
-    """Adds what is new in a pool to a pass.
+@dataclass(frozen=True)
+class Update:
+    """A listing of a pool that is to be added to a pass.
 
     Args:
-        folder: of the pass, held.
         listings: of the pass so far.
-        new: what is new in its pool, beginning with part `listings.end`.
-        changes: see `changes_between`.
-        done: the parts that are there.
+        new: the files of what is new, beginning with part `listings.end`.
+        record: of the update.
+        void: all rows that stand for no image then.
     """
+
+    listings: Listings
+    new: Frozen
+    record: Mapping[str, Any]
+    void: pa.Table
+
+    @property
+    def updated(self) -> Listings:
+        """The listings of the pass once it is begun."""
+        return self.listings.updated(self.record)
+
+    def begin(self, folder: Folder) -> None:
+        """Makes it a part of the pass, at once and for good.
+
+        Raises:
+            LedgerError: another run did so in the same moment.
+        """
+        sink = pa.BufferOutputStream()
+        pq.write_table(self.void, sink, compression="zstd")
+        self.new.put_into(folder)
+        folder.replace(self.record["void"], sink.getvalue())
+        # last: its files have names of their own, so what another run writes at the same time is left alone
+        name = _update_name(self.updated.number)
+        if not folder.add(name, json.dumps(self.record, indent=1, sort_keys=True).encode()):
+            raise LedgerError(
+                f"{folder}/{name} was written by another run at the same time: run the same command again"
+            )
+
+
+def update_of(
+    folder: Folder, listings: Listings, changes: Changes, new: Frozen, done: set[int], source: Mapping[str, Any]
+) -> Update:
+    """What is to be added to a pass whose pool has changed.
+
+    Args:
+        folder: of the pass.
+        listings: of the pass so far.
+        changes: see `changes_between`, from the parts that are done.
+        new: what is new, with a suffix of its own.
+        done: the parts that are there.
+        source: what was listed.
+    """
+    voids = [changes.void]
+    if listings.void:
+        before = void_table(folder, listings.void)
+        # of a part that is not there any more nothing is left, nor will be
+        voids.append(before.filter(pc.is_in(before["part"], pa.array(sorted(done), pa.int32()))))
+    void = _in_order(pa.concat_tables(voids))
     number = listings.number + 1
-    before = [void_table(folder, listings.void)] if listings.void else []
-    name, sink = f"void-{number:04d}.parquet", pa.BufferOutputStream()
-    pq.write_table(_in_order(pa.concat_tables([*before, changes.void])), sink, compression="zstd")
-    new.put_into(folder)
-    folder.replace(name, sink.getvalue())
-    abandoned = sorted(set(range(listings.end)) - done)
-    update = {
+    record = {
         "listing": changes.listing,
-        "start": new.start,
-        "num_images": new.num_images,
-        "part_size": new.part_size,
-        "abandoned": abandoned,
-        "void": name,
+        "source": dict(source),
+        "start": new.span.start,
+        "num_images": new.span.num_images,
+        "part_size": new.span.part_size,
+        "suffix": new.span.suffix,
+        "abandoned": sorted(set(range(listings.end)) - done),
+        "void": f"void-{number:04d}-{new.span.suffix}.parquet",
+        "num_void": len(void),
     }
-    # last: from here on the pass has this update, whatever happens
-    folder.add(_update_name(number), json.dumps(update, indent=1, sort_keys=True).encode())
-    span = (new.start, new.num_images, new.part_size)
-    return Listings((*listings.spans, span), changes.listing, frozenset(abandoned), name)
+    return Update(listings, new, record, void)
 
 
 def only_new(now: Frozen, changes: Changes) -> Iterable[pa.Table]:

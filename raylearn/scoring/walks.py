@@ -108,7 +108,7 @@ def walk(pool: str, listing: Listing) -> Iterator[Found]:
         return _walk_folder(path, listing)
     ending = Path(path).suffix.lower()
     if ending not in LIST_ENDINGS:
-        raise PoolError(f"pool {pool} is no folder and no list: a list ends in {', '.join(LIST_ENDINGS)}")
+        raise PoolError(f"pool {pool} is neither a folder nor a list: a list ends in {', '.join(LIST_ENDINGS)}")
     return _walk_list(Path(path), ending, listing)
 
 

@@ -18,7 +18,7 @@ from raylearn.scoring.reading import ReadImage
 from raylearn.scoring.score_part import Part
 from tests.unit.hand_made import make_image
 
-NUM_PARTS = 90
+NUM_PARTS = 240
 
 
 def _read(_uri: str, _content_hash: str) -> ReadImage:
@@ -26,12 +26,12 @@ def _read(_uri: str, _content_hash: str) -> ReadImage:
 
 
 class _Slow:
-    """Finds nothing, in a third of a second."""
+    """Finds nothing, in half a second."""
 
     class_names = ("crab",)
 
     def predict(self, canvases: np.ndarray, sizes: np.ndarray) -> list[Detections]:  # noqa: ARG002
-        time.sleep(0.33)
+        time.sleep(0.5)
         return [Detections(np.zeros((0, 4), np.float32), np.zeros((0, 1), np.float32))] * len(canvases)
 
 
@@ -53,6 +53,7 @@ def cluster() -> Iterator[Any]:
         found.shutdown()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(200)
 def test_a_machine_that_joins_gets_parts_and_one_that_goes_takes_none_along(cluster: Any, tmp_path: Path) -> None:
     manifest = Manifest.of((make_image(f"{number:03}.jpg") for number in range(NUM_PARTS)), part_size=1)

@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from raylearn.data import lock
+from raylearn.data import lock, s3
 from raylearn.data.lock import LOCK_FILE, held
 from raylearn.data.storage import Folder
 from raylearn.errors import RunFolderError, StorageError
@@ -122,6 +123,55 @@ def test_a_holder_whose_store_is_away_for_too_long_is_stopped(folder: Folder, mo
     with pytest.raises(StorageError, match=r"could not be held any longer: it was out of reach for 1 s"):
         hold_on()
     assert time.monotonic() - start < 10
+
+
+def test_a_holder_that_waits_for_an_answer_is_stopped_in_time_all_the_same(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: object) -> None:
+        time.sleep(8)
+
+    def broken(*_: object) -> None:
+        raise StorageError("away")
+
+    def hold_on() -> None:
+        with held(folder):
+            monkeypatch.setattr(Folder, "swap", silent)
+            monkeypatch.setattr(Folder, "read_tagged", broken)
+            start = time.monotonic()
+            try:
+                time.sleep(20)
+            finally:
+                stopped.append(time.monotonic() - start)
+
+    stopped: list[float] = []
+    with pytest.raises(
+        StorageError, match=r"could not be held any longer: it was out of reach for 1 s, or another process"
+    ):
+        hold_on()
+    assert stopped[0] < 3
+
+
+def test_a_store_that_takes_no_notice_of_conditions_is_found_out(
+    store: ObjectStore,  # noqa: ARG001  in use while it is
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = s3._asked
+
+    def without(pool: Any, method: str, path: str, data: bytes, headers: dict[str, str]) -> Any:
+        sent = {name: value for name, value in headers.items() if name not in ("If-Match", "If-None-Match")}
+        return asked(pool, method, path, data, sent)
+
+    monkeypatch.setattr(s3, "_asked", without)
+    folder = Folder.at(f"s3://{BUCKET}/heedless")
+    assert folder.add("first", b"1")
+    assert folder.add("second", b"2")
+    assert not folder.add("second", b"3")
+    assert folder.read("second") == b"2"
+    tag = folder.swap("third", b"4", None)
+    assert tag is not None
+    assert folder.swap("third", b"5", "another") is None
+    assert folder.swap("third", b"5", tag) is not None
 
 
 def test_of_many_that_come_at_once_one_gets_it(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001

@@ -229,7 +229,7 @@ def test_a_part_that_was_lost_after_the_end_is_told(
     shutil.copytree(undisturbed, out)
     (out / "part-00003.parquet").unlink()
     message = refused_score(capsys, pool, trained, out)
-    assert "was finished with 26 parts and has 25" in message
+    assert "was finished, and lacks 1 part of 26" in message
     assert "remove its ledger.json to score the missing ones again" in message
 
 

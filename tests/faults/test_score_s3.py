@@ -10,7 +10,7 @@ import pytest
 
 from raylearn.data.storage import Folder
 from raylearn.scoring.ledger import finished_parts
-from tests.faults.conftest import PART_SIZE, content_of, failed, refused_score, run_score, score_command, succeeded
+from tests.faults.conftest import PART_SIZE, content_of, failed, run_score, score_command, succeeded
 from tests.faults.object_store import BUCKET, SECRET, ObjectStore, object_store, used_here
 
 POOL = f"s3://{BUCKET}/images"
@@ -84,7 +84,7 @@ def test_a_bucket_that_may_not_be_listed_is_told_and_not_taken_for_an_empty_pool
 
 @pytest.mark.long
 def test_a_run_that_is_killed_and_then_refused_an_image_goes_on_and_writes_no_part_again(
-    store: ObjectStore, pool: Path, trained: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+    store: ObjectStore, pool: Path, trained: Path, undisturbed: Path
 ) -> None:
     out = f"s3://{BUCKET}/killed"
     driver = subprocess.Popen(score_command(POOL, trained, out), stdout=subprocess.DEVNULL)
@@ -97,11 +97,9 @@ def test_a_run_that_is_killed_and_then_refused_an_image_goes_on_and_writes_no_pa
     finally:
         driver.kill()
         driver.wait()
-    message = refused_score(capsys, POOL, trained, out)
-    assert f'"pid": {driver.pid}' in message  # a holder is taken for dead after a minute without a beat
     time.sleep(2)  # for what the dead driver's actors still had in hand
     killed = _parts_of_killed(store)
-    store.client.delete_object(Bucket=BUCKET, Key="killed/.lock")
+    store.client.delete_object(Bucket=BUCKET, Key="killed/.lock")  # or its hold would be waited out for a minute
 
     missing = set(range(NUM_IMAGES // PART_SIZE)) - set(finished_parts(Folder(out)))
     key = _keys(pool)[PART_SIZE * min(missing)]

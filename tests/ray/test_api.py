@@ -129,7 +129,7 @@ def test_settings_are_those_of_the_file_but_for_what_is_given() -> None:
 
 
 def test_what_is_wrong_is_a_typed_error(tmp_path: Path) -> None:
-    with pytest.raises(LedgerError, match="is no ledger"):
+    with pytest.raises(LedgerError, match="is not a ledger"):
         raylearn.open_ledger(tmp_path)
     with pytest.raises(RunFolderError, match="it is not the folder of a finished run"):
         raylearn.open_run(tmp_path)

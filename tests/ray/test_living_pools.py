@@ -113,6 +113,19 @@ def test_a_pass_whose_pool_was_emptied_goes_on_by_an_update(desk: Desk, capsys: 
     assert [row["image_id"] for row in desk.rows()] == ["new.jpg"]
 
 
+def test_an_update_tries_images_again_that_could_not_be_opened(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    away = desk.place / "away.jpg"
+    (desk.pool / "c.jpg").rename(away)
+    (desk.pool / "c.jpg").symlink_to(desk.pool / "gone.jpg")
+    assert "1 error (1 missing)" in desk.score(capsys)
+    (desk.pool / "c.jpg").unlink()
+    away.rename(desk.pool / "c.jpg")
+    said = desk.score(capsys, update=True)
+    assert "1 changed (the first 'c.jpg')" in said
+    assert "4 images, no errors" in said
+    assert "nothing changed" in desk.score(capsys, update=True)
+
+
 def test_another_pool_is_refused_with_the_difference_and_one_that_was_moved_goes_on(
     desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +133,8 @@ def test_another_pool_is_refused_with_the_difference_and_one_that_was_moved_goes
     kept, desk.pool = desk.pool, desk.place / "elsewhere"
     shutil.copytree(kept, desk.pool)
     assert "finished already" in desk.score(capsys)
+    with pytest.raises(LedgerError, match=r"is of the pool .*/pool: an update lists the same pool again"):
+        desk.score(capsys, update=True)
     (desk.pool / "d.jpg").unlink()
     (desk.place / "ledger" / "pool.json").write_text(json.dumps({"pool": "of another"}))
     with pytest.raises(LedgerError, match=r"1 removed \(the first 'd\.jpg'\); give another folder .* or --update"):

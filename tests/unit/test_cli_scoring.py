@@ -185,7 +185,10 @@ def test_compare_asks_for_a_tenth_of_the_ledger_where_no_size_is_given(capsys, n
         ("score empty --checkpoint best.pt --out out", "no images in empty: endings of images are "),
         ("score notes --checkpoint best.pt --out out", "no images in notes, only 1 other files: endings of images"),
         ("score 'none/*.jpg' --checkpoint best.pt --out out", "no images in none/*.jpg: "),
-        ("score best.pt --checkpoint best.pt --out out", "pool best.pt is no folder and no list: a list ends in .txt"),
+        (
+            "score best.pt --checkpoint best.pt --out out",
+            "pool best.pt is neither a folder nor a list: a list ends in .txt",
+        ),
         ("score other.csv --checkpoint best.pt --out out", "list other.csv has no column uri or path or image or"),
         ("score out_of_here.txt --checkpoint best.pt --out out", "out_of_here.txt:1: ../secret.jpg leads out of ., to"),
         ("score s4://bucket/x --checkpoint best.pt --out out", "pool s4://bucket/x cannot be listed: "),
@@ -255,9 +258,9 @@ def test_embeddings_of_a_family_that_gives_none_are_refused_with_its_name(capsys
 # query and compare
 
 LEDGERS = {
-    "none": "none is no ledger: it has no ledger.json",
-    "photos": "photos is no ledger: it has no ledger.json",
-    "unfinished": "unfinished is no ledger: it has 1 finished parts, but is not complete; the score command goes on",
+    "none": "none is not a ledger: it has no ledger.json",
+    "photos": "photos is not a ledger: it has no ledger.json",
+    "unfinished": "unfinished is not a ledger: it has 1 finished parts, but is not complete; run the score command",
     "of_a_run": "of_a_run does not name its classes: query a ledger that `raylearn score` made",
     "torn": "torn/ledger.json is damaged: score into a new folder",
 }
@@ -419,8 +422,8 @@ def test_dedup_says_how_many_images_have_near_duplicates_and_lists_them_for_a_qu
     ("arguments", "said"),
     [
         ("dedup", "Missing argument 'LEDGER'"),
-        ("dedup none", "none is no ledger: it has no ledger.json"),
-        ("dedup unfinished", "unfinished is no ledger: it has 1 finished parts, but is not complete"),
+        ("dedup none", "none is not a ledger: it has no ledger.json"),
+        ("dedup unfinished", "unfinished is not a ledger: it has 1 finished parts, but is not complete"),
         (
             "dedup ledger",
             "ledger holds no embeddings, by which near-duplicates are found: score with --embeddings into",

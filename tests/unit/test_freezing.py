@@ -16,7 +16,7 @@ from raylearn.measures.sampling import seeded_order
 from raylearn.scoring import spill
 from raylearn.scoring.freezing import freeze, quick_hashes, refuse_ids_twice
 from raylearn.scoring.listing import list_pool
-from raylearn.scoring.manifest import SCHEMA, Manifest, ManifestFiles
+from raylearn.scoring.manifest import SCHEMA, Manifest, ManifestFiles, Span
 from raylearn.scoring.spill import Buckets
 
 
@@ -43,24 +43,24 @@ def test_rows_that_come_in_pieces_are_frozen_as_the_manifest_of_all_of_them(num_
     with tempfile.TemporaryDirectory() as name:
         pieces = (table.slice(start, end - start) for start, end in pairwise(borders))
         frozen = freeze(pieces, Path(name), part_size)
-        assert (frozen.num_images, frozen.part_size, frozen.num_parts) == (num_images, whole.part_size, whole.num_parts)
+        assert frozen.span == whole.span
         assert frozen.hash() == whole.hash
         folder = Folder.at(name + "/pass")
         frozen.put_into(folder)
-        files = ManifestFiles(folder)
-        read = pa.concat_tables([SCHEMA.empty_table(), *(files.read(part) for part in range(frozen.num_parts))])
+        files = ManifestFiles(folder, [frozen.span])
+        read = pa.concat_tables([SCHEMA.empty_table(), *(files.read(part) for part in range(frozen.span.end))])
         assert read.equals(table)
 
 
 def test_a_large_pool_has_the_largest_parts_whatever_came_first(tmp_path):
     tables = [rows_of([f"{piece}/{number}" for number in range(5000)]) for piece in range(30)]
-    assert freeze(tables, tmp_path).part_size == 2048
+    assert freeze(tables, tmp_path).span.part_size == 2048
 
 
 def test_the_hash_is_that_of_earlier_ledgers():
     """Of tests/data/ledger_format_1, which an earlier raylearn wrote."""
     folder = Path(__file__).parent.parent / "data" / "ledger_format_1"
-    files = ManifestFiles(Folder(str(folder)))
+    files = ManifestFiles(Folder(str(folder)), [Span(0, 5, 2)])
     table = pa.concat_tables(files.read(part) for part in range(3))
     assert Manifest(table, 2).hash == "fecbc940be0325168ba357a8e3c9327ab4f5dbf9b6563797d38e4331e57ef9e2"
 

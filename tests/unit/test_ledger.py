@@ -15,12 +15,15 @@ from raylearn.errors import DetectorError, LedgerError
 from raylearn.scoring.ledger import (
     Ledger,
     PartCounts,
+    add_marks,
     add_part,
     finished_parts,
     map_parts,
+    part_name,
     read_all_counts,
     read_counts,
     read_facts,
+    remove_marks,
     rows,
     schema,
 )
@@ -100,7 +103,7 @@ def test_a_torn_part_is_named(tmp_path):
 
 
 def test_what_is_no_finished_ledger_is_refused(tmp_path):
-    with pytest.raises(LedgerError, match=r"is no ledger: it has no ledger.json"):
+    with pytest.raises(LedgerError, match=r"is not a ledger: it has no ledger.json"):
         read_facts(Folder(str(tmp_path / "nothing")))
     add_part(Folder.at(tmp_path), 0, "key", make_rows(SCORES))
     with pytest.raises(LedgerError, match=r"1 finished parts, but is not complete"):
@@ -246,3 +249,21 @@ def test_a_detector_that_gives_no_embeddings_though_they_are_asked_for_is_an_err
     columns |= {"width": [1], "height": [1]}
     with pytest.raises(DetectorError, match="the detector gave no embeddings"):
         rows(columns, [make_detections([[0.1, 0.2]])], 2, embeddings=True)
+
+
+def test_marks_are_believed_of_parts_that_are_as_they_were(tmp_path):
+    folder = Folder.at(tmp_path)
+    first = add_part(folder, 0, "key", make_rows({"a.jpg": [[0.5, 0.5]]}))
+    add_part(folder, 1, "key", make_rows({"b.jpg": [[0.5, 0.5]] * 3}))
+    add_marks(folder, "key", {0: first, 1: PartCounts(100, 7, {"missing": 1}, 3)})
+    (marks,) = tmp_path.glob("marks-*.json")
+    counts = read_all_counts(folder, [0, 1], "key")
+    assert (counts.num_images, counts.num_detections, counts.errors) == (101, 8, {"missing": 1})  # nobody opened part 1
+    folder.remove(part_name(1))
+    add_part(folder, 1, "key", make_rows({"b.jpg": [[0.5, 0.5]] * 30, "c.jpg": []}))
+    assert read_all_counts(folder, [0, 1], "key") == PartCounts(3, 31, {}, 1)
+    for damaged in ("{", "[]", "{}", '{"key": "key", "counts": {"0": 7}}'):
+        marks.write_text(damaged)
+        assert read_all_counts(folder, [0, 1], "key").num_images == 3
+    remove_marks(folder)
+    assert not list(tmp_path.glob("marks-*.json"))

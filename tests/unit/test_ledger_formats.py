@@ -4,11 +4,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raylearn.data.storage import Folder
 from raylearn.learning.ledger_query import query_ledger
 from raylearn.scoring.ledger import Ledger, counts_of, read_facts
+from raylearn.scoring.manifest import MANIFEST_FILE, SCHEMA, ManifestFiles
 from raylearn.scoring.pass_record import read_record
 from raylearn.scoring.updating import read_listings
 from raylearn.strategies import Uncertainty
@@ -41,3 +44,12 @@ def test_an_earlier_pass_is_one_listing_without_updates(folder):
     listings = read_listings(folder, record)
     assert (listings.parts, listings.num_rows, listings.number) == ([0, 1, 2], 5, 0)
     assert counts_of(read_facts(folder)).errors == {"not an image": 1}
+
+
+def test_a_manifest_of_an_earlier_pass_is_one_file_however_many_parts_it_has(tmp_path):
+    ids = [f"{number}.jpg" for number in range(1200)]
+    table = pa.table([ids, ids, [""] * 1200, [""] * 1200], schema=SCHEMA)
+    pq.write_table(table, tmp_path / MANIFEST_FILE, row_group_size=2)
+    listings = read_listings(Folder(str(tmp_path)), {"num_images": 1200, "part_size": 2, "manifest": "hash"})
+    files = ManifestFiles(Folder(str(tmp_path)), listings.spans)
+    assert files.read(599)["image_id"].to_pylist() == ["1198.jpg", "1199.jpg"]

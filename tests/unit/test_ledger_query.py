@@ -277,7 +277,7 @@ def test_progress_is_told_once_for_every_part(tmp_path):
     assert of_query == of_comparison == [(1, 3), (2, 3), (3, 3)]
 
 
-# What is no ledger
+# What is not a ledger
 
 
 def ask(folder: Folder) -> None:
@@ -292,11 +292,11 @@ def compare(folder: Folder) -> None:
 def test_what_is_no_finished_ledger_of_named_classes_is_refused(tmp_path, command):
     unfinished = make(tmp_path / "unfinished")
     (tmp_path / "unfinished" / FACTS_FILE).unlink()
-    with pytest.raises(LedgerError, match="it has 3 finished parts, but is not complete; the score command goes on"):
+    with pytest.raises(LedgerError, match="it has 3 finished parts, but is not complete; run the score command again"):
         command(unfinished)
     with pytest.raises(LedgerError, match=r"of_a_run does not name its classes: query a ledger that `raylearn score`"):
         command(write_ledger(SCORES, tmp_path / "of_a_run"))
-    with pytest.raises(LedgerError, match=r"nowhere is no ledger: it has no ledger\.json"):
+    with pytest.raises(LedgerError, match=r"nowhere is not a ledger: it has no ledger\.json"):
         command(Folder(str(tmp_path / "nowhere")))
 
 

@@ -132,7 +132,7 @@ def test_a_pool_without_images_is_refused(pool):
 )
 def test_what_is_no_pool_is_refused(pool, name):
     write(pool, "a.jpg")
-    with pytest.raises(PoolError, match=r"cannot be read|is no folder and no list|no images in"):
+    with pytest.raises(PoolError, match=r"cannot be read|is neither a folder nor a list|no images in"):
         list_pool(f"{pool}/{name}")
 
 

@@ -16,7 +16,6 @@ from raylearn.scoring.manifest import (
     Manifest,
     ManifestFiles,
     default_part_size,
-    file_names,
 )
 from tests.unit.hand_made import make_image
 
@@ -113,10 +112,9 @@ def test_parts_share_out_the_images_with_one_row_group_each(num_images, part_siz
     written = Manifest.of(map(make_image, ids), part_size)
     with tempfile.TemporaryDirectory() as name:
         written.write(Folder(name))
-        assert sorted(path.name for path in Path(name).iterdir()) == sorted(
-            file_names(0, written.num_parts) or [MANIFEST_FILE]
-        )
-        files = ManifestFiles(Folder(name))
+        written_files = {path.name for path in Path(name).iterdir()}
+        assert written_files == set(written.span.file_names or [MANIFEST_FILE])
+        files = ManifestFiles(Folder(name), [written.span])
         parts = [files.read(part) for part in range(written.num_parts)]
     sizes = [len(part) for part in parts]
     assert sum(sizes) == num_images

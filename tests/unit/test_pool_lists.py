@@ -199,7 +199,7 @@ def test_a_path_out_of_the_folder_is_refused_with_its_line_unless_root_allows_it
         pytest.param("l.txt", "a.jpg\na.jpg\n", r"image id 'a.jpg' is listed twice in the pool", id="twice"),
         pytest.param("l.csv", "uri,image_id\na.jpg,1\nb.jpg,1\n", r"image id '1' is listed twice", id="one id twice"),
         pytest.param(
-            "l.json", "[]", r"is no folder and no list: a list ends in .txt, .csv, .parquet", id="another kind"
+            "l.json", "[]", r"is neither a folder nor a list: a list ends in .txt, .csv, .parquet", id="another kind"
         ),
     ],
 )

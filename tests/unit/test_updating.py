@@ -20,11 +20,11 @@ from raylearn.scoring.pipeline import finish
 from raylearn.scoring.updating import (
     Changes,
     Listings,
-    begin_update,
     changes_between,
     only_new,
     read_listings,
     rows_before,
+    update_of,
 )
 from tests.unit.hand_made import make_rows
 
@@ -41,7 +41,8 @@ def frozen(pool: Pool, directory: Path, part_size: int = 3) -> Frozen:
 
 
 def record_of(listed: Frozen) -> dict[str, object]:
-    return {"manifest": listed.hash(), "num_images": listed.num_images, "part_size": listed.part_size}
+    span = listed.span
+    return {"format": 2, "manifest": listed.hash(), "num_images": span.num_images, "part_size": span.part_size}
 
 
 def changes(before: Pool, now: Pool, place: Path) -> Changes:
@@ -80,7 +81,7 @@ def test_changes_are_those_that_sets_of_ids_give(before, now):
             {"d": "4", "b": "2", "c": "9"},
             "1 added (the first 'd'), 1 removed (the first 'a'), 1 changed (the first 'c')",
         ),
-        ({"b": "2", "a": "1", "c": "3"}, "the order of its images"),
+        ({"b": "2", "a": "1", "c": "3"}, "the same images in another order"),
     ],
     ids=["added", "removed", "changed", "all three", "order"],
 )
@@ -109,8 +110,10 @@ class Living:
         done &= set(listings.parts)
         found = changes_between(rows_before(self.folder, listings, sorted(done)), now, listings.num_rows)
         (place / "new").mkdir()
-        new = freeze(only_new(now, found), place / "new", 2, start=listings.end)
-        assert begin_update(self.folder, listings, new, found, done) == self.listings
+        new = freeze(only_new(now, found), place / "new", 2, listings.end, f"u{self.count}")
+        update = update_of(self.folder, listings, found, new, done, {"pool": "here"})
+        update.begin(self.folder)
+        assert update.updated == self.listings
 
     def score(self, parts: list[int]) -> None:
         for part, _, table in rows_before(self.folder, Listings(self.listings.spans, ""), parts):
@@ -176,6 +179,38 @@ def test_a_finished_ledger_answers_as_before_until_its_update_is_finished(tmp_pa
     }
 
 
+def test_a_part_that_is_lost_after_its_rows_were_void_is_abandoned_with_them(tmp_path):
+    living = Living(tmp_path, {"a": "1", "b": "1", "c": "1", "d": "1"})
+    living.score([0, 1])
+    living.finish()
+    living.update({"b": "1", "c": "1", "d": "1"}, {0, 1})
+    living.finish()
+    (tmp_path / "pass" / "part-00000.parquet").unlink()
+    living.update({"b": "1", "c": "1", "d": "1", "e": "1"}, {1})
+    living.score([2, 3])
+    living.score([0])  # by a writer that comes late
+    assert living.finish() == dict.fromkeys("bcde", 1.0)
+
+
+def test_of_two_updates_at_once_one_is_begun_and_the_other_changes_nothing(tmp_path):
+    living = Living(tmp_path, {"a": "1"})
+    living.score([0])
+    listings, updates = living.listings, []
+    for name, pool in (("one", {"a": "1", "b": "2"}), ("other", {"c": "3"})):
+        place = tmp_path / name
+        place.mkdir()
+        now = frozen(pool, place / "now")
+        found = changes_between(rows_before(living.folder, listings, [0]), now, 1)
+        (place / "new").mkdir()
+        new = freeze(only_new(now, found), place / "new", 2, listings.end, name)
+        updates.append(update_of(living.folder, listings, found, new, {0}, {"pool": name}))
+    updates[0].begin(living.folder)
+    with pytest.raises(LedgerError, match="was written by another run at the same time"):
+        updates[1].begin(living.folder)
+    living.score([1])
+    assert living.finish() == {"a": 1.0, "b": 2.0}
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"listing": "x", "start": "0"}'])
 def test_a_damaged_update_is_named(tmp_path, text):
     living = Living(tmp_path, {"a": "1"})
@@ -189,8 +224,8 @@ def test_lost_void_rows_are_told_and_not_taken_for_none(tmp_path):
     living.score([0])
     living.update({"a": "1"}, {0})
     living.finish()
-    (tmp_path / "pass" / "void-0001.parquet").unlink()
-    with pytest.raises(LedgerError, match=r"void-0001\.parquet is damaged or not there"):
+    (tmp_path / "pass" / "void-0001-u1.parquet").unlink()
+    with pytest.raises(LedgerError, match=r"void-0001-u1\.parquet is damaged or not there"):
         Ledger.read(living.folder)
 
 
