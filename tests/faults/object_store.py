@@ -72,6 +72,11 @@ def object_store() -> Iterator[ObjectStore]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()
+    # moto's servers of one process share what they hold: another file's objects are no concern of this one
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("POST", "/moto-api/reset")
+    connection.getresponse().read()
+    connection.close()
     client = boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{port}",
