@@ -35,7 +35,12 @@ _CREDENTIALS = re.compile(r"//(?:[^/@\s]*|[^/@\s:]+:(?!\d*/)[^@\s]*)@")  # a sec
 def scheme_of(uri: str) -> str | None:
     """The scheme of an address such as s3://bucket/key, or None for a local path, which is taken as it is."""
     scheme, separator, _ = uri.partition("://")
-    return scheme if separator and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) else None
+    return scheme if separator and _is_scheme(scheme) else None
+
+
+@lru_cache(maxsize=64)  # lists have millions of addresses, of one scheme
+def _is_scheme(text: str) -> bool:
+    return re.fullmatch(r"[a-z][a-z0-9+.-]*", text) is not None
 
 
 def local_path(uri: str) -> str | None:

@@ -100,8 +100,7 @@ def freeze_pool(
 def _rows(pool: str, listing: Listing, limit: int | None, progress: Callable[[int], None]) -> Iterator[pa.Table]:
     found, count = islice(walk(pool, listing), limit), 0
     while batch := list(islice(found, _BATCH)):
-        columns = (pa.array([getattr(image, name) for image in batch], pa.string()) for name in SCHEMA.names)
-        yield pa.table(list(columns), schema=SCHEMA)
+        yield pa.table([pa.array(column, pa.string()) for column in zip(*batch, strict=True)], schema=SCHEMA)
         count += len(batch)
         progress(count)
 

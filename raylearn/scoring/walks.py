@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from raylearn.data.endings import HEIF_ENDINGS, ending_of
@@ -36,9 +36,8 @@ IMAGE_ENDINGS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Found:
-    """One image of a pool; see Manifest for the fields."""
+class Found(NamedTuple):
+    """One image of a pool; see Manifest for the fields, in the order of its columns."""
 
     image_id: str
     uri: str
