@@ -81,7 +81,7 @@ def _leased(folder: Folder) -> Iterator[None]:
     in_main = threading.current_thread() is threading.main_thread()
     lease = _Lease(folder, holder, tag, asked, in_main)
     # not SIGINT, which a job in the background of a shell does not hear
-    before = signal.signal(_LOST, signal.default_int_handler) if in_main else None
+    before = (signal.signal(_LOST, signal.default_int_handler) or signal.SIG_DFL) if in_main else None
     threads = [threading.Thread(target=work, daemon=True) for work in (lease.beat, lease.watch)]
     for thread in threads:
         thread.start()

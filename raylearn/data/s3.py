@@ -170,9 +170,10 @@ class Objects:
         if status == 200:
             if replacing is None and self._knows_conditions is None:
                 # some stores take no notice of a condition: there the same once more, which has to fail, does not
-                again = self._request("PUT", key, data, condition)
-                self._knows_conditions = again[0] == 412
-                tag = tag if self._knows_conditions else again[2]
+                again, _, other_tag, _ = self._request("PUT", key, data, condition)
+                if again in (200, 412):  # anything else tells nothing
+                    self._knows_conditions = again == 412
+                tag = other_tag if again == 200 else tag
             return tag
         if status == 501:
             self._knows_conditions = False

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from raylearn.data.storage import Folder, reason_of
 from raylearn.errors import StorageError
 from raylearn.scoring.manifest import (
+    FIRST_SPAN,
     MAX_PART_SIZE,
-    PARTS_PER_FILE,
     SCHEMA,
     Span,
     default_part_size,
@@ -60,22 +60,19 @@ class Frozen:
                 folder.replace(name, file.read_buffer())
 
 
-def freeze(
-    rows: Iterable[pa.Table], directory: Path, part_size: int | None = None, start: int = 0, suffix: str = ""
-) -> Frozen:
+def freeze(rows: Iterable[pa.Table], directory: Path, part_size: int | None = None, span: Span = FIRST_SPAN) -> Frozen:
     """Writes rows as the files of a manifest.
 
     Args:
         rows: tables of `SCHEMA`, in order.
         directory: an empty one on a disk.
         part_size: by default what suits the number of rows.
-        start: the number of the first part.
-        suffix: of the names of its files.
+        span: says with which part they begin, and how their files are named and filled.
 
     Raises:
         OSError: the directory cannot be written to.
     """
-    files = _Files(directory, part_size, Span(start, suffix=suffix))
+    files = _Files(directory, part_size, span)
     try:
         for table in rows:
             files.add(table)
@@ -129,7 +126,7 @@ class _Files:
         """The first so many of the rows that wait, part by part."""
         table = pa.concat_tables(self._waiting) if self._waiting else SCHEMA.empty_table()
         for first in range(0, num_rows, size):
-            if self._num_parts % PARTS_PER_FILE == 0:
+            if self._num_parts % self._span.parts_per_file == 0:
                 self.close()
             if self._writer is None:
                 name, _ = self._span.file_of(self._span.start + self._num_parts)

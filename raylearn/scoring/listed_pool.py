@@ -19,6 +19,7 @@ from raylearn.progress import doing, steps
 from raylearn.scoring.freezing import Frozen, freeze, put_aside
 from raylearn.scoring.ledger import finished_parts, unopened_rows, void_rows
 from raylearn.scoring.listing import freeze_pool
+from raylearn.scoring.manifest import FIRST_SPAN, Span
 from raylearn.scoring.pass_record import Record
 from raylearn.scoring.progress import say
 from raylearn.scoring.request import ScoreRequest, source_of
@@ -60,7 +61,7 @@ class Listed:
 def first_listing(request: ScoreRequest, place: Path, console: Console) -> Listed:
     """Of a pass that begins; its files are put aside in `place`."""
     with put_aside(place):
-        fresh = _list(request, place, console, request.part_size)
+        fresh = _list(request, place, console, None)
         return Listed(Listings((fresh.span,), fresh.hash()), fresh)
 
 
@@ -97,7 +98,8 @@ def listing_of(request: ScoreRequest, folder: Folder, there: Record, place: Path
 
 def _compared(request: ScoreRequest, folder: Folder, listings: Listings, place: Path, console: Console) -> Listed:
     """By what the pool is now."""
-    now = _list(request, place, console, None if listings.number else listings.spans[0].part_size)
+    # where it turns out to be the same, its files take the place of those of the only listing
+    now = _list(request, place, console, None if listings.number else listings.spans[0])
     done = set(finished_parts(folder)).intersection(listings.parts)
     # rows that stand for no image are in no listing: a part of such rows that was lost can only be abandoned
     void = void_rows(folder, listings.void)
@@ -119,8 +121,8 @@ def _compared(request: ScoreRequest, folder: Folder, listings: Listings, place: 
     unfinished = "" if len(done) == len(listings.parts) else ", counting as added what was listed and not scored yet"
     say(console, f"since it was listed: {changes.in_words}{unfinished}")
     (place / "new").mkdir()
-    suffix = uuid.uuid4().hex[:8]
-    new = freeze(only_new(now, changes), place / "new", request.part_size, listings.end, suffix)
+    span = Span(listings.end, suffix=uuid.uuid4().hex[:8])
+    new = freeze(only_new(now, changes), place / "new", request.part_size, span)
     update = update_of(folder, listings, changes, new, done, source_of(request))
     return Listed(update.updated, update)
 
@@ -136,7 +138,8 @@ def _rows_there(
         ) from error
 
 
-def _list(request: ScoreRequest, place: Path, console: Console, part_size: int | None) -> Frozen:
+def _list(request: ScoreRequest, place: Path, console: Console, like: Span | None) -> Frozen:
+    """The pool as it is now; cut into parts and files as an earlier listing, or as is asked for."""
     with doing(f"listing {redacted(request.pool)}"):
         frozen, left_out = freeze_pool(
             request.pool,
@@ -144,7 +147,8 @@ def _list(request: ScoreRequest, place: Path, console: Console, part_size: int |
             root=Path(request.root) if request.root is not None else None,
             limit=request.limit,
             shuffle_seed=request.shuffle_seed,
-            part_size=part_size,
+            part_size=like.part_size if like else request.part_size,
+            span=like or FIRST_SPAN,
             progress=partial(steps, "image"),
             tell=lambda note: say(console, f"note: {note}"),
         )

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import pyarrow as pa
 
@@ -13,21 +14,32 @@ from raylearn.data.storage import reason_of, redacted
 from raylearn.errors import PoolError
 from raylearn.measures.sampling import seeded_hashes
 from raylearn.scoring.freezing import Frozen, freeze, put_aside, refuse_ids_twice
-from raylearn.scoring.manifest import SCHEMA, Manifest
+from raylearn.scoring.manifest import FIRST_SPAN, SCHEMA, Manifest, Span
 from raylearn.scoring.spill import Buckets
 from raylearn.scoring.walks import IMAGE_ENDINGS, Listing, own_root, walk
 
 _BATCH = 4096
 
 
-def list_pool(pool: str, **choices: object) -> tuple[Manifest, Counter[str]]:
+class Choices(TypedDict, total=False):
+    """What can be said of a listing beside its pool; see `freeze_pool`."""
+
+    root: Path | None
+    limit: int | None
+    shuffle_seed: int | None
+    part_size: int | None
+    progress: Callable[[int], None]
+    tell: Callable[[str], None]
+
+
+def list_pool(pool: str, **choices: Unpack[Choices]) -> tuple[Manifest, Counter[str]]:
     """Lists a pool that fits into memory; for arguments and errors see `freeze_pool`.
 
     Returns:
         The manifest, and how many files of each ending were left out.
     """
     with tempfile.TemporaryDirectory(prefix="raylearn-listing-") as name, put_aside(Path(name)):
-        frozen, left_out = freeze_pool(pool, Path(name), **choices)  # type: ignore[arg-type]
+        frozen, left_out = freeze_pool(pool, Path(name), **choices)
         return Manifest(pa.concat_tables(frozen.tables()), frozen.span.part_size), left_out
 
 
@@ -39,6 +51,7 @@ def freeze_pool(
     limit: int | None = None,
     shuffle_seed: int | None = None,
     part_size: int | None = None,
+    span: Span = FIRST_SPAN,
     progress: Callable[[int], None] = lambda _: None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[Frozen, Counter[str]]:
@@ -57,7 +70,7 @@ def freeze_pool(
         root: the folder that local files may be read from; by default the pool's own.
         limit: images at most: the first ones, or those that the seed puts first.
         shuffle_seed: puts the images in a random order that depends on seed and ids alone.
-        part_size: of the manifest.
+        part_size, span: of the manifest; see `freeze`.
         progress: told how many images have been found so far.
         tell: told of paths that were read otherwise than they are written.
 
@@ -80,9 +93,9 @@ def freeze_pool(
     if shuffle_seed is not None:
         (directory / "listed").mkdir()
         frozen = freeze(rows, directory / "listed", part_size)
-        frozen = freeze(_shuffled(frozen, shuffle_seed, limit), directory, part_size)
+        frozen = freeze(_shuffled(frozen, shuffle_seed, limit), directory, part_size, span)
     else:
-        frozen = freeze(rows, directory, part_size)
+        frozen = freeze(rows, directory, part_size, span)
     if not frozen.num_images:
         others = f", only {listing.left_out.total()} other files" if listing.left_out else ""
         pictures = by_ending(listing.left_out, pictures_only=True)

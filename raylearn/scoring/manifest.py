@@ -121,6 +121,9 @@ class Span:
         return min(self.part_size, self.num_images - (part - self.start) * self.part_size)
 
 
+FIRST_SPAN = Span()
+
+
 class ManifestFiles:
     """The manifest in a folder.
 
@@ -129,7 +132,7 @@ class ManifestFiles:
         spans: of each listing of the pool, by rising parts.
     """
 
-    def __init__(self, folder: Folder, spans: Sequence[Span] = (Span(),)) -> None:
+    def __init__(self, folder: Folder, spans: Sequence[Span] = (FIRST_SPAN,)) -> None:
         self._folder, self._spans = folder, spans
         self._lock = Lock()  # a Parquet file is read by one thread at a time
         self._opened: tuple[str, pq.ParquetFile] | None = None  # the last one that was read from

@@ -41,13 +41,19 @@ def read_record(folder: Folder) -> Record | None:
             what = foreign[0] if foreign else "parts of a ledger"
             raise LedgerError(f"{folder} holds {what}, but no {PLAN_FILE}: give another folder with --out")
         return None
+    record = parsed(folder, PLAN_FILE, text, _KINDS)
+    ledger.refuse_later_format(folder, record)
+    return record
+
+
+def parsed(folder: Folder, name: str, text: bytes, kinds: Mapping[str, type]) -> Record:
+    """What a file of a pass says; LedgerError where an entry is missing or of another kind."""
     try:
         record = json.loads(text)
     except ValueError:
         record = None
-    if not (isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in _KINDS.items())):
-        raise LedgerError(f"{folder}/{PLAN_FILE} is damaged, or of another program: give another folder with --out")
-    ledger.refuse_later_format(folder, record)
+    if not (isinstance(record, dict) and all(isinstance(record.get(key), kind) for key, kind in kinds.items())):
+        raise LedgerError(f"{folder}/{name} is damaged, or of another program: give another folder with --out")
     return record
 
 

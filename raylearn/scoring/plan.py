@@ -13,7 +13,7 @@ from raylearn.detectors import build_detector, family_of
 from raylearn.detectors.base import Detector, DetectorSettings, Engine
 from raylearn.errors import ClusterError
 from raylearn.scoring.fetching import REQUESTS
-from raylearn.scoring.manifest import Span
+from raylearn.scoring.manifest import FIRST_SPAN, Span
 
 PARTS_ON_GPU = 3
 """Parts that one actor with a GPU works on at once: one is decoded while another is in the network."""
@@ -51,7 +51,7 @@ class ScoringPlan:
     versions: Mapping[str, str] = field(default_factory=dict)
     here: bool = False
     requests: int = REQUESTS
-    spans: tuple[Span, ...] = (Span(),)
+    spans: tuple[Span, ...] = (FIRST_SPAN,)
     num_threads: int | None = None
 
 

@@ -15,7 +15,7 @@ from raylearn.errors import LedgerError
 from raylearn.scoring.freezing import Frozen, quick_hashes
 from raylearn.scoring.ledger import VOID, void_rows, void_table
 from raylearn.scoring.manifest import SCHEMA, ManifestFiles, Span
-from raylearn.scoring.pass_record import Record
+from raylearn.scoring.pass_record import Record, parsed
 from raylearn.scoring.spill import Buckets
 
 _OLD = pa.schema([*SCHEMA, ("part", pa.int32()), ("row", pa.int32())])
@@ -113,19 +113,9 @@ def read_listings(folder: Folder, record: Record) -> Listings:
         span = replace(span, parts_per_file=max(1, span.end))
     listings = Listings((span,), record["manifest"])
     while (text := folder.read(_update_name(listings.number + 1))) is not None:
-        listings = listings.updated(_parsed(folder, _update_name(listings.number + 1), text))
+        update = parsed(folder, _update_name(listings.number + 1), text, _KINDS_OF_UPDATE)
+        listings = listings.updated(update)
     return listings
-
-
-def _parsed(folder: Folder, name: str, text: bytes) -> dict[str, Any]:
-    try:
-        update = json.loads(text)
-    except ValueError:
-        update = None
-    kinds = _KINDS_OF_UPDATE.items()
-    if not (isinstance(update, dict) and all(isinstance(update.get(key), kind) for key, kind in kinds)):
-        raise LedgerError(f"{folder}/{name} is damaged, or of another program: give another folder with --out")
-    return update
 
 
 def _update_name(number: int) -> str:
@@ -210,13 +200,11 @@ def changes_between(before: Iterable[tuple[int, np.ndarray, pa.Table]], now: Fro
 def _same(there: pa.Table, here: pa.Table) -> pa.ChunkedArray:
     """(N,) whether images are what they were: by content where it is known, else by version, else by address."""
     equal = {name: pc.equal(there[name], here[name]) for name in ("content_hash", "version", "uri")}
-    known = {
-        name: pc.and_(pc.not_equal(there[name], ""), pc.not_equal(here[name], ""))
-        for name in ("content_hash", "version")
-    }
-    by_version = pc.if_else(known["version"], equal["version"], pc.and_(equal["version"], equal["uri"]))
-    unknown = pc.and_(equal["content_hash"], by_version)
-    return pc.if_else(known["content_hash"], equal["content_hash"], unknown)
+    hashes, versions = (
+        pc.and_(pc.not_equal(there[name], ""), pc.not_equal(here[name], "")) for name in ("content_hash", "version")
+    )
+    by_address = pc.and_(pc.and_(equal["content_hash"], equal["version"]), equal["uri"])
+    return pc.if_else(hashes, equal["content_hash"], pc.if_else(versions, equal["version"], by_address))
 
 
 def _in_order(void: pa.Table) -> pa.Table:

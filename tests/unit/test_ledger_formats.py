@@ -10,6 +10,7 @@ import pytest
 
 from raylearn.data.storage import Folder
 from raylearn.learning.ledger_query import query_ledger
+from raylearn.scoring.freezing import freeze
 from raylearn.scoring.ledger import Ledger, counts_of, read_facts
 from raylearn.scoring.manifest import MANIFEST_FILE, SCHEMA, ManifestFiles
 from raylearn.scoring.pass_record import read_record
@@ -53,3 +54,9 @@ def test_a_manifest_of_an_earlier_pass_is_one_file_however_many_parts_it_has(tmp
     listings = read_listings(Folder(str(tmp_path)), {"num_images": 1200, "part_size": 2, "manifest": "hash"})
     files = ManifestFiles(Folder(str(tmp_path)), listings.spans)
     assert files.read(599)["image_id"].to_pylist() == ["1198.jpg", "1199.jpg"]
+
+    (tmp_path / "aside").mkdir()  # listed again, as where the pool was moved, it stays one file
+    freeze([table], tmp_path / "aside", 2, listings.spans[0]).put_into(Folder(str(tmp_path)))
+    assert [path.name for path in tmp_path.glob("manifest*")] == [MANIFEST_FILE]
+    again = ManifestFiles(Folder(str(tmp_path)), listings.spans)
+    assert again.read(599).equals(files.read(599))

@@ -15,7 +15,7 @@ from raylearn.errors import LedgerError
 from raylearn.scoring import spill
 from raylearn.scoring.freezing import Frozen, freeze
 from raylearn.scoring.ledger import Ledger, add_part, map_parts, read_all_counts, read_facts, void_rows
-from raylearn.scoring.manifest import SCHEMA
+from raylearn.scoring.manifest import SCHEMA, Span
 from raylearn.scoring.pipeline import finish
 from raylearn.scoring.updating import (
     Changes,
@@ -89,6 +89,25 @@ def test_a_difference_is_told_with_its_first_example(tmp_path, now, told):
     assert changes({"a": "1", "b": "2", "c": "3"}, now, tmp_path).in_words == told
 
 
+def test_an_image_is_another_by_its_content_else_by_its_version_else_by_its_address(tmp_path):
+    rows = {  # id: (uri, content, version) before and after
+        "touched": (("u", "c", "1"), ("u", "c", "2")),
+        "moved": (("u", "", "1"), ("v", "", "1")),
+        "edited": (("u", "c", "1"), ("u", "d", "1")),
+        "replaced": (("u", "", "1"), ("u", "", "2")),
+        "elsewhere": (("s3://u", "", ""), ("s3://v", "", "")),
+        "hashed since": (("u", "", "1"), ("u", "c", "1")),
+        "known since": (("s3://u", "", ""), ("s3://u", "c", "")),
+    }
+    tables = [
+        pa.table([list(rows), *zip(*(pair[side] for pair in rows.values()), strict=True)], schema=SCHEMA)
+        for side in (0, 1)
+    ]
+    (tmp_path / "now").mkdir()
+    found = changes_between([(0, np.arange(7), tables[0])], freeze([tables[1]], tmp_path / "now"), 7)
+    assert [list(rows)[i] for i in np.flatnonzero(found.is_new)] == ["edited", "replaced", "elsewhere", "known since"]
+
+
 class Living:
     """A pass whose detector sees one thing in each image: its version."""
 
@@ -110,7 +129,7 @@ class Living:
         done &= set(listings.parts)
         found = changes_between(rows_before(self.folder, listings, sorted(done)), now, listings.num_rows)
         (place / "new").mkdir()
-        new = freeze(only_new(now, found), place / "new", 2, listings.end, f"u{self.count}")
+        new = freeze(only_new(now, found), place / "new", 2, Span(listings.end, suffix=f"u{self.count}"))
         update = update_of(self.folder, listings, found, new, done, {"pool": "here"})
         update.begin(self.folder)
         assert update.updated == self.listings
@@ -202,7 +221,7 @@ def test_of_two_updates_at_once_one_is_begun_and_the_other_changes_nothing(tmp_p
         now = frozen(pool, place / "now")
         found = changes_between(rows_before(living.folder, listings, [0]), now, 1)
         (place / "new").mkdir()
-        new = freeze(only_new(now, found), place / "new", 2, listings.end, name)
+        new = freeze(only_new(now, found), place / "new", 2, Span(listings.end, suffix=name))
         updates.append(update_of(living.folder, listings, found, new, {0}, {"pool": name}))
     updates[0].begin(living.folder)
     with pytest.raises(LedgerError, match="was written by another run at the same time"):
