@@ -114,12 +114,12 @@ def test_a_pass_whose_pool_was_emptied_goes_on_by_an_update(desk: Desk, capsys: 
 
 
 def test_an_update_tries_images_again_that_could_not_be_opened(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    away = desk.place / "away.jpg"
-    (desk.pool / "c.jpg").rename(away)
-    (desk.pool / "c.jpg").symlink_to(desk.pool / "gone.jpg")
+    desk.score(capsys)
+    for name in ("ledger.json", "part-00000.parquet"):
+        (desk.place / "ledger" / name).unlink()
+    away = (desk.pool / "c.jpg").rename(desk.place / "away.jpg")
     assert "1 error (1 missing)" in desk.score(capsys)
-    (desk.pool / "c.jpg").unlink()
-    away.rename(desk.pool / "c.jpg")
+    away.rename(desk.pool / "c.jpg")  # as it was listed
     said = desk.score(capsys, update=True)
     assert "1 changed (the first 'c.jpg')" in said
     assert "4 images, no errors" in said
